@@ -1,0 +1,59 @@
+"""The contract of every backbone and their registry."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from facelab.citation import Citation
+from facelab.inputs import InputSpec
+from facelab.registry import Registry
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone can give besides its embedding, for distillation, occlusion and patch methods.
+
+    Attributes:
+        embedding: (B, D).
+        maps: Feature maps (B, C, H, W) after each stage, coarser and coarser; empty if the network has none.
+        tokens: (B, N, C) tokens before pooling, if the network works on tokens.
+        patch_gate: (B, N) weight of each token, if the network computes one.
+    """
+
+    embedding: Tensor
+    maps: tuple[Tensor, ...] = ()
+    tokens: Tensor | None = None
+    patch_gate: Tensor | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """A network that turns images into embeddings. It knows nothing of labels or losses.
+
+    Subclasses implement `features`; `forward` returns its embedding.
+
+    Attributes:
+        input_spec: Size, colour order and value range that the network was (or will be) trained with.
+        feat_dim: D, the length of an embedding.
+        unit_norm: Whether embeddings come out with norm 1 (then the norm carries no quality).
+    """
+
+    citation: ClassVar[Citation | None] = None
+
+    def __init__(self, input_spec: InputSpec, feat_dim: int, *, unit_norm: bool = False) -> None:
+        super().__init__()
+        self.input_spec = input_spec
+        self.feat_dim = feat_dim
+        self.unit_norm = unit_norm
+
+    @abstractmethod
+    def features(self, image: Tensor) -> Features:
+        """Embedding and inner features of normalised images (B, 3, H, W)."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embeddings (B, D) of normalised images (B, 3, H, W)."""
+        return self.features(image).embedding
+
+
+BACKBONES: Registry[Backbone] = Registry("backbone", "facelab.backbone")

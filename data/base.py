@@ -1,0 +1,107 @@
+"""What data is: sets of images, labelled sources, batches, samplers; and their registries."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facelab.citation import Citation
+from facelab.registry import Registry
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one step.
+
+    Attributes:
+        image: RGB, uint8, (B, 3, H, W), channels_last in memory.
+        label: Class of each image, int64, (B,).
+        index: Row of each image in its source, int64, (B,).
+        role: What the sampler wants each image for, int64, (B,); 0 where it has nothing to say.
+        quality: Quality score of each image, float32, (B,), if the source has a score table.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+    role: Tensor
+    quality: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return self.image.shape[0]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on ``device``; the copy does not block where the memory is pinned."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "label", "index", "role")}
+        quality = None if self.quality is None else self.quality.to(device, non_blocking=True)
+        return replace(self, **moved, quality=quality)
+
+
+class ImageSet(ABC):
+    """A sequence of images that can be read by number, from several threads at once."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def read(self, index: int) -> Pixels:
+        """Image ``index`` as RGB, uint8, (H, W, 3).
+
+        Raises:
+            CorruptImage: If it cannot be read; the message names file and record.
+        """
+
+    @abstractmethod
+    def location(self, index: int) -> str:
+        """Where image ``index`` lies, for messages and reports: a path, or file and record."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash (hex) of which images these are, for caches and reports; cheap: lists and file sizes, not pixels."""
+
+
+class Source(ImageSet):
+    """A labelled `ImageSet` to train on. Labels are contiguous: 0..num_classes-1, none empty.
+
+    Attributes:
+        labels: Class of each image, int64, (N,), without reading any image.
+        num_classes: C.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    labels: Labels
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Sampler(ABC):
+    """Which images make an epoch, in which order. A pure function of (epoch, position), so any position can be resumed.
+
+    Args of every sampler's constructor: ``labels`` (N,) and ``seed`` are supplied by the program, others come from YAML.
+    """
+
+    citation: ClassVar[Citation | None] = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows in one epoch."""
+
+    @abstractmethod
+    def rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Rows ``start`` to ``stop`` of an epoch, (stop - start, 2): image index and role. Same on every process."""
+
+
+SOURCES: Registry[Source] = Registry("source", "facelab.data")
+SAMPLERS: Registry[Sampler] = Registry("sampler", "facelab.data")

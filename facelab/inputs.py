@@ -1,0 +1,73 @@
+"""What a network expects of its input: size, colour order and value range, and the one function that obeys it."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor
+
+from facelab.errors import DataError
+
+ColourOrder = Literal["RGB", "BGR"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Size, colour order and value range of a network's input; part of the model and of its checkpoints.
+
+    A stored pixel x in 0..255 becomes ``(x - mean) / std``.
+
+    Attributes:
+        height: Rows of the image, in pixels.
+        width: Columns of the image, in pixels.
+        colour: Order of the three channels.
+        mean: Subtracted from a pixel in 0..255.
+        std: Divides the result; 127.5 gives -1..1, 128 is FaceX-Zoo's, 255 with mean 0 gives 0..1.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # a mistyped key in YAML is refused
+
+    height: int = 112
+    width: int = 112
+    colour: ColourOrder = "RGB"
+    mean: float = 127.5
+    std: float = 127.5
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    def describe(self) -> str:
+        """For example ``112x112 RGB, -1..1``."""
+        low, high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
+        return f"{self.height}x{self.width} {self.colour}, {low:.4g}..{high:.4g}"
+
+
+def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
+    """Turn stored pixels into a network's input, on whatever device they are.
+
+    Args:
+        pixels: RGB, uint8, (B, 3, H, W); any memory format, which is kept.
+        spec: What the network expects.
+
+    Returns:
+        float32, (B, 3, H, W), in the network's colour order and value range.
+
+    Raises:
+        DataError: If the pixels are not uint8, not three channels, or of another size than the network takes.
+    """
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise DataError(
+            f"images must be uint8 RGB of shape (B, 3, H, W), got {pixels.dtype} of shape {tuple(pixels.shape)}."
+        )
+    if tuple(pixels.shape[2:]) != spec.size:
+        height, width = pixels.shape[2:]
+        raise DataError(
+            f"images are {height}x{width}, but the network takes {spec.height}x{spec.width}; "
+            "set data.size or align the images to that size."
+        )
+    if spec.colour == "BGR":
+        pixels = pixels.flip(1)
+    return pixels.to(torch.float32).sub_(spec.mean).div_(spec.std)

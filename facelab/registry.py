@@ -1,0 +1,142 @@
+"""Name -> class, filled by importing a folder; the constructor's signature is the schema of the YAML."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from facelab.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+ALL_REGISTRIES: dict[str, "Registry[Any]"] = {}
+
+
+class Registry(Generic[T]):
+    """Classes of one kind by their exact names.
+
+    The registry fills itself on first use: it imports every module of ``package`` and every entry point of the group
+    ``facelab.<kind>s``, so third parties add entries without editing this project.
+
+    Args:
+        kind: What is registered, in the singular: ``head``, ``backbone`` …; used in messages and as the entry-point group.
+        package: The package whose modules register themselves when imported, for example ``facelab.head``.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._classes: dict[str, type[T]] = {}
+        self._filled = False
+        ALL_REGISTRIES[kind] = self
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator that adds the class under ``name``.
+
+        Raises:
+            ConfigError: If the name is taken; the message says by whom.
+        """
+
+        def add(cls: C) -> C:
+            owner = self._classes.get(name)
+            if owner is not None and (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ConfigError(
+                    f"{self.kind} '{name}' is already registered by {owner.__module__}.{owner.__qualname__}; "
+                    f"{cls.__module__}.{cls.__qualname__} needs another name."
+                )
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._fill()
+        return sorted(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        self._fill()
+        return name in self._classes
+
+    def get(self, name: str) -> type[T]:
+        """The class registered under ``name``.
+
+        Raises:
+            ConfigError: If there is none; the message suggests the nearest name.
+        """
+        self._fill()
+        if name not in self._classes:
+            raise ConfigError(
+                f"unknown {self.kind} '{name}'.{did_you_mean(name, self._classes)} Known: {', '.join(self.names())}."
+            )
+        return self._classes[name]
+
+    def parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        """The constructor's parameters of ``name`` with evaluated annotations, without ``self``."""
+        cls = self.get(name)
+        hints = get_type_hints(cls.__init__, include_extras=True)
+        signature = inspect.signature(cls)
+        return {
+            key: parameter.replace(annotation=hints.get(key, Any))
+            for key, parameter in signature.parameters.items()
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        }
+
+    def build(self, name: str, options: Mapping[str, Any] | None = None, **supplied: Any) -> T:
+        """Construct ``name`` from YAML ``options`` and from what the program supplies.
+
+        Args:
+            name: A registered name.
+            options: Keyword arguments as read from YAML; unknown ones are refused, values are checked and converted to the annotated types.
+            supplied: Arguments that the program knows (``num_classes``, ``feat_dim`` …). Those that the constructor does
+                not take are left out; where ``options`` gives one too, the two must agree.
+
+        Raises:
+            ConfigError: If the name or an option is unknown, has a wrong type, is missing, or contradicts ``supplied``.
+        """
+        parameters = self.parameters(name)
+        known = {key: value for key, value in supplied.items() if key in parameters}
+        checked = {key: self._check(name, key, value, parameters) for key, value in (options or {}).items()}
+        for key in checked.keys() & known.keys():
+            if checked[key] != known[key]:
+                raise ConfigError(
+                    f"{self.kind} '{name}' option '{key}' is {checked[key]!r}, but {known[key]!r} follows from the rest "
+                    "of the configuration; leave it out."
+                )
+        arguments = {**checked, **known}
+        missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
+        if missing:
+            raise ConfigError(f"{self.kind} '{name}' needs the option '{missing[0]}'.")
+        return self.get(name)(**arguments)
+
+    def _check(self, name: str, key: str, value: Any, parameters: Mapping[str, inspect.Parameter]) -> Any:
+        if key not in parameters:
+            raise ConfigError(
+                f"{self.kind} '{name}' has no option '{key}'.{did_you_mean(key, parameters)} "
+                f"Options: {', '.join(parameters) or 'none'}."
+            )
+        annotation = parameters[key].annotation
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        except PydanticUserError:  # types that carry their own pydantic configuration need none
+            adapter = TypeAdapter(annotation)
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ConfigError(f"{self.kind} '{name}' option '{key}' is {value!r}: {reason}.") from None
+
+    def _fill(self) -> None:
+        if self._filled:
+            return
+        self._filled = True  # first, because the imported modules come back here
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        for entry in entry_points(group=f"facelab.{self.kind}s"):
+            entry.load()

@@ -1,0 +1,97 @@
+"""The contract of every protocol, and the report that it fills."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab.citation import Citation
+from facelab.data.base import ImageSet
+from facelab.registry import Registry
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a report.
+
+    Attributes:
+        name: For example ``accuracy`` or ``TAR@FAR=1e-3``.
+        value: As a fraction (0.9945, not 99.45) unless ``unit`` says otherwise; None if it cannot be measured on this data (``note`` says why).
+        spread: Standard error or deviation, in the same unit; ``note`` says which.
+        unit: ``fraction`` is printed in percent, ``score`` and ``count`` as they are.
+        kind: ``correct`` by a clean definition, or ``reference`` as a published evaluator computes it, with its quirks.
+        note: One clause for the reader.
+    """
+
+    name: str
+    value: float | None
+    spread: float | None = None
+    unit: Literal["fraction", "score", "count"] = "fraction"
+    kind: Literal["correct", "reference"] = "correct"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one protocol says of one model.
+
+    Attributes:
+        protocol: Name of the protocol or of the data set, as shown in tables.
+        metrics: The numbers; the first one is the headline that comparison tables show.
+        options: Everything that would change the numbers: flip, thresholds, hashes, precision …; JSON types only.
+        curves: Arrays by name for plots, for example ``far`` and ``tar``.
+    """
+
+    protocol: str
+    metrics: tuple[Metric, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> Metric:
+        """The metric that stands for the report in a comparison table."""
+        return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Raw (not normalised) embeddings of an `ImageSet`, row by row.
+
+    Attributes:
+        values: float32, (N, D).
+        flipped: The same of the mirrored images, (N, D), or None if they were not computed.
+    """
+
+    values: FloatArray
+    flipped: FloatArray | None = None
+
+
+class Protocol(ABC):
+    """A benchmark: names its images, and turns their embeddings into a `Report`. It never sees a model.
+
+    The constructor's signature is the YAML schema; data paths come from there. The file checks happen at construction.
+
+    Attributes:
+        images: What has to be embedded.
+        flip: Whether mirrored images are wanted too.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    images: ImageSet
+    flip: bool = False
+
+    @abstractmethod
+    def evaluate(self, embeddings: Embeddings) -> Report:
+        """The report on ``embeddings`` of `images`.
+
+        Raises:
+            DataError: If the embeddings do not fit the protocol: other count, values that are not finite.
+        """
+
+
+PROTOCOLS: Registry[Protocol] = Registry("protocol", "facelab.test_protocol")

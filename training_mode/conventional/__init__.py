@@ -1,0 +1,1 @@
+"""Conventional training: one image, one label, one margin head."""
