@@ -1,0 +1,182 @@
+"""What a run leaves behind beside its checkpoints: settings, environment, metrics as JSON lines and TensorBoard, the console."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+import facelab
+from facelab.distributed import world_size
+from facelab.engine import Callback, Progress
+from facelab.errors import FacelabError
+
+CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine that a run's numbers depend on."""
+    return {
+        "facelab": facelab.__version__,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "platform": platform.platform(),
+        "processes": world_size(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that the package runs from, with ``+changes`` if files differ; None if it is not in one."""
+    root = Path(facelab.__file__).resolve().parent.parent
+    if not (root / "pyproject.toml").is_file():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+def write_settings(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the resolved configuration and the environment into a run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1))
+
+
+class MetricsLog(Callback):
+    """Appends the means of every log to ``metrics.jsonl`` and to TensorBoard. Only the main process should have one.
+
+    A resumed run first drops the lines that its killed predecessor wrote after the checkpoint.
+
+    Args:
+        folder: The run's folder.
+        tensorboard: Whether to write TensorBoard files too.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
+        self.path = folder / METRICS
+        self._board: Any = None
+        self._board_folder = folder / "tensorboard" if tensorboard else None
+
+    def on_start(self, progress: Progress) -> None:
+        """Open the files at the right place."""
+        if self.path.exists():
+            lines = [line for line in self.path.read_text().splitlines() if _update_of(line) <= progress.update]
+            self.path.write_text("".join(f"{line}\n" for line in lines))
+        if self._board_folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self._board_folder), purge_step=progress.update + 1)
+
+    def on_log(self, progress: Progress, values: Mapping[str, float]) -> None:
+        """Write one line."""
+        self.write(progress.update, {"epoch": progress.update / progress.updates_per_epoch, **values})
+
+    def write(self, update: int, values: Mapping[str, float]) -> None:
+        """Append values of one update.
+
+        Raises:
+            FacelabError: If the disk is full or the file cannot be written.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"update": update, **values}) + "\n")
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, update)
+        except OSError as error:
+            raise FacelabError(f"cannot write '{self.path}': {error.strerror}.") from None
+
+    def on_end(self, progress: Progress) -> None:
+        """Close the files."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _update_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the last line of a killed run may be half written
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """Images a second since the start of this process, over all processes of the run."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def render(self, task: Task) -> Text:
+        """The rate as text."""
+        speed = task.speed
+        return Text("… images/s" if speed is None else f"{speed * self.batch_size:,.0f} images/s")
+
+
+class ConsoleProgress(Callback):
+    """A bar with rate, time left, loss and accuracy on a terminal; a line at every log where there is none.
+
+    Args:
+        console: Where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._text = ""
+
+    def on_start(self, progress: Progress) -> None:
+        """Show the bar."""
+        if not self.console.is_terminal:
+            return
+        self._bar = Bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            _ImagesPerSecond(progress.batch_size),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+            speed_estimate_period=20,
+        )
+        self._task = self._bar.add_task("train", total=progress.total, completed=progress.update, epoch="", text="")
+        self._bar.start()
+
+    def on_log(self, progress: Progress, values: Mapping[str, float]) -> None:
+        """Show the latest means."""
+        names = ("loss", "accuracy", "lr")
+        self._text = "  ".join(f"{name} {values[name]:.4g}" for name in names if name in values)
+        if self._bar is None:
+            epoch = progress.update / progress.updates_per_epoch
+            self.console.print(f"epoch {epoch:6.2f}/{progress.epochs}  update {progress.update}/{progress.total}  {self._text}")
+
+    def on_update(self, progress: Progress) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            epoch = f"{min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"
+            self._bar.update(self._task, completed=progress.update, epoch=epoch, text=self._text)
+
+    def on_end(self, progress: Progress) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,61 @@
+"""The contract of every training mode, and their registry."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from facelab.backbone.base import Backbone
+from facelab.citation import Citation
+from facelab.data.base import Batch
+from facelab.engine import StepOutput
+from facelab.registry import Registry
+
+
+class TrainingMode(ABC):
+    """A way of training: owns networks, loss and augmentation. The loop sees only `step` and `after_update`.
+
+    A mode is built by its registered name from what the program supplies (``backbone``, ``classifier`` …) and from its own
+    options in the configuration.
+    """
+
+    citation: ClassVar[Citation | None] = None
+
+    @abstractmethod
+    def step(self, batch: Batch) -> StepOutput:
+        """Forward pass of one batch on the device."""
+
+    @abstractmethod
+    def trained_modules(self) -> Iterable[nn.Module]:
+        """Modules whose parameters are equal on all processes and are to be optimised."""
+
+    @abstractmethod
+    def row_modules(self) -> Iterable[nn.Module]:
+        """Modules whose parameters are class rows, of which each process holds its own range."""
+
+    @abstractmethod
+    def inference_network(self) -> Backbone:
+        """The network that is evaluated and exported."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What resuming needs beside optimiser and class rows; equal on all processes."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+
+    @abstractmethod
+    def local_state(self) -> dict[str, Tensor]:
+        """Buffers that differ between processes, such as BatchNorm statistics."""
+
+    @abstractmethod
+    def load_local_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `local_state` gave."""
+
+    def after_update(self) -> None:
+        """Called once after each update of the optimiser."""
+
+
+MODES: Registry[TrainingMode] = Registry("mode", "facelab.training_mode")

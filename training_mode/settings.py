@@ -1,0 +1,196 @@
+"""The settings of a run: what a YAML file may say, with defaults, checked before anything starts."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from facelab.catalogue import Spec
+from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
+from facelab.data.augment import Augment
+from facelab.errors import ConfigError, did_you_mean
+from facelab.optimization import AmpBackend, OptimizerConfig, Precision
+from facelab.schedules import ScheduleConfig
+
+SPEC_PATHS = ("mode", "backbone", "head", "classifier", "data.source", "data.sampler", "evaluation.protocols.*")
+"""Settings that name one registered thing, so that another name replaces the old one with all its options."""
+
+
+class DataSettings(Strict):
+    """The ``data`` section.
+
+    Attributes:
+        source: What to train on; see ``facelab list sources``.
+        size: Side of the square network input in pixels, or [height, width].
+        resize: Resize images of another size; without it they are refused.
+        sampler: Which images in which order; see ``facelab list samplers``.
+        augment: Random changes on the device.
+        workers: Threads that read and decode.
+        prefetch: Batches read ahead.
+        on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
+    """
+
+    source: Spec
+    size: int | tuple[int, int] = 112
+    resize: bool = False
+    sampler: Spec = "Shuffle"
+    augment: Augment = Augment()
+    workers: int = Field(default=2, ge=1)
+    prefetch: int = Field(default=4, ge=1)
+    on_corrupt: Literal["error", "skip"] = "error"
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Size as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+class TrainingSettings(Strict):
+    """The ``training`` section.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Images in one update of the optimiser, over all processes and accumulated steps.
+        accumulate: Forward passes that make one update; the loss is divided by it.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        amp: ``native``, or ``apex`` where NVIDIA apex is installed.
+        clip_norm: Largest gradient norm, or null.
+        channels_last: Memory format of the network; faster on most hardware.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        log_every: Updates between two readings of the loss.
+    """
+
+    epochs: int = Field(default=18, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    precision: Precision = "fp32"
+    amp: AmpBackend = "native"
+    clip_norm: float | None = Field(default=None, gt=0)
+    channels_last: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: int = Field(default=50, ge=1)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        return self
+
+
+class EvaluationSettings(Strict):
+    """The ``evaluation`` section.
+
+    Attributes:
+        protocols: What to test on, by the name that tables show; see ``facelab list protocols``. The headline of the first one decides which checkpoint is the best.
+        every_epochs: Epochs between two evaluations; the last epoch is always evaluated. 0 tests only at the end.
+        every_updates: Updates between two evaluations, in addition, or null.
+        batch_size: Images in a forward pass.
+        precision: Precision of the embeddings.
+    """
+
+    protocols: dict[str, Spec] = {}
+    every_epochs: int = Field(default=1, ge=0)
+    every_updates: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    precision: Precision = "fp32"
+
+
+class CheckpointSettings(Strict):
+    """The ``checkpoint`` section. The last and the best checkpoint are always kept.
+
+    Attributes:
+        every_epochs: Epochs between two checkpoints.
+        every_updates: Updates between two checkpoints, in addition, or null.
+        keep_every_epochs: Keep a checkpoint for good every so many epochs, or null.
+    """
+
+    every_epochs: int = Field(default=1, ge=1)
+    every_updates: int | None = Field(default=None, ge=1)
+    keep_every_epochs: int | None = Field(default=None, ge=1)
+
+
+class RunConfig(Strict):
+    """All settings of a run.
+
+    Attributes:
+        name: Names the run's folder.
+        output: Folder that holds the folders of runs.
+        plugins: Modules to import first; they register what is not ours.
+        seed: Seed of everything random.
+        mode: Training mode; see ``facelab list modes``.
+        backbone: Network; see ``facelab list backbones``.
+        head: Margin head; see ``facelab list heads``.
+        classifier: Who owns the class rows; see ``facelab list classifiers``.
+        tensorboard: Whether to write TensorBoard files.
+    """
+
+    name: str = Field(default="run", pattern=r"^[\w][\w.+-]*$")
+    output: Path = Path("runs")
+    plugins: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0)
+    mode: Spec = "conventional"
+    backbone: Spec
+    head: Spec = "ArcFace"
+    classifier: Spec = "FullSoftmax"
+    data: DataSettings
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    tensorboard: bool = True
+
+    def tree(self) -> Tree:
+        """The settings as plain YAML types, defaults included."""
+        return self.model_dump(mode="json")
+
+
+# Changing these cannot change what is trained, so a run may be resumed with other values.
+FREE_TO_CHANGE = (
+    "name", "output", "tensorboard", "data.workers", "data.prefetch", "training.log_every", "evaluation", "checkpoint", "training.device",
+)  # fmt: skip
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Configurations that come with the package, by name: ``conventional`` is conventional/train.yaml, others ``mode/file``."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*/*.yaml")):
+        found[path.parent.name if path.stem == "train" else f"{path.parent.name}/{path.stem}"] = path
+    return found
+
+
+def find_config(name: str) -> Path:
+    """The file that a command line names: a path, or the name of a shipped configuration.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    shipped = shipped_configs()
+    path = Path(name)
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"'{name}' is neither a file nor a shipped configuration.{did_you_mean(name, shipped)} Shipped: {', '.join(shipped)}."
+    )
+
+
+def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read, merge and check a configuration.
+
+    Args:
+        name: A YAML file or the name of a shipped one.
+        overrides: ``key=value`` pairs that win over the file.
+
+    Raises:
+        ConfigError: If anything in it cannot work.
+    """
+    path = find_config(name)
+    tree = read_config(path, SPEC_PATHS, shipped_configs())
+    return make_config(merge(tree, parse_overrides(overrides or []), SPEC_PATHS), f"'{path}'")
+
+
+def make_config(tree: dict[str, Any], where: str) -> RunConfig:
+    """Check a tree of settings."""
+    return validate(RunConfig, tree, where)
