@@ -1,0 +1,100 @@
+"""Encoded images to pixels, and image sets made of named files."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facelab.data.base import ImageSet, Pixels
+from facelab.data.files import open_files
+from facelab.data.names import PackedNames
+from facelab.errors import CorruptImage, DataError
+
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+
+
+def decode_image(data: bytes, where: str) -> Pixels:
+    """Pixels of an encoded image (JPEG, PNG, BMP, WebP, TIFF, PGM, PPM).
+
+    Grey becomes three equal channels, transparency is dropped, 16 bits per channel are reduced to 8, and an orientation
+    noted in the file (EXIF) is obeyed.
+
+    Args:
+        data: The encoded image.
+        where: Names the image in messages: a path, or file and record.
+
+    Returns:
+        RGB, uint8, (H, W, 3), contiguous.
+
+    Raises:
+        CorruptImage: If it is empty, cut off, damaged or of an unknown kind.
+    """
+    if not data:
+        raise CorruptImage(f"{where}: the image is empty (0 bytes).")
+    if _is_cut_jpeg(data):
+        raise CorruptImage(f"{where}: the JPEG image is cut off ({len(data)} bytes, no end marker).")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
+    if pixels is None:
+        raise CorruptImage(f"{where}: is not an image, or is damaged ({len(data)} bytes, beginning {data[:4]!r}).")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels))
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG has no end marker after its last scan: OpenCV 4 would fill the missing part with grey."""
+    if not data.startswith(JPEG_START) or data.endswith(JPEG_END):
+        return False
+    return data.rfind(JPEG_END) < data.rfind(JPEG_SCAN)  # a preview inside may have an end marker of its own
+
+
+class PathImages(ImageSet):
+    """Images by their names below a folder or inside a tar archive, in a given order; names may repeat.
+
+    Args:
+        root: A folder or an uncompressed ``.tar`` archive.
+        paths: Names below it, with ``/``.
+
+    Raises:
+        DataError: If the root or any of the images is missing; the message says how many and which is the first.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        self.files = open_files(Path(root))
+        self._paths = PackedNames.of(path.encode("utf-8", "surrogateescape") for path in paths)
+        sizes = [self.files.size(path) for path in paths]
+        missing = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+        if missing:
+            raise DataError(f"{root}: {len(missing)} of {len(paths)} images are missing, the first is '{missing[0]}'.")
+        self._fingerprint = hash_of(f"{path}\t{size}" for path, size in zip(paths, sizes, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, index: int) -> str:
+        """Name of image ``index`` below the root."""
+        return self._paths[index].decode("utf-8", "surrogateescape")
+
+    def read(self, index: int) -> Pixels:
+        """Image ``index`` as RGB, uint8, (H, W, 3)."""
+        path = self.path(index)
+        return decode_image(self.files.read(path), self.files.where(path))
+
+    def location(self, index: int) -> str:
+        """The image's path."""
+        return self.files.where(self.path(index))
+
+    def fingerprint(self) -> str:
+        """Hash of all names and file sizes, in their order."""
+        return self._fingerprint
+
+
+def hash_of(lines: Iterable[str]) -> str:
+    """A hash (32 hex digits) of some lines of text."""
+    digest = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
