@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facelab.citation import Citation
+from facelab.errors import DataError
 from facelab.registry import Registry
 
 Pixels = NDArray[np.uint8]
@@ -41,7 +42,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on ``device``; the copy does not block where the memory is pinned."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "label", "index", "role")}
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "label", "index", "role")
+        }
         quality = None if self.quality is None else self.quality.to(device, non_blocking=True)
         return replace(self, **moved, quality=quality)
 
@@ -60,6 +63,25 @@ class ImageSet(ABC):
         Raises:
             CorruptImage: If it cannot be read; the message names file and record.
         """
+
+    def read_many(self, indices: NDArray[np.int64]) -> Pixels:
+        """Several images of one size as one array, (B, H, W, 3); B is at least 1.
+
+        Sets that hold all pixels in one array override it.
+
+        Raises:
+            CorruptImage: If one cannot be read; the message names file and record.
+            DataError: If the images differ in size; the message names one and both sizes.
+        """
+        first = self.read(int(indices[0]))
+        pixels = np.empty((len(indices), *first.shape), first.dtype)
+        pixels[0] = first
+        for row, index in enumerate(indices[1:].tolist(), start=1):
+            image = self.read(index)
+            if image.shape != first.shape:
+                raise DataError(differing_size(self.location(index), image.shape, first.shape))
+            pixels[row] = image
+        return pixels
 
     @abstractmethod
     def location(self, index: int) -> str:
@@ -90,9 +112,13 @@ class Sampler(ABC):
     """Which images make an epoch, in which order. A pure function of (epoch, position), so any position can be resumed.
 
     Args of every sampler's constructor: ``labels`` (N,) and ``seed`` are supplied by the program, others come from YAML.
+
+    Attributes:
+        rows_per_group: So many rows in succession belong together, and no batch may cut them apart.
     """
 
     citation: ClassVar[Citation | None] = None
+    rows_per_group: int = 1
 
     @abstractmethod
     def __len__(self) -> int:
@@ -101,6 +127,14 @@ class Sampler(ABC):
     @abstractmethod
     def rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
         """Rows ``start`` to ``stop`` of an epoch, (stop - start, 2): image index and role. Same on every process."""
+
+
+def differing_size(where: str, shape: tuple[int, ...], other: tuple[int, ...]) -> str:
+    """The sentence that refuses two sizes in one batch; shapes are (H, W, channels)."""
+    return (
+        f"{where}: the image is {shape[0]}x{shape[1]}, but others of its batch are {other[0]}x{other[1]}; "
+        "align or resize all images to one size."
+    )
 
 
 SOURCES: Registry[Source] = Registry("source", "facelab.data")

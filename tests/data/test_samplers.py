@@ -1,0 +1,87 @@
+"""Samplers: each epoch is complete, epochs differ, and any part of an epoch can be asked for alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facelab.data.base import SAMPLERS, Sampler
+from facelab.errors import ConfigError
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(7), [1, 2, 3, 5, 8, 13, 21])).astype(np.int64)
+
+
+def build(name: str, labels: np.ndarray = LABELS, seed: int = 0, **options: Any) -> Sampler:
+    return SAMPLERS.build(name, options, labels=labels, seed=seed)
+
+
+def epoch_of(sampler: Sampler, epoch: int = 0) -> list[int]:
+    return sampler.rows(epoch, 0, len(sampler))[:, 0].tolist()
+
+
+@pytest.mark.parametrize("name", ["Shuffle", "Sequential"])
+def test_each_image_once(name: str) -> None:
+    assert sorted(epoch_of(build(name))) == list(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("name", ["ClassBalanced", "Shuffle", "Sequential"])
+def test_parts_make_the_whole(name: str) -> None:
+    sampler = build(name, seed=3)
+    whole = sampler.rows(4, 0, len(sampler))
+    cuts = [0, 5, 5, 17, len(sampler)]
+    parts = [sampler.rows(4, start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert whole.shape == (len(sampler), 2)
+    assert whole.dtype == np.int64
+    assert not whole[:, 1].any()
+
+
+@pytest.mark.parametrize("name", ["ClassBalanced", "Shuffle"])
+def test_epochs_and_seeds_differ_and_repeat(name: str) -> None:
+    assert epoch_of(build(name), 0) != epoch_of(build(name), 1)
+    assert epoch_of(build(name, seed=1)) != epoch_of(build(name, seed=2))
+    assert epoch_of(build(name, seed=1)) == epoch_of(build(name, seed=1))
+
+
+def test_sequential_keeps_the_order() -> None:
+    assert epoch_of(build("Sequential"), 9) == list(range(len(LABELS)))
+
+
+def test_shuffle_resumes_at_once_in_an_epoch_of_a_hundred_million() -> None:
+    labels = np.broadcast_to(np.int64(0), (100_000_000,))  # costs 8 bytes
+    rows = build("Shuffle", labels).rows(2, 99_999_488, 100_000_000)
+    assert len(np.unique(rows[:, 0])) == 512
+
+
+def test_class_balanced_groups_are_one_class_without_repetition() -> None:
+    sampler = build("ClassBalanced", images_per_class=3)
+    assert len(sampler) == len(LABELS) // 3 * 3
+    groups = sampler.rows(0, 0, len(sampler))[:, 0].reshape(-1, 3)
+    for group in groups:
+        (label,) = set(LABELS[group].tolist())
+        assert len(set(group.tolist())) == min(3, (label == LABELS).sum())
+
+
+def test_class_balanced_visits_classes_equally_often() -> None:
+    sampler = build("ClassBalanced", images_per_class=2)
+    classes = LABELS[sampler.rows(1, 0, len(sampler))[::2, 0]]
+    assert len(classes) == 26
+    for start in range(0, 21, 7):
+        assert sorted(classes[start : start + 7].tolist()) == list(range(7))
+
+
+def test_class_balanced_reaches_every_image() -> None:
+    sampler = build("ClassBalanced", images_per_class=2)
+    seen = {image for epoch in range(60) for image in epoch_of(sampler, epoch)}
+    assert seen == set(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("images_per_class", [0, 54])
+def test_class_balanced_refuses_impossible_sizes(images_per_class: int) -> None:
+    with pytest.raises(ConfigError, match=rf"images_per_class is {images_per_class}, but must lie in \[1, 53\]"):
+        build("ClassBalanced", images_per_class=images_per_class)
+
+
+def test_rows_outside_an_epoch_are_refused() -> None:
+    with pytest.raises(ConfigError, match="rows 50 to 54 are not inside an epoch of 53 rows"):
+        build("Shuffle").rows(0, 50, 54)
