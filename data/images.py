@@ -51,6 +51,24 @@ def _is_cut_jpeg(data: bytes) -> bool:
     return data.rfind(JPEG_END) < data.rfind(JPEG_SCAN)  # a preview inside may have an end marker of its own
 
 
+def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
+    """An image at another size: area averages where it shrinks, bilinear where it grows, itself where it fits.
+
+    Args:
+        pixels: uint8, (H, W, 3).
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        uint8, (height, width, 3).
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method))
+
+
 class PathImages(ImageSet):
     """Images by their names below a folder or inside a tar archive, in a given order; names may repeat.
 

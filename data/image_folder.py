@@ -1,0 +1,54 @@
+"""A folder, or a tar archive, with one folder of images for each person."""
+
+from pathlib import Path
+
+import numpy as np
+
+from facelab.data.base import SOURCES
+from facelab.data.file_source import FileSource
+from facelab.data.files import open_files
+from facelab.data.names import PackedNames
+from facelab.data.people import person_filter
+from facelab.errors import DataError, in_range
+
+
+@SOURCES.register("ImageFolder")
+class ImageFolder(FileSource):
+    """Images as ``root/person/image``; people and images are sorted by name, and labels follow that order.
+
+    Files with other endings than images, hidden files and images that lie elsewhere are passed over.
+
+    Args:
+        root: The folder, or an uncompressed ``.tar`` archive, which is read without unpacking.
+        min_images: People with fewer images are left out.
+        ids: A file with one person a line: only these are taken.
+        exclude_ids: A file with one person a line: these are left out; names that do not occur are harmless.
+
+    Raises:
+        DataError: If the root or a file is missing, nobody is left, or ``ids`` names somebody who does not occur.
+
+    Attributes:
+        people: Name of each class.
+    """
+
+    def __init__(
+        self, root: Path, min_images: int = 1, ids: Path | None = None, exclude_ids: Path | None = None
+    ) -> None:
+        in_range("ImageFolder min_images", min_images, 1, float("inf"))
+        self.files = open_files(Path(root))
+        wanted = person_filter(ids, exclude_ids)
+        people = [(who, images) for who, images in self.files.people() if wanted(who)]
+        wanted.refuse_unmet(root)
+        people = [(who, images) for who, images in people if len(images) >= min_images]
+        if not people:
+            raise DataError(f"{root}: holds no person's folder with {min_images} or more images that is asked for.")
+        self.people = tuple(who for who, _ in people)
+        self.num_classes = len(people)
+        self.labels = np.repeat(np.arange(len(people)), [len(images) for _, images in people])
+        self._names = PackedNames.of(
+            image.encode("utf-8", "surrogateescape") for _, images in people for image in images
+        )
+
+    def name(self, index: int) -> str:
+        """Path of image ``index`` below the root."""
+        return self._names[index].decode("utf-8", "surrogateescape")
