@@ -111,7 +111,7 @@ class Source(ImageSet):
 class Sampler(ABC):
     """Which images make an epoch, in which order. A pure function of (epoch, position), so any position can be resumed.
 
-    Args of every sampler's constructor: ``labels`` (N,) and ``seed`` are supplied by the program, others come from YAML.
+    Every constructor's ``labels`` (N,) and ``seed`` are supplied by the program, other arguments come from YAML.
 
     Attributes:
         rows_per_group: So many rows in succession belong together, and no batch may cut them apart.
