@@ -23,12 +23,14 @@ class Strict(BaseModel):
 class _Loader(yaml.SafeLoader):
     """`yaml.SafeLoader` that reads ``1e-3`` as a number and refuses a key that stands twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Checked before ``<<`` merges another mapping in, whose keys may stand here again: they win.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
+        return node
 
 
 _Loader.add_implicit_resolver(
