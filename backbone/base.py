@@ -1,5 +1,6 @@
 """The contract of every backbone and their registry."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from facelab.citation import Citation
+from facelab.errors import in_range
 from facelab.inputs import InputSpec
 from facelab.registry import Registry
 
@@ -43,6 +45,7 @@ class Backbone(nn.Module, ABC):
 
     def __init__(self, input_spec: InputSpec, feat_dim: int, *, unit_norm: bool = False) -> None:
         super().__init__()
+        in_range("backbone feat_dim", feat_dim, 1, math.inf)
         self.input_spec = input_spec
         self.feat_dim = feat_dim
         self.unit_norm = unit_norm

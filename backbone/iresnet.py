@@ -1,0 +1,271 @@
+"""The residual networks of face recognition: FaceX-Zoo's ``ir`` and ``ir_se``, InsightFace's, AdaFace's and MagFace's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.output_layer import LastNorm, OutputLayer
+from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.citation import Citation
+from facelab.errors import ConfigError, in_range, one_of
+from facelab.inputs import InputSpec
+
+Shortcut = Literal["conv", "pool"]
+Initial = Literal["normal", "kaiming", "uniform"]
+Norm = Callable[[int], nn.BatchNorm2d]
+
+CHANNELS = (64, 128, 256, 512)
+HALVINGS = 4
+SQUEEZE_REDUCTION = 16
+# Residual units of the four stages, by the names that the projects give to these depths.
+UNITS: dict[int, tuple[int, int, int, int]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    100: (3, 13, 30, 3),
+    152: (3, 8, 36, 3),
+    200: (6, 26, 60, 6),
+}
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A padded 3x3 convolution without bias, (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation gate (Hu et al., CVPR 2018, arXiv:1709.01507, Eqs. 2-4) without biases.
+
+    Args:
+        channels: C of the map that is gated; the inner layer has C / 16.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(1, channels // SQUEEZE_REDUCTION)
+        self.fc1 = nn.Conv2d(channels, inner, 1, bias=False)
+        self.act = nn.ReLU(inplace=True)
+        self.fc2 = nn.Conv2d(inner, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same, each channel times its gate in 0..1."""
+        gate: Tensor = self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True))))
+        return x * gate.sigmoid()
+
+
+class Subsample(nn.Module):
+    """Every second row and column, which is what max pooling of size 1 and stride 2 gives, without its index map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / 2, W / 2), rounded up."""
+        return x[:, :, ::2, ::2]
+
+
+class Unit(nn.Module):
+    """BN - conv - [BN] - PReLU - conv - BN [- squeeze], plus the shortcut.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        stride: Of the second convolution and the shortcut, 1 or 2.
+        norm: Makes a BatchNorm for so many channels.
+        inner_norm: Whether there is a norm before the PReLU.
+        squeeze: Whether a squeeze-and-excitation gate ends the residual branch.
+        shortcut: ``conv`` projects wherever the shape changes, ``pool`` only where the number of channels does.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, *, norm: Norm, inner_norm: bool, squeeze: bool, shortcut: Shortcut
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm(inputs)
+        self.conv1 = conv3x3(inputs, outputs)
+        self.norm2 = norm(outputs) if inner_norm else nn.Identity()
+        self.act = nn.PReLU(outputs)
+        self.conv2 = conv3x3(outputs, outputs, stride)
+        self.norm3 = norm(outputs)
+        self.squeeze = Squeeze(outputs) if squeeze else nn.Identity()
+        self.shortcut = _shortcut(inputs, outputs, stride, norm, shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        residual: Tensor = self.conv2(self.act(self.norm2(self.conv1(self.norm1(x)))))
+        residual = self.squeeze(self.norm3(residual))
+        return residual.add_(self.shortcut(x))  # no backward pass needs the sum's first operand
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm, kind: Shortcut) -> nn.Module:
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    if inputs == outputs and kind == "pool":
+        return Subsample()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+
+
+@BACKBONES.register("IResNet")
+class IResNet(Backbone):
+    """Residual network for faces (Deng et al., CVPR 2019, arXiv:1801.07698, Sec. 3.1), in the forms that are published.
+
+    The stem keeps the resolution, each of four stages halves it, and the whole last map goes through an `OutputLayer`.
+    The defaults are InsightFace's; the others follow from options (see backbone_conf.yaml):
+
+    ============  ==========  ========  =========  =========  ===========  ========  ========
+    project       inner_norm  shortcut  last_norm  drop_rate  norm_eps     momentum  initial
+    ============  ==========  ========  =========  =========  ===========  ========  ========
+    InsightFace   true        conv      bias       0          1e-5         0.1       normal
+    FaceX-Zoo     false       pool      affine     0.4        1e-5         0.1       uniform
+    AdaFace       true        pool      plain      0.4        1e-5         0.1       kaiming
+    MagFace       true        conv      affine     0.4        2e-5         0.9       kaiming
+    ============  ==========  ========  =========  =========  ===========  ========  ========
+
+    AdaFace's network returns a unit embedding and its norm; this one returns their product, so that the norm, which
+    AdaFace's and MagFace's margins need, is not lost. `features` gives the four stages' maps.
+
+    Args:
+        input_spec: Size, colour order and value range of the input, at least 16x16.
+        feat_dim: D, length of the embedding.
+        depth: 18, 34, 50, 100, 152 or 200; what AdaFace calls 101 is 100.
+        width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
+        inner_norm: Whether a unit has a norm between its first convolution and its PReLU.
+        squeeze: Whether a unit ends in a squeeze-and-excitation gate (``ir_se``).
+        shortcut: ``conv`` projects wherever the shape changes, ``pool`` takes every second pixel where only the size does.
+        last_norm: What the BatchNorm of the embedding learns: ``affine``, ``bias`` (scale fixed at 1) or ``plain`` (nothing).
+        drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
+        drop_channels: Drop whole channels instead of single elements (MagFace).
+        norm_eps: Added to the variance in every norm, above 0.
+        norm_momentum: Share of the new batch in the running statistics, above 0, at most 1.
+        initial: Convolutions start ``normal`` (std 0.1), ``kaiming`` (normal, by fan-out) or ``uniform`` (PyTorch's default).
+        checkpointing: Recompute each unit in the backward pass: about half the memory, one more forward pass.
+
+    Raises:
+        ConfigError: If an option is out of range or the input is too small.
+    """
+
+    citation: ClassVar[Citation | None] = Citation(
+        key="deng2019arcface",
+        title="ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+        authors="Deng, Jiankang and Guo, Jia and Xue, Niannan and Zafeiriou, Stefanos",
+        venue="CVPR",
+        year=2019,
+        arxiv="1801.07698",
+    )
+
+    def __init__(
+        self,
+        input_spec: InputSpec = InputSpec(),  # noqa: B008  (frozen)
+        feat_dim: int = 512,
+        depth: int = 50,
+        width: float = 1.0,
+        inner_norm: bool = True,
+        squeeze: bool = False,
+        shortcut: Shortcut = "conv",
+        last_norm: LastNorm = "bias",
+        drop_rate: float = 0.0,
+        drop_channels: bool = False,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
+        initial: Initial = "normal",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__(input_spec, feat_dim)
+        one_of("IResNet shortcut", shortcut, ("conv", "pool"))
+        one_of("IResNet initial", initial, tuple(INITIALS))
+        in_range("IResNet norm_eps", norm_eps, 0.0, 1.0, low_open=True)
+        in_range("IResNet norm_momentum", norm_momentum, 0.0, 1.0, low_open=True)
+        norm = partial(nn.BatchNorm2d, eps=norm_eps, momentum=norm_momentum)
+        unit = partial(Unit, norm=norm, inner_norm=inner_norm, squeeze=squeeze, shortcut=shortcut)
+        map_size = last_map_size("IResNet", input_spec, HALVINGS)
+        channels = [scaled_channels(size, width) for size in CHANNELS]
+        self.inner_norm = inner_norm
+        self.units = units_of(depth)
+        self.checkpointing = checkpointing
+        self.stem = nn.Sequential(conv3x3(3, channels[0]), norm(channels[0]), nn.PReLU(channels[0]))
+        self.stages = nn.ModuleList(_stages(unit, channels, self.units))
+        self.output = OutputLayer(
+            channels[-1],
+            map_size,
+            feat_dim,
+            drop_rate=drop_rate,
+            drop_channels=drop_channels,
+            last_norm=last_norm,
+            eps=norm_eps,
+            momentum=norm_momentum,
+        )
+        self.apply(INITIALS[initial])
+
+    def features(self, image: Tensor) -> Features:
+        """Embedding (B, D) and the four maps of normalised images (B, 3, H, W)."""
+        maps, x = [], self.stem(image)
+        recompute = self.checkpointing and self.training and torch.is_grad_enabled()
+        for stage in self.stages:
+            x = _recomputed(stage, x) if recompute else stage(x)
+            maps.append(x)
+        return Features(self.output(x), maps=tuple(maps))
+
+
+def units_of(depth: int) -> tuple[int, int, int, int]:
+    """Residual units of the four stages.
+
+    Raises:
+        ConfigError: If no project has such a depth.
+    """
+    if depth not in UNITS:
+        raise ConfigError(f"IResNet depth is {depth!r}. Known: {', '.join(map(str, UNITS))}.")
+    return UNITS[depth]
+
+
+def _stages(unit: Callable[[int, int, int], nn.Module], channels: list[int], units: tuple[int, ...]) -> list[nn.Module]:
+    """One sequence of units a stage; the first has stride 2 and comes from the previous stage's (the stem's) channels."""
+    stages: list[nn.Module] = []
+    for inputs, outputs, count in zip([channels[0], *channels[:-1]], channels, units, strict=True):
+        stages.append(nn.Sequential(unit(inputs, outputs, 2), *(unit(outputs, outputs, 1) for _ in range(count - 1))))
+    return stages
+
+
+def _normal(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.1)
+
+
+def _kaiming(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _uniform(module: nn.Module) -> None:
+    """PyTorch's default, which every layer has already."""
+
+
+INITIALS: dict[str, Callable[[nn.Module], None]] = {"normal": _normal, "kaiming": _kaiming, "uniform": _uniform}
+
+
+def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
+    """The stage's output, keeping for the backward pass only the inputs of its units."""
+    for unit in stage.children():
+        contexts = partial(_forward_and_recomputation, unit)
+        x = checkpoint(unit, x, use_reentrant=False, context_fn=contexts)
+    return x
+
+
+def _forward_and_recomputation(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _running_statistics_kept(unit)
+
+
+@contextmanager
+def _running_statistics_kept(unit: nn.Module) -> Iterator[None]:
+    """Normalise by the batch, but leave the running statistics: they have seen this batch in the forward pass."""
+    norms = [module for module in unit.modules() if isinstance(module, nn.BatchNorm2d)]
+    tracked = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, flag in zip(norms, tracked, strict=True):
+            norm.track_running_stats = flag

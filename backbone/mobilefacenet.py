@@ -1,0 +1,116 @@
+"""MobileFaceNet: inverted bottlenecks and a global depthwise convolution."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.citation import Citation
+from facelab.inputs import InputSpec
+
+FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
+STEM_CHANNELS = 64
+LAST_CHANNELS = 512
+HALVINGS = 4
+
+# Channels, expansion of the first (strided) and of the other bottlenecks, number of the others.
+STAGES = ((64, 128, 128, 4), (128, 256, 256, 6), (128, 512, 256, 2))
+
+
+class ConvUnit(nn.Module):
+    """Convolution, BatchNorm and, unless ``linear``, a PReLU per channel."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int] = 1,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        linear: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        self.act = nn.Identity() if linear else nn.PReLU(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        output: Tensor = self.act(self.norm(self.conv(x)))
+        return output
+
+
+class Bottleneck(nn.Module):
+    """Expand by a 1x1 convolution, filter each channel by a 3x3 one, project linearly; add the input if stride is 1."""
+
+    def __init__(self, inputs: int, outputs: int, expanded: int, *, stride: int) -> None:
+        super().__init__()
+        self.residual = stride == 1
+        self.expand = ConvUnit(inputs, expanded)
+        self.depthwise = ConvUnit(expanded, expanded, 3, stride=stride, padding=1, groups=expanded)
+        self.project = ConvUnit(expanded, outputs, linear=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        output: Tensor = self.project(self.depthwise(self.expand(x)))
+        return output.add_(x) if self.residual else output  # the backward pass of BatchNorm does not need its output
+
+
+def _stage(inputs: int, outputs: int, first: int, others: int, repeats: int) -> list[nn.Module]:
+    """A bottleneck of stride 2 and ``repeats`` residual ones."""
+    strided = Bottleneck(inputs, outputs, first, stride=2)
+    return [strided, *(Bottleneck(outputs, outputs, others, stride=1) for _ in range(repeats))]
+
+
+@BACKBONES.register("MobileFaceNet")
+class MobileFaceNet(Backbone):
+    """MobileFaceNet (Chen et al., CCBR 2018, arXiv:1804.07573, Table 1), as built by FaceX-Zoo.
+
+    Departs from Table 1 as FaceX-Zoo does: the embedding has 512 instead of 128 dimensions and comes from a linear layer
+    with BatchNorm. `features` gives four maps of stride 2, 4, 8 and 16 with 64, 64, 128 and 512 channels (times ``width``).
+
+    Args:
+        input_spec: Size, colour order and value range of the input, at least 16x16.
+        feat_dim: D, length of the embedding.
+        width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
+
+    Raises:
+        ConfigError: If an option is out of range or the input is too small.
+    """
+
+    citation: ClassVar[Citation | None] = Citation(
+        key="chen2018mobilefacenets",
+        title="MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile Devices",
+        authors="Chen, Sheng and Liu, Yang and Gao, Xiang and Han, Zhen",
+        venue="CCBR",
+        year=2018,
+        arxiv="1804.07573",
+    )
+
+    def __init__(self, input_spec: InputSpec = FACEXZOO_INPUT, feat_dim: int = 512, width: float = 1.0) -> None:
+        super().__init__(input_spec, feat_dim)
+        map_size = last_map_size("MobileFaceNet", input_spec, HALVINGS)
+        stem, last = scaled_channels(STEM_CHANNELS, width), scaled_channels(LAST_CHANNELS, width)
+        stages = [[ConvUnit(3, stem, 3, stride=2, padding=1), ConvUnit(stem, stem, 3, padding=1, groups=stem)]]
+        channels = stem
+        for outputs, first, others, repeats in STAGES:
+            sizes = [scaled_channels(size, width) for size in (outputs, first, others)]
+            stages.append(_stage(channels, *sizes, repeats))
+            channels = sizes[0]
+        stages[-1].append(ConvUnit(channels, last))
+        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        self.global_depthwise = ConvUnit(last, last, map_size, groups=last, linear=True)
+        self.fc = nn.Linear(last, feat_dim, bias=False)
+        self.last_norm = nn.BatchNorm1d(feat_dim)
+
+    def features(self, image: Tensor) -> Features:
+        """Embedding (B, D) and the four maps of normalised images (B, 3, H, W)."""
+        maps, x = [], image
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        embedding = self.last_norm(self.fc(self.global_depthwise(x).flatten(1)))
+        return Features(embedding, maps=tuple(maps))
