@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
@@ -76,6 +76,9 @@ class Mode(Protocol):
 
     def after_update(self) -> None:
         """Called once after each update of the optimiser: moving averages, queues."""
+
+    def between_updates(self) -> AbstractContextManager[None]:
+        """Context for a pass whose gradients are only accumulated: processes need not exchange them yet."""
 
 
 class Feed(Protocol):
@@ -173,9 +176,10 @@ def train(
     for callback in callbacks:
         callback.on_start(progress)
     for batch in _batches(feed, progress):
-        with optim.autocast():
-            output = mode.step(batch)
-        grad_norm = optim.update(output.loss)
+        with nullcontext() if optim.next_call_updates else mode.between_updates():
+            with optim.autocast():
+                output = mode.step(batch)
+            grad_norm = optim.update(output.loss)
         window.add({"loss": output.loss, **output.metrics})
         if not optim.at_boundary:
             continue

@@ -2,10 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from facelab import distributed
 from facelab.backbone.base import Backbone
 from facelab.citation import Citation
 from facelab.data.base import Batch
@@ -56,6 +59,28 @@ class TrainingMode(ABC):
 
     def after_update(self) -> None:
         """Called once after each update of the optimiser."""
+
+    def between_updates(self) -> AbstractContextManager[None]:
+        """Context for a forward and backward pass whose gradients are only accumulated, so processes need not talk."""
+        return nullcontext()
+
+
+def data_parallel(network: nn.Module) -> nn.Module:
+    """The network as this process trains it: wrapped so that gradients are averaged over processes, if there are several.
+
+    Buffers are not broadcast: each process keeps its own BatchNorm statistics, and those of the first one are exported.
+    """
+    if distributed.world_size() == 1:
+        return network
+    return DistributedDataParallel(network, broadcast_buffers=False)
+
+
+def without_sync(replica: nn.Module) -> AbstractContextManager[None]:
+    """Context in which ``replica`` only accumulates gradients."""
+    if isinstance(replica, DistributedDataParallel):
+        context: AbstractContextManager[None] = replica.no_sync()
+        return context
+    return nullcontext()
 
 
 MODES: Registry[TrainingMode] = Registry("mode", "facelab.training_mode")

@@ -1,0 +1,100 @@
+"""The command line: ``facelab train | test | embed | verify | list | show | cite | data``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from facelab import distributed
+from facelab.cli_data import data_app
+from facelab.cli_show import cite_command, list_command, show_command
+from facelab.cli_test import test_command
+from facelab.errors import FacelabError
+
+app = typer.Typer(
+    name="facelab",
+    help="Train, adapt and benchmark face recognition.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(data_app, name="data")
+app.command("test")(test_command)
+app.command("list")(list_command)
+app.command("show")(show_command)
+app.command("cite")(cite_command)
+
+
+@app.command("train")
+def train_command(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file or a shipped configuration, then overrides.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; a new one below `output` by default.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --run.")] = False,
+    allow_changes: Annotated[bool, typer.Option("--allow-changes", help="Resume although settings differ.")] = False,
+) -> None:
+    """Train a model, evaluate it and write a report."""
+    from facelab.training_mode.launch import launch
+
+    words = list(arguments or [])
+    config = words.pop(0) if words and "=" not in words[0] else None
+    stopped_by = launch(config, words, run=run, resume=resume, allow_changes=allow_changes)
+    if stopped_by:
+        raise typer.Exit(128 + stopped_by)
+
+
+@app.command("embed")
+def embed_command(
+    model: Annotated[str, typer.Argument(help="Folder of a run or of a checkpoint.")],
+    images: Annotated[list[Path], typer.Argument(help="Aligned face images.")],
+    out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.")] = Path("embeddings.npz"),
+    flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
+) -> None:
+    """Write the embeddings of face images, scaled to norm 1."""
+    import numpy as np
+
+    import facelab
+
+    embeddings = facelab.load(model, checkpoint=checkpoint).embed([str(path) for path in images], flip=flip, resize=resize)
+    try:
+        with out.open("wb") as file:
+            np.savez(file, paths=np.array([str(path) for path in images]), embeddings=embeddings)
+    except OSError as error:
+        raise FacelabError(f"cannot write '{out}': {error.strerror}.") from None
+    typer.echo(f"{len(images)} embeddings of length {embeddings.shape[1]} are in '{out}'.")
+
+
+@app.command("verify")
+def verify_command(
+    first: Annotated[Path, typer.Argument(help="Aligned face image.")],
+    second: Annotated[Path, typer.Argument(help="Aligned face image.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder of a run or of a checkpoint.")],
+    threshold: Annotated[float | None, typer.Option(help="Similarity from which on two faces are the same person.")] = None,
+    flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
+) -> None:
+    """Say how similar two faces are."""
+    import facelab
+
+    similarity = facelab.load(model, checkpoint=checkpoint).similarity(first, second, flip=flip, resize=resize)
+    verdict = "" if threshold is None else f"  {'same' if similarity >= threshold else 'different'} person at threshold {threshold:g}"
+    typer.echo(f"cosine similarity {similarity:.4f}{verdict}")
+
+
+def main() -> None:
+    """Run the command line; an error that is the user's to mend ends with one sentence and exit code 1."""
+    try:
+        app()
+    except FacelabError as error:
+        where = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/]{where}: ", end="")
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,275 @@
+"""A trained model that knows its input: ``facelab.load(RUN).embed(["a.jpg", "b.jpg"])``."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import facelab
+from facelab.catalogue import Spec
+from facelab.checkpoint import CheckpointStore, read_card, read_model, read_safetensors, verify
+from facelab.errors import CheckpointError, DataError
+from facelab.inputs import InputSpec, normalise
+
+if TYPE_CHECKING:
+    from facelab.backbone.base import Backbone
+
+CARD_FORMAT = 1
+
+Image = str | Path | NDArray[np.uint8]
+
+
+class FaceModel:
+    """A network with everything that is needed to feed it correctly.
+
+    Args:
+        network: The network, in evaluation mode.
+        name: What messages and tables call it.
+        card: The description that came with its checkpoint.
+        device: Where it runs.
+    """
+
+    def __init__(self, network: "Backbone", name: str, card: Mapping[str, Any], device: torch.device) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.name = name
+        self.card = card
+        self.device = device
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Size, colour order and value range of the network's input. `embed` takes RGB and obeys it."""
+        return self.network.input_spec
+
+    @property
+    def feat_dim(self) -> int:
+        """Length of an embedding."""
+        return self.network.feat_dim
+
+    def embed(
+        self,
+        images: Image | Tensor | Sequence[Image],
+        *,
+        flip: bool = False,
+        resize: bool = False,
+        unit: bool = True,
+        batch_size: int = 64,
+    ) -> NDArray[np.float32]:
+        """Embeddings of aligned face images.
+
+        Args:
+            images: Paths, RGB uint8 arrays (H, W, 3) or an array (N, H, W, 3), or a uint8 tensor (N, 3, H, W); one of them or a sequence.
+            flip: Add the embedding of the mirrored image (the sum is what most published tables use).
+            resize: Resize images of another size; without it they are refused, because a face that is not aligned to
+                the size of the network gives poor embeddings without any warning.
+            unit: Scale embeddings to norm 1; without it the norm, a sign of quality for many heads, is kept.
+            batch_size: Images in a forward pass.
+
+        Returns:
+            float32, (N, D).
+
+        Raises:
+            DataError: If an image cannot be read, has another size, or its colour order or range cannot be known.
+        """
+        parts = [self._forward(pixels, flip) for pixels in self._batches(images, resize, batch_size)]
+        embeddings = np.concatenate(parts) if parts else np.zeros((0, self.feat_dim), np.float32)
+        if unit:
+            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return embeddings
+
+    def similarity(self, first: Image, second: Image, **options: Any) -> float:
+        """Cosine similarity of two faces, -1..1. Options as in `embed`."""
+        left, right = self.embed([first, second], **options)
+        return float(left @ right)
+
+    def _forward(self, pixels: Tensor, flip: bool) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            image = normalise(pixels.to(self.device), self.input_spec)
+            embedding = self.network(image)
+            if flip:
+                embedding = embedding + self.network(image.flip(3))
+        result: NDArray[np.float32] = embedding.float().cpu().numpy()
+        return result
+
+    def _batches(self, images: Image | Tensor | Sequence[Image], resize: bool, batch_size: int) -> Iterable[Tensor]:
+        if isinstance(images, Tensor):
+            _check_tensor(images)
+            yield from images.split(batch_size)
+            return
+        single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
+        rows: Sequence[Any] = [images] if single else images  # type: ignore[assignment, list-item]
+        for start in range(0, len(rows), batch_size):
+            arrays = [self._pixels(row, start + i, resize) for i, row in enumerate(rows[start : start + batch_size])]
+            yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+    def _pixels(self, image: Image, number: int, resize: bool) -> NDArray[np.uint8]:
+        from facelab.data.images import decode_image
+
+        if isinstance(image, str | Path):
+            where = f"'{image}'"
+            try:
+                pixels = decode_image(Path(image).read_bytes(), str(image))
+            except OSError as error:
+                raise DataError(f"cannot read the image '{image}': {error.strerror}.") from None
+        else:
+            where, pixels = f"image {number}", _check_array(image, number)
+        if pixels.shape[:2] == self.input_spec.size:
+            return pixels
+        if not resize:
+            height, width = pixels.shape[:2]
+            raise DataError(
+                f"{where} is {height}x{width}, but '{self.name}' takes {self.input_spec.describe()}; "
+                "align it first (facelab data align), or pass resize=True if it is an aligned face of another size."
+            )
+        from facelab.data.images import resize_image
+
+        return resize_image(pixels, *self.input_spec.size)
+
+
+def _check_tensor(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise DataError(
+            f"a tensor of images must be RGB uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}; the value range and "
+            "colour order of anything else cannot be known."
+        )
+
+
+def _check_array(image: Any, number: int) -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(
+            f"image {number} must be a path or an RGB uint8 array (H, W, 3), got {given}; the value range and colour order of "
+            "anything else cannot be known."
+        )
+    return image
+
+
+def model_card(name: str, options: Mapping[str, Any], network: "Backbone", plugins: Sequence[str] = ()) -> dict[str, Any]:
+    """The description that a checkpoint keeps of its network.
+
+    Args:
+        name: Registered name of the backbone.
+        options: Its options as resolved from configuration and catalogue.
+        network: The network itself; its input and embedding size win.
+        plugins: Modules that must be imported before it can be built.
+    """
+    kept = {key: value for key, value in options.items() if key not in ("input_spec", "feat_dim", "weights")}
+    return {
+        "format": CARD_FORMAT,
+        "facelab": facelab.__version__,
+        "backbone": {"name": name, "options": kept},
+        "input": asdict(network.input_spec),
+        "feat_dim": network.feat_dim,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "plugins": list(plugins),
+    }
+
+
+def build_from_card(card: Mapping[str, Any], where: str) -> "Backbone":
+    """The network that a card describes, without its weights.
+
+    Raises:
+        CheckpointError: If the card is incomplete or of a newer format.
+        ConfigError: If the backbone or one of its options is unknown here.
+    """
+    from facelab.backbone.base import BACKBONES
+    from facelab.plugins import import_plugins
+
+    try:
+        if card["format"] != CARD_FORMAT:
+            raise CheckpointError(f"'{where}' has format {card['format']}; this facelab reads format {CARD_FORMAT}.")
+        backbone, spec = card["backbone"], InputSpec(**card["input"])
+        name, options = backbone["name"], {**backbone["options"], "feat_dim": card["feat_dim"]}
+    except (KeyError, TypeError):
+        raise CheckpointError(f"the model description in '{where}' is incomplete.") from None
+    import_plugins(card.get("plugins", ()))
+    return BACKBONES.build(name, options, input_spec=spec)
+
+
+def load_weights(network: "Backbone", weights: Mapping[str, Tensor], where: str) -> None:
+    """Fill a network, strictly.
+
+    Raises:
+        CheckpointError: If tensors are missing, unknown or of another shape; the message names the first of each.
+    """
+    own = network.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shaped = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
+    found = [
+        f"{len(keys)} {what} (first: '{min(keys)}')"
+        for keys, what in ((missing, "missing"), (unknown, "unknown"), (shaped, "of another shape"))
+        if keys
+    ]
+    if found:
+        raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(found)}.")
+    network.load_state_dict(dict(weights))
+
+
+def find_checkpoint(source: str | Path, which: str = "last") -> Path:
+    """The checkpoint folder that a run folder or a checkpoint folder means.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(source)
+    if (path / "checkpoints").is_dir():
+        return CheckpointStore(path / "checkpoints").find(which)
+    if (path / "manifest.json").is_file():
+        return path
+    raise CheckpointError(f"'{source}' is neither a run folder nor a checkpoint folder.")
+
+
+def load_model(
+    source: str | Path, *, checkpoint: str = "last", device: str | torch.device = "auto", name: str | None = None
+) -> FaceModel:
+    """Load a trained model.
+
+    Args:
+        source: Folder of a run or of one checkpoint.
+        checkpoint: ``last``, ``best`` or ``step-<update>``, where ``source`` is a run.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        name: What to call it; the folder's name by default.
+
+    Raises:
+        CheckpointError: If there is no complete, unharmed checkpoint.
+    """
+    folder = find_checkpoint(source, checkpoint)
+    verify(folder)
+    card = read_card(folder)
+    network = build_from_card(card, str(folder))
+    load_weights(network, read_model(folder), str(folder))
+    return FaceModel(network, name or Path(source).name, card, pick_device(device))
+
+
+def load_backbone(
+    spec: Spec, weights: Path, *, device: str | torch.device = "auto", name: str | None = None
+) -> FaceModel:
+    """A backbone of the registry or the catalogue with the weights of a safetensors file.
+
+    Raises:
+        CheckpointError: If the weights do not fit.
+        ConfigError: If the backbone is unknown.
+    """
+    from facelab.backbone.base import BACKBONES
+    from facelab.catalogue import resolve
+
+    registered, options = resolve(BACKBONES, spec)
+    network = BACKBONES.build(registered, options)
+    load_weights(network, read_safetensors(weights), str(weights))
+    shown = name or (spec if isinstance(spec, str) else next(iter(spec)))
+    return FaceModel(network, shown, model_card(registered, options, network), pick_device(device))
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` is the GPU of this process where there is one, else the CPU."""
+    if isinstance(device, torch.device):
+        return device
+    if device == "auto":
+        from facelab.distributed import local_rank
+
+        return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device(device)

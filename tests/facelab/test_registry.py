@@ -1,0 +1,82 @@
+import sys
+import types
+from collections.abc import Iterator
+
+import pytest
+
+from facelab.errors import ConfigError
+from facelab.registry import ALL_REGISTRIES, Registry
+
+
+class Thing:
+    def __init__(self, margin: float = 0.5, classes: int = 3, names: tuple[str, ...] = ()) -> None:
+        self.margin = margin
+        self.classes = classes
+        self.names = names
+
+
+class Needy:
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+
+@pytest.fixture
+def things() -> Iterator[Registry[object]]:
+    package = types.ModuleType("empty_package")
+    package.__path__ = []
+    sys.modules["empty_package"] = package
+    registry: Registry[object] = Registry("thing", "empty_package")
+    registry.register("Thing")(Thing)
+    registry.register("Needy")(Needy)
+    yield registry
+    del sys.modules["empty_package"], ALL_REGISTRIES["thing"]
+
+
+def test_builds_from_options_and_converts_them(things: Registry[object]) -> None:
+    thing = things.build("Thing", {"margin": 1, "names": ["a"]})
+    assert isinstance(thing, Thing)
+    assert (thing.margin, thing.names) == (1.0, ("a",))
+
+
+def test_supplies_only_what_the_constructor_takes(things: Registry[object]) -> None:
+    thing = things.build("Thing", {}, classes=7, unheard_of=1)
+    assert isinstance(thing, Thing)
+    assert thing.classes == 7
+
+
+def test_a_given_value_must_agree_with_the_supplied_one(things: Registry[object]) -> None:
+    assert things.build("Thing", {"classes": 7}, classes=7)
+    with pytest.raises(ConfigError, match="option 'classes' is 8, but 7 follows from the rest"):
+        things.build("Thing", {"classes": 8}, classes=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("thing", {}, "unknown thing 'thing'. Did you mean 'Thing'\\? Known: Needy, Thing."),
+        ("Thing", {"marginarc": 1}, "thing 'Thing' has no option 'marginarc'. Did you mean 'margin'\\? Options: margin"),
+        ("Thing", {"margin": "wide"}, "thing 'Thing' option 'margin' is 'wide': Input should be a valid number"),
+        ("Needy", {}, "thing 'Needy' needs the option 'root'"),
+    ],
+)
+def test_refusals_say_what_would_work(
+    things: Registry[object], name: str, options: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        things.build(name, options)
+
+
+def test_a_taken_name_names_its_owner(things: Registry[object]) -> None:
+    with pytest.raises(ConfigError, match="thing 'Thing' is already registered by .*Thing; .*Needy needs another name"):
+        things.register("Thing")(Needy)
+
+
+def test_the_same_class_may_register_again(things: Registry[object]) -> None:
+    things.register("Thing")(Thing)
+    assert things.get("Thing") is Thing
+
+
+@pytest.mark.parametrize("kind", sorted(ALL_REGISTRIES))
+def test_every_entry_has_a_docstring(kind: str) -> None:
+    for name in ALL_REGISTRIES[kind].names():
+        assert ALL_REGISTRIES[kind].get(name).__doc__, f"{kind} {name}"

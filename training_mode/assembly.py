@@ -1,0 +1,237 @@
+"""Builds the parts of a run from its settings, and takes and restores its whole state."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from facelab import distributed
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.catalogue import build, resolve
+from facelab.checkpoint import Snapshot, read_local, read_rows, read_tree
+from facelab.config import merge
+from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
+from facelab.data.loader import Loader
+from facelab.data.resized import Resized
+from facelab.engine import Progress, restore_rng, rng_state
+from facelab.errors import ConfigError
+from facelab.face_model import model_card, pick_device
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.optimization import Optimization, parameter_groups
+from facelab.plugins import import_plugins
+from facelab.training_mode.base import MODES, TrainingMode
+from facelab.training_mode.settings import RunConfig
+
+
+class DeviceFeed:
+    """The loader's batches, moved to the device and augmented there.
+
+    Args:
+        loader: Gives this process's part of each batch.
+        config: Settings of augmentation, batch size and seed.
+        device: Where to move them.
+    """
+
+    def __init__(self, loader: Loader, config: RunConfig, device: torch.device) -> None:
+        self.loader = loader
+        self.augment = config.data.augment
+        self.seed = config.seed
+        self.accumulate = config.training.accumulate
+        self.device = device
+
+    def batches(self, epoch: int, update: int) -> Iterator[Batch]:
+        """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
+        first = update * self.accumulate
+        whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
+        local = self.loader.local_batch_size
+        for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
+            first_row = step * self.loader.batch_size + distributed.rank() * local
+            yield self.augment(batch.to(self.device), seed=self.seed, epoch=epoch, first_row=first_row)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a run is made of.
+
+    Attributes:
+        config: The settings.
+        device: Where it runs.
+        source: What it trains on.
+        feed: Batches on the device.
+        mode: Networks and loss.
+        classifier: Owner of the class rows.
+        optim: Optimisers and schedule.
+        progress: Where it stands.
+        card: Description of the network for its checkpoints.
+    """
+
+    config: RunConfig
+    device: torch.device
+    source: Source
+    feed: DeviceFeed
+    mode: TrainingMode
+    classifier: Classifier
+    optim: Optimization
+    progress: Progress
+    card: dict[str, Any]
+
+
+def assemble(config: RunConfig) -> Parts:
+    """Build a run that stands at its beginning.
+
+    Raises:
+        FacelabError: If any setting, file or combination of them cannot work.
+    """
+    import_plugins(config.plugins)
+    device = pick_device(config.training.device)
+    torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
+    source = open_source(config)
+    loader = open_loader(config, source, device)
+    updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
+    if updates_per_epoch == 0:
+        raise ConfigError(
+            f"training.batch_size is {config.training.batch_size}, but the data set has only {len(source)} images; lower it."
+        )
+    backbone, card = open_backbone(config, device)
+    head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
+    classifier = build(
+        CLASSIFIERS,
+        config.classifier,
+        head=head,
+        num_classes=source.num_classes,
+        feat_dim=backbone.feat_dim,
+        seed=config.seed,
+    ).to(device)
+    mode = build(MODES, config.mode, backbone=backbone, classifier=classifier)
+    optim = open_optimization(config, mode, updates_per_epoch, device)
+    torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
+    progress = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
+    feed = DeviceFeed(loader, config, device)
+    return Parts(config, device, source, feed, mode, classifier, optim, progress, card)
+
+
+def open_source(config: RunConfig) -> Source:
+    """The training images, resized where the settings say so."""
+    source = build(SOURCES, config.data.source)
+    return Resized(source, *config.data.height_width) if config.data.resize else source
+
+
+def open_loader(config: RunConfig, source: Source, device: torch.device) -> Loader:
+    """The loader of this process."""
+    sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed)
+    return Loader(
+        source,
+        sampler,
+        batch_size=config.training.batch_size // config.training.accumulate,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        on_corrupt=config.data.on_corrupt,
+        seed=config.seed,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def open_backbone(config: RunConfig, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
+    """The network on its device, and its card. Its input size is that of the data."""
+    name, options = resolve(BACKBONES, config.backbone)
+    height, width = config.data.height_width
+    options = merge(options, {"input_spec": {**options.get("input_spec", {}), "height": height, "width": width}})
+    backbone = BACKBONES.build(name, options)
+    card = model_card(name, options, backbone, config.plugins)
+    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    return backbone.to(device=device, memory_format=memory_format), card  # type: ignore[call-overload]
+
+
+def open_optimization(
+    config: RunConfig, mode: TrainingMode, updates_per_epoch: int, device: torch.device
+) -> Optimization:
+    """Optimisers over what the mode trains: the network, and the class rows in a group of their own."""
+    training = config.training
+    groups = [
+        *parameter_groups(mode.trained_modules(), config.optimizer),
+        *parameter_groups(mode.row_modules(), config.optimizer, name="class rows", sharded=True),
+    ]
+    return Optimization(
+        groups,
+        config.optimizer,
+        config.schedule,
+        total_updates=updates_per_epoch * training.epochs,
+        updates_per_epoch=updates_per_epoch,
+        precision=training.precision,
+        amp=training.amp,
+        accumulate=training.accumulate,
+        clip_norm=training.clip_norm,
+        device=device,
+        modules=list(mode.trained_modules()),
+    )
+
+
+def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
+    """The state of a run as it stands, for a checkpoint."""
+    optimization = parts.optim.state_dict()
+    rows = _take_rows(parts, optimization)
+    return Snapshot(
+        model=parts.mode.inference_network().state_dict(),
+        card={**parts.card, "update": progress.update, "epoch": progress.update / progress.updates_per_epoch},
+        training={
+            "update": progress.update,
+            "config": parts.config.tree(),
+            "mode": parts.mode.state(),
+            "optimization": optimization,
+        },
+        local={"rng": rng_state(), "mode": parts.mode.local_state()},
+        rows=rows,
+        row_range=parts.classifier.row_range,
+    )
+
+
+def restore(parts: Parts, checkpoint: Path) -> None:
+    """Bring a run that was just assembled to where a checkpoint stands, on any number of processes.
+
+    Raises:
+        CheckpointError: If the checkpoint is of another model or optimiser, or lacks something.
+    """
+    training = read_tree(checkpoint / "training.pt")
+    rows = read_rows(checkpoint, *parts.classifier.row_range)
+    for name, tensor in parts.classifier.row_tensors().items():
+        tensor.data.copy_(rows[f"classifier.{name}"])
+    parts.mode.load_state(training["mode"])
+    _put_rows(training["optimization"], rows)
+    parts.optim.load_state_dict(training["optimization"])
+    local = read_local(checkpoint)
+    restore_rng(local["rng"])
+    if local["processes"] == distributed.world_size():
+        parts.mode.load_local_state(local["mode"])
+    parts.progress.update = training["update"]
+
+
+def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, Tensor]:
+    """Class rows and their optimiser state; the latter are taken out of ``optimization``."""
+    rows = {f"classifier.{name}": tensor.detach() for name, tensor in parts.classifier.row_tensors().items()}
+    for number, optimizer in enumerate(parts.optim.optimizers):
+        states = dict(optimization["optimizers"][number])
+        index = 0
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if group.get("sharded") and index in states:
+                    rowwise = {k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+                    rows |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
+                    states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
+                index += 1
+        optimization["optimizers"][number] = states
+    return rows
+
+
+def _put_rows(optimization: dict[str, Any], rows: dict[str, Tensor]) -> None:
+    """Put the optimiser state of this process's class rows back where `_take_rows` took it from."""
+    for name, tensor in rows.items():
+        owner, *place = name.split(".")
+        if owner == "optimizer":
+            number, index, key = int(place[0]), int(place[1]), place[2]
+            optimization["optimizers"][number].setdefault(index, {})[key] = tensor

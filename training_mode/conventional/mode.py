@@ -1,0 +1,82 @@
+"""Conventional training: one network, one margin head, every image on its own."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import Tensor, nn
+
+from facelab.backbone.base import Backbone
+from facelab.data.base import Batch
+from facelab.engine import StepOutput
+from facelab.head.classifier import Classifier
+from facelab.inputs import normalise
+from facelab.shadow import Shadow
+from facelab.training_mode.base import MODES, TrainingMode, data_parallel, without_sync
+
+
+@MODES.register("conventional")
+class Conventional(TrainingMode):
+    """Image -> embedding -> classifier with a margin head -> loss.
+
+    Args:
+        backbone: The network, on its device.
+        classifier: Owner of the class rows and driver of the head, on the same device.
+        ema: Decay of a moving average of the weights, for example 0.9995, or None. The average is what is evaluated and exported.
+    """
+
+    def __init__(self, backbone: Backbone, classifier: Classifier, ema: float | None = None) -> None:
+        self.network = backbone
+        self.classifier = classifier
+        self.shadow = None if ema is None else Shadow(backbone, decay=ema)
+        self._replica = data_parallel(backbone)
+
+    def step(self, batch: Batch) -> StepOutput:
+        """Loss and metrics of one batch."""
+        embedding = self._replica(normalise(batch.image, self.network.input_spec))
+        output = self.classifier(embedding, batch.label)
+        return StepOutput(output.loss, output.metrics)
+
+    def after_update(self) -> None:
+        """Move the averaged weights."""
+        if self.shadow is not None:
+            self.shadow.update(self.network)
+
+    def between_updates(self) -> AbstractContextManager[None]:
+        """Keep the gradients of this process to itself until the update."""
+        return without_sync(self._replica)
+
+    def trained_modules(self) -> Iterable[nn.Module]:
+        """The network."""
+        return [self.network]
+
+    def row_modules(self) -> Iterable[nn.Module]:
+        """The classifier."""
+        return [self.classifier]
+
+    def inference_network(self) -> Backbone:
+        """The averaged network if there is one, else the trained one."""
+        return self.network if self.shadow is None else self.shadow.network
+
+    def state(self) -> dict[str, Any]:
+        """Weights, what the head remembers, and the moving average."""
+        rows = self.classifier.row_tensors()
+        head = {name: tensor for name, tensor in self.classifier.state_dict().items() if name not in rows}
+        shadow = {} if self.shadow is None else self.shadow.state_dict()
+        return {"network": self.network.state_dict(), "classifier": head, "shadow": shadow}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave; class rows come on their own."""
+        self.network.load_state_dict(state["network"])
+        self.classifier.load_state_dict(state["classifier"], strict=False)
+        if self.shadow is not None:
+            self.shadow.load_state_dict(state["shadow"])
+
+    def local_state(self) -> dict[str, Tensor]:
+        """BatchNorm statistics of this process."""
+        return dict(self.network.named_buffers())
+
+    def load_local_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `local_state` gave."""
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(state[name])

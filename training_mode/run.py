@@ -1,0 +1,155 @@
+"""One training run from settings to report: assemble, resume, train, evaluate, write what a user wants to look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from facelab import distributed
+from facelab.catalogue import build
+from facelab.checkpoint import CheckpointStore, verify
+from facelab.config import differences, read_yaml
+from facelab.engine import Callback, Progress, StopSignal, train
+from facelab.errors import CheckpointError, ConfigError
+from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
+from facelab.test_protocol.run import run_protocols
+from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, write_settings
+from facelab.training_mode.assembly import Parts, assemble, restore, take_snapshot
+from facelab.training_mode.callbacks import Checkpointing, Evaluation
+from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        folder: Where everything lies.
+        progress: Where training stands; complete unless a signal stopped it.
+        reports: The latest evaluation.
+    """
+
+    folder: Path
+    progress: Progress
+    reports: tuple[Report, ...]
+
+
+def new_run_folder(config: RunConfig) -> Path:
+    """A folder that does not exist yet: ``output/name``, else ``output/name-2`` and so on; the same on all processes."""
+    number, folder = 1, config.output / config.name
+    while folder.exists():
+        number += 1
+        folder = config.output / f"{config.name}-{number}"
+    return Path(distributed.broadcast_object(str(folder)))
+
+
+def run_training(
+    config: RunConfig, folder: Path, console: Console, *, resume: bool = False, allow_changes: bool = False
+) -> RunResult:
+    """Train, or go on with training.
+
+    Args:
+        config: The settings.
+        folder: The run's folder.
+        console: Where the main process reports.
+        resume: Go on from the last checkpoint in ``folder``, or start if there is none.
+        allow_changes: Resume although settings differ from those of the checkpoint.
+
+    Raises:
+        FacelabError: For everything that is the user's to mend.
+    """
+    store = CheckpointStore(folder / "checkpoints")
+    found = store.index()["last"]
+    if found and not resume:
+        raise ConfigError(f"'{folder}' already holds a run; go on with it by --resume, or choose another folder.")
+    if found:
+        check_changes(folder, config, allow_changes)
+    parts = assemble(config)
+    protocols = open_protocols(config)
+    if found:
+        checkpoint = store.find("last")
+        verify(checkpoint)
+        restore(parts, checkpoint)
+        if distributed.is_main():
+            console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")
+    if distributed.is_main():
+        write_settings(folder, config.tree())
+    distributed.barrier()
+    evaluation = _train(parts, protocols, folder, store, console)
+    _report_corrupt(parts, folder, console)
+    return RunResult(folder, parts.progress, tuple(evaluation.reports))
+
+
+def _train(
+    parts: Parts, protocols: list[tuple[str, Protocol]], folder: Path, store: CheckpointStore, console: Console
+) -> Evaluation:
+    config, main = parts.config, distributed.is_main()
+    log = MetricsLog(folder, tensorboard=config.tensorboard) if main else None
+
+    def test() -> list[Report]:
+        return run_protocols(
+            parts.mode.inference_network(),
+            protocols,
+            device=parts.device,
+            precision=config.evaluation.precision,
+            batch_size=config.evaluation.batch_size,
+            channels_last=config.training.channels_last,
+            resize=config.data.resize,
+        )
+
+    evaluation = Evaluation(config.evaluation, test, log)
+    checkpointing = Checkpointing(config.checkpoint, store, lambda at: take_snapshot(parts, at), parts.optim.check)
+    shown: list[Callback] = [log, ConsoleProgress(console)] if log is not None else []
+    with StopSignal().installed() as stop:
+        train(
+            parts.mode,
+            parts.feed,
+            parts.optim,
+            [*shown, evaluation, checkpointing],
+            progress=parts.progress,
+            log_every=config.training.log_every,
+            stop=stop,
+        )
+    if parts.progress.complete and protocols and not evaluation.reports:
+        evaluation.reports = test()  # resumed after the last update
+    return evaluation
+
+
+def open_protocols(config: RunConfig) -> list[tuple[str, Protocol]]:
+    """The protocols of the settings, built before training so that a missing file is found at once."""
+    return [(name, build(PROTOCOLS, spec)) for name, spec in config.evaluation.protocols.items()]
+
+
+def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
+    """Compare the settings with those that a run was started with.
+
+    Raises:
+        ConfigError: If something that matters differs and ``allow`` is false; the message lists what.
+    """
+    old, new = read_yaml(folder / CONFIG), config.tree()
+    changed = [line for line in differences(old, new) if not line.startswith(FREE_TO_CHANGE)]
+    if changed and not allow:
+        raise ConfigError(
+            f"'{folder}' was started with other settings: {'; '.join(changed)}. "
+            "Take them back, or pass --allow-changes to go on with the new ones."
+        )
+
+
+def saved_config(folder: Path) -> Path:
+    """The settings file of a run.
+
+    Raises:
+        CheckpointError: If the folder is not a run.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"'{folder}' is not a run: it has no {CONFIG}.")
+    return path
+
+
+def _report_corrupt(parts: Parts, folder: Path, console: Console) -> None:
+    corrupt = parts.feed.loader.corrupt
+    if corrupt.count:
+        path = folder / f"corrupt-{distributed.rank():05d}.jsonl"
+        corrupt.write(path)
+        console.print(f"[yellow]{corrupt.count} images could not be read and were replaced; see '{path}'.[/]")
