@@ -1,0 +1,199 @@
+"""Optimisers: their settings, the groups of parameters, and a step that the device can call off."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from facelab.config import Strict
+from facelab.errors import CheckpointError, ConfigError
+
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # those of one dimension, like BatchNorm, are known by that
+
+
+class OptimizerConfig(Strict):
+    """How parameters move; the ``optimizer`` section of a run.
+
+    Attributes:
+        name: ``sgd`` or ``adamw``.
+        lr: Learning rate before the schedule.
+        momentum: Of ``sgd``.
+        nesterov: Nesterov's form of ``sgd``'s momentum.
+        weight_decay: Per update and unit of learning rate.
+        betas: Decay of ``adamw``'s two averages.
+        eps: Added to ``adamw``'s denominator.
+        fused: One kernel for all parameters. Without it the optimiser keeps a copy of itself during each update.
+        decay_norms_and_biases: Whether weight decay also acts on biases, normalisation layers and PReLU slopes.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0.0)
+    fused: bool = True
+    decay_norms_and_biases: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {list(self.betas)}")
+        return self
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share learning rate and weight decay.
+
+    Attributes:
+        name: Names the group in logs.
+        parameters: What is trained.
+        lr: Learning rate before the schedule.
+        weight_decay: Weight decay.
+        sharded: Whether each process holds other parameters (class rows), so that norms add up over processes.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    lr: float
+    weight_decay: float
+    sharded: bool = False
+
+
+def parameter_groups(
+    modules: Iterable[nn.Module],
+    config: OptimizerConfig,
+    *,
+    name: str = "network",
+    lr: float | None = None,
+    sharded: bool = False,
+) -> list[ParameterGroup]:
+    """Split the trainable parameters of some modules into those that decay and those that do not.
+
+    Args:
+        modules: Their parameters are taken once each; frozen ones are left out.
+        config: Gives learning rate and weight decay, and says what decays.
+        name: Names the groups in logs.
+        lr: Learning rate before the schedule; ``config.lr`` if not given.
+        sharded: Whether each process holds other parameters, as with class rows.
+
+    Returns:
+        One or two groups, none empty; an empty list if nothing is trainable.
+    """
+    decaying: dict[nn.Parameter, bool] = {}
+    for module in modules:
+        for owner in module.modules():
+            for key, parameter in owner.named_parameters(recurse=False):
+                if parameter.requires_grad and parameter not in decaying:
+                    decaying[parameter] = config.decay_norms_and_biases or _is_weight(owner, key, parameter)
+    rate = config.lr if lr is None else lr
+    with_decay = tuple(parameter for parameter, decays in decaying.items() if decays)
+    without = tuple(parameter for parameter, decays in decaying.items() if not decays)
+    groups = [
+        ParameterGroup(name, with_decay, rate, config.weight_decay, sharded),
+        ParameterGroup(f"{name} without decay", without, rate, 0.0, sharded),
+    ]
+    return [group for group in groups if group.parameters]
+
+
+def _is_weight(owner: nn.Module, key: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not key.endswith("bias") and not isinstance(owner, NORMS)
+
+
+def make_optimizer(groups: Sequence[ParameterGroup], config: OptimizerConfig) -> Optimizer:
+    """The optimiser of the settings over some groups.
+
+    Raises:
+        ConfigError: If there is no parameter.
+    """
+    if not any(group.parameters for group in groups):
+        raise ConfigError("nothing is trainable: every parameter is frozen.")
+    options: list[dict[str, Any]] = [
+        {
+            "params": list(group.parameters),
+            "name": group.name,
+            "lr": group.lr,
+            "weight_decay": group.weight_decay,
+            "sharded": group.sharded,
+        }
+        for group in groups
+    ]
+    # torch's fused SGD for the CPU computes half-precision parameters but does not store all of them.
+    whole = all(parameter.dtype in (torch.float32, torch.float64) for group in groups for parameter in group.parameters)
+    fused = config.fused and whole
+    if config.name == "adamw":
+        return AdamW(options, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+    sgd = SGD(options, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused)
+    _start_momenta(sgd)
+    return sgd
+
+
+def guarded_step(optimizer: Optimizer, skip: Tensor) -> None:
+    """Step, or leave parameters and state bit-equal, as the device decides.
+
+    Args:
+        optimizer: Any optimiser whose state starts from zeros. Fused ones look at ``skip`` themselves.
+        skip: () float32, 1 to leave everything as it is, else 0.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = skip  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+        return
+    before = {key: tensor.clone() for key, tensor in _tensors(optimizer).items()}
+    optimizer.step()
+    for key, tensor in _tensors(optimizer).items():
+        old = before.get(key)
+        tensor.copy_(torch.where(skip.to(tensor.device) > 0, torch.zeros_like(tensor) if old is None else old, tensor))
+
+
+def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]) -> None:
+    """Put back the state of an optimiser; its learning rates and other settings stay.
+
+    Args:
+        optimizer: Over the same parameters in the same order as when the state was taken.
+        stored: The ``state`` of its ``state_dict``.
+
+    Raises:
+        CheckpointError: If the state is of other parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, state in stored.items():
+        shapes = {value.shape for value in state.values() if isinstance(value, Tensor) and value.ndim}
+        if index >= len(parameters) or shapes - {parameters[index].shape}:
+            raise CheckpointError("the checkpoint's optimiser is of other parameters than this run trains.")
+    copies = {index: {key: _copy(value) for key, value in state.items()} for index, state in stored.items()}
+    optimizer.load_state_dict({"state": copies, "param_groups": optimizer.state_dict()["param_groups"]})
+    _start_momenta(optimizer)
+
+
+def _tensors(optimizer: Optimizer) -> dict[tuple[int, str], Tensor]:
+    """Every tensor that a step may change, by parameter and role."""
+    found: dict[tuple[int, str], Tensor] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found[id(parameter), ""] = parameter.detach()
+    for parameter, state in optimizer.state.items():
+        found |= {(id(parameter), key): value for key, value in state.items() if isinstance(value, Tensor)}
+    return found
+
+
+def _start_momenta(optimizer: Optimizer) -> None:
+    """Give every momentum a value; fused SGD allocates them empty, and leaves them so if its first step is skipped."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
