@@ -21,7 +21,8 @@ class Metric:
 
     Attributes:
         name: For example ``accuracy`` or ``TAR@FAR=1e-3``.
-        value: As a fraction (0.9945, not 99.45) unless ``unit`` says otherwise; None if it cannot be measured on this data (``note`` says why).
+        value: As a fraction (0.9945, not 99.45) unless ``unit`` says otherwise; None if it cannot be measured on this
+            data (``note`` says why).
         spread: Standard error or deviation, in the same unit; ``note`` says which.
         unit: ``fraction`` is printed in percent, ``score`` and ``count`` as they are.
         kind: ``correct`` by a clean definition, or ``reference`` as a published evaluator computes it, with its quirks.

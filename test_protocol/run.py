@@ -1,0 +1,78 @@
+"""Several protocols on one network: what the command line and evaluation during training call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from facelab.test_protocol.base import Protocol, Report
+from facelab.test_protocol.embed import Precision, embed, input_spec_of, model_hash
+
+NamedProgress = Callable[[str, int, int], None]
+
+
+def run_protocols(
+    network: nn.Module,
+    protocols: Sequence[tuple[str, Protocol]],
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    batch_size: int = 64,
+    cache: Path | None = None,
+    channels_last: bool = True,
+    resize: bool = False,
+    workers: int = 0,
+    progress: NamedProgress | None = None,
+) -> list[Report]:
+    """Reports of ``network`` on each protocol, in order.
+
+    Every process of a distributed run must call this; all of them get the same reports.
+
+    Args:
+        network: A backbone, already on ``device``; its modes and the random generators are left as they were.
+        protocols: Name for tables and protocol. The name replaces the protocol's own.
+        device: Where the network runs.
+        precision: ``fp32``, or autocast to ``bf16`` or ``fp16``.
+        batch_size: Images in one forward pass.
+        cache: Folder that keeps embeddings, or None.
+        channels_last: Memory format of the images.
+        resize: Whether images of another size than the network takes are resized; otherwise they are refused.
+        workers: Threads that read images; 0 for one per core.
+        progress: Called with the protocol's name, the images done and all images of this process.
+
+    Raises:
+        FacelabError: As `embed` and the protocols' ``evaluate``.
+    """
+    reports = []
+    for name, protocol in protocols:
+        embeddings = embed(
+            network,
+            protocol.images,
+            device=device,
+            batch_size=batch_size,
+            flip=protocol.flip,
+            precision=precision,
+            channels_last=channels_last,
+            resize=resize,
+            workers=workers,
+            cache=cache,
+            progress=_named(progress, name),
+        )
+        report = protocol.evaluate(embeddings)
+        conditions = {
+            "precision": precision,
+            "device": torch.device(device).type,
+            "input": input_spec_of(network).describe(),
+            "resize": resize,
+            "images": len(protocol.images),
+            "image_set": protocol.images.fingerprint(),
+            "model": model_hash(network),
+        }
+        reports.append(replace(report, protocol=name, options={**report.options, **conditions}))
+    return reports
+
+
+def _named(progress: NamedProgress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
