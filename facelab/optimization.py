@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from facelab import distributed
 from facelab.errors import CheckpointError, ConfigError, DivergenceError
 from facelab.optimizers import (
     OptimizerConfig,
@@ -276,10 +276,10 @@ def combined_norm(replicated: Tensor, sharded: Tensor, bad_loss: Tensor) -> tupl
         The norm () and whether any process saw a bad loss () bool; the same on all processes in what is finite.
     """
     square = sharded.square()
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if distributed.world_size() > 1:
         broken = ~torch.isfinite(replicated)
         votes = torch.stack([square, bad_loss.to(square.dtype), broken.to(square.dtype)])
-        dist.all_reduce(votes)
+        votes = distributed.all_reduce_sum(votes)
         square, bad_loss = votes[0], votes[1] > 0
         replicated = torch.where(votes[2] > 0, torch.inf, replicated)
     return torch.hypot(replicated, square.sqrt()), bad_loss
