@@ -85,7 +85,9 @@ class CheckpointStore:
         if failure:
             if distributed.is_main():
                 shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f"cannot write the checkpoint '{final}': {failure}. Earlier checkpoints are unharmed.")
+            raise CheckpointError(
+                f"cannot write the checkpoint '{final}': {failure}. Earlier checkpoints are unharmed."
+            )
         return final
 
     def _attempt(self, action: Any) -> str:
@@ -94,7 +96,7 @@ class CheckpointStore:
         try:
             action()
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a failed write as RuntimeError
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+            reason = (error.strerror if isinstance(error, OSError) else None) or _first_line(error)
         return next((found for found in distributed.gather_objects(reason) if found), "")
 
     def _prepare(self, partial: Path) -> None:
@@ -144,7 +146,9 @@ class CheckpointStore:
         try:
             return empty | json.loads(path.read_text())
         except (OSError, ValueError):
-            raise CheckpointError(f"'{path}' is damaged; name a checkpoint folder of '{self.folder}' instead.") from None
+            raise CheckpointError(
+                f"'{path}' is damaged; name a checkpoint folder of '{self.folder}' instead."
+            ) from None
 
     def find(self, which: str) -> Path:
         """The folder of ``last``, ``best`` or ``step-<update>``.
@@ -172,7 +176,9 @@ def verify(checkpoint: Path) -> None:
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"'{checkpoint}' is not a complete checkpoint: {MANIFEST} is missing or damaged.") from None
+        raise CheckpointError(
+            f"'{checkpoint}' is not a complete checkpoint: {MANIFEST} is missing or damaged."
+        ) from None
     for name, digest in manifest.items():
         path = checkpoint / Path(name).name
         if not path.is_file():
@@ -213,7 +219,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CheckpointError(f"'{path}' does not exist.") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"'{path}' is not a safetensors file: {str(error).splitlines()[0]}.") from None
+        raise CheckpointError(f"'{path}' is not a safetensors file: {_first_line(error)}.") from None
 
 
 def read_tree(path: Path) -> Tree:
@@ -227,9 +233,11 @@ def read_tree(path: Path) -> Tree:
     except FileNotFoundError:
         raise CheckpointError(f"'{path}' does not exist.") from None
     except pickle.UnpicklingError:
-        raise CheckpointError(f"'{path}' is refused: it holds more than tensors and plain values, or is damaged.") from None
+        raise CheckpointError(
+            f"'{path}' is refused: it holds more than tensors and plain values, or is damaged."
+        ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"'{path}' is not a readable checkpoint: {str(error).splitlines()[0]}.") from None
+        raise CheckpointError(f"'{path}' is not a readable checkpoint: {_first_line(error)}.") from None
     if not isinstance(tree, dict):
         raise CheckpointError(f"'{path}' does not hold a mapping.")
     return tree
@@ -265,6 +273,10 @@ def read_rows(checkpoint: Path, start: int, stop: int) -> dict[str, Tensor]:
     if reached != stop:
         raise CheckpointError(f"the checkpoint '{checkpoint}' has no class rows {reached} to {stop}.")
     return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _write_local(partial: Path, snapshot: Snapshot) -> None:

@@ -1,0 +1,150 @@
+"""``facelab test``: models on protocols, one table."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from facelab import distributed
+from facelab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from facelab.face_model import FaceModel
+    from facelab.test_protocol.base import Protocol
+    from facelab.test_protocol.run import NamedProgress
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def test_command(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL]... [PROTOCOL.OPTION=VALUE]...",
+            help="Folders of runs or checkpoints; then protocols, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt. "
+            "Without a protocol, those of the run's own configuration.",
+        ),
+    ],
+    checkpoint: Annotated[str, typer.Option(help="last, best, all or step-<update>")] = "last",
+    backbone: Annotated[
+        str | None, typer.Option(help="Test a backbone of the catalogue instead of a run, with --weights.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
+    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings between calls.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
+) -> None:
+    """Test models on protocols; prints one table and writes the report."""
+    from facelab.test_protocol.run import run_protocols
+    from facelab.test_protocol.run_report import write_run_report
+
+    names = [word for word in words if "=" not in word]
+    distributed.initialise()
+    try:
+        console = Console(soft_wrap=True, quiet=not distributed.is_main())
+        models = _open_models(names, checkpoint, backbone, weights, device)
+        protocols = _open_protocols([word for word in words if "=" in word], names)
+        reports = {}
+        for model in models:
+            with _progress(console, model.name) as show:
+                reports[model.name] = run_protocols(
+                    model.network,
+                    protocols,
+                    device=model.device,
+                    precision=precision,
+                    batch_size=batch_size,
+                    cache=cache,
+                    resize=resize,
+                    progress=show,
+                )
+        if distributed.is_main():
+            folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
+            for what, path in write_run_report(folder, reports, console).items():
+                console.print(f"{what:>10}  {path}")
+    finally:
+        distributed.shutdown()
+
+
+def _open_models(
+    names: Sequence[str], checkpoint: str, backbone: str | None, weights: Path | None, device: str
+) -> list["FaceModel"]:
+    from facelab.checkpoint import CheckpointStore
+    from facelab.face_model import load_backbone, load_model
+
+    if (backbone is None) != (weights is None):
+        raise ConfigError("--backbone and --weights go together.")
+    models = [] if backbone is None or weights is None else [load_backbone(backbone, weights, device=device)]
+    for name in names:
+        stored = CheckpointStore(Path(name) / "checkpoints")
+        which = stored.names() if checkpoint == "all" and stored.folder.is_dir() else [checkpoint]
+        for one in which:
+            shown = Path(name).name if len(which) == 1 else f"{Path(name).name} {one}"
+            models.append(load_model(name, checkpoint=one, device=device, name=shown))
+    if not models:
+        raise ConfigError("name a run to test, or --backbone with --weights.")
+    return models
+
+
+def _open_protocols(options: Sequence[str], names: Sequence[str]) -> list[tuple[str, "Protocol"]]:
+    """Protocols of the command line, else those of the first run's configuration."""
+    from facelab.catalogue import build
+    from facelab.config import parse_overrides, read_yaml
+    from facelab.test_protocol.base import PROTOCOLS
+    from facelab.tracking import CONFIG
+
+    if options:
+        specs = {name: {name: settings} for name, settings in parse_overrides(options).items()}
+    else:
+        files = [
+            path
+            for name in names
+            for path in (Path(name) / CONFIG, Path(name).parent.parent / CONFIG)
+            if path.is_file()
+        ]
+        specs = read_yaml(files[0]).get("evaluation", {}).get("protocols", {}) if files else {}
+    if not specs:
+        raise ConfigError(
+            "name a protocol, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt; see: facelab list protocols."
+        )
+    return [(name, build(PROTOCOLS, spec)) for name, spec in specs.items()]
+
+
+class _Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate as text."""
+        return Text("… images/s" if task.speed is None else f"{task.speed:,.0f} images/s")
+
+
+@contextmanager
+def _progress(console: Console, model: str) -> Iterator["NamedProgress"]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks = {}
+
+        def show(protocol: str, done: int, total: int) -> None:
+            if protocol not in tasks:
+                tasks[protocol] = bar.add_task(f"{model} on {protocol}", total=total)
+            bar.update(tasks[protocol], completed=done)
+
+        yield show
