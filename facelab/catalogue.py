@@ -1,4 +1,4 @@
-"""The catalogues ``backbone_conf.yaml``, ``head_conf.yaml`` and ``adapter_conf.yaml``: published names -> class and options."""
+"""The catalogues (``backbone_conf.yaml``, ``head_conf.yaml`` …): published names -> class and options."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -49,7 +49,9 @@ def _read_entry(registry: Registry[Any], path: Path, name: str, value: Any) -> t
     if name in registry:
         return name, dict(value)
     if len(value) != 1:
-        raise ConfigError(f"'{path}': entry '{name}' must name one registered {registry.kind}, for example {{Name: {{}}}}.")
+        raise ConfigError(
+            f"'{path}': entry '{name}' must name one registered {registry.kind}, for example {{Name: {{}}}}."
+        )
     ((registered, options),) = value.items()
     registry.get(registered)
     return registered, dict(options or {})

@@ -1,8 +1,11 @@
 """Checkpoints: one folder each, written beside its final name, synced, renamed; read only when complete and unharmed.
 
-A run's ``checkpoints`` folder holds ``step-<update>`` folders and ``index.json``, which names the last and the best one.
-A folder holds ``model.safetensors`` and ``model.json`` (all that is needed to use the model), ``training.pt`` (what is equal on
-all processes), ``process-<rank>.pt`` (what is not: random state, class rows with their range) and ``manifest.json`` with the hash of each.
+A run's ``checkpoints`` folder holds ``step-<update>`` folders and ``index.json``, which names the last and the best
+one.
+A folder holds ``model.safetensors`` and ``model.json`` (all that is needed to use the model), ``training.pt`` (what is
+equal on
+all processes), ``process-<rank>.pt`` (what is not: random state, class rows with their range) and ``manifest.json``
+with the hash of each.
 """
 
 import hashlib
@@ -144,11 +147,12 @@ class CheckpointStore:
         if not path.is_file():
             return empty
         try:
-            return empty | json.loads(path.read_text())
+            stored: Tree = json.loads(path.read_text())
         except (OSError, ValueError):
             raise CheckpointError(
                 f"'{path}' is damaged; name a checkpoint folder of '{self.folder}' instead."
             ) from None
+        return empty | stored
 
     def find(self, which: str) -> Path:
         """The folder of ``last``, ``best`` or ``step-<update>``.

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from facelab import distributed
 from facelab.cli_data import data_app
+from facelab.cli_evaluate import evaluate_command
 from facelab.cli_show import cite_command, list_command, show_command
-from facelab.cli_test import test_command
 from facelab.errors import FacelabError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(data_app, name="data")
-app.command("test")(test_command)
+app.command("test")(evaluate_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 app.command("cite")(cite_command)
@@ -30,7 +30,10 @@ app.command("cite")(cite_command)
 @app.command("train")
 def train_command(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file or a shipped configuration, then overrides.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file or a shipped configuration, then overrides."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a new one below `output` by default.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --run.")] = False,
@@ -60,7 +63,9 @@ def embed_command(
 
     import facelab
 
-    embeddings = facelab.load(model, checkpoint=checkpoint).embed([str(path) for path in images], flip=flip, resize=resize)
+    embeddings = facelab.load(model, checkpoint=checkpoint).embed(
+        [str(path) for path in images], flip=flip, resize=resize
+    )
     try:
         with out.open("wb") as file:
             np.savez(file, paths=np.array([str(path) for path in images]), embeddings=embeddings)
@@ -74,7 +79,9 @@ def verify_command(
     first: Annotated[Path, typer.Argument(help="Aligned face image.")],
     second: Annotated[Path, typer.Argument(help="Aligned face image.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Folder of a run or of a checkpoint.")],
-    threshold: Annotated[float | None, typer.Option(help="Similarity from which on two faces are the same person.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Similarity from which on two faces are the same person.")
+    ] = None,
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
     checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
@@ -83,7 +90,11 @@ def verify_command(
     import facelab
 
     similarity = facelab.load(model, checkpoint=checkpoint).similarity(first, second, flip=flip, resize=resize)
-    verdict = "" if threshold is None else f"  {'same' if similarity >= threshold else 'different'} person at threshold {threshold:g}"
+    verdict = (
+        ""
+        if threshold is None
+        else f"  {'same' if similarity >= threshold else 'different'} person at threshold {threshold:g}"
+    )
     typer.echo(f"cosine similarity {similarity:.4f}{verdict}")
 
 

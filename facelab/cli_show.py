@@ -43,14 +43,18 @@ def registry_of(kind: str) -> Registry[Any]:
     """
     plural = kind if kind.endswith("s") else f"{kind}s"
     if plural not in REGISTRIES:
-        raise ConfigError(f"there are no '{kind}' to list.{did_you_mean(plural, REGISTRIES)} Known: {', '.join(REGISTRIES)}, configs.")
+        raise ConfigError(
+            f"there are no '{kind}' to list.{did_you_mean(plural, REGISTRIES)} Known: {', '.join(REGISTRIES)}, configs."
+        )
     module, attribute = REGISTRIES[plural]
     registry: Registry[Any] = getattr(import_module(module), attribute)
     return registry
 
 
 def list_command(
-    kind: Annotated[str, typer.Argument(help="heads, backbones, classifiers, sources, samplers, modes, protocols, configs")],
+    kind: Annotated[
+        str, typer.Argument(help="heads, backbones, classifiers, sources, samplers, modes, protocols, configs")
+    ],
     plugins: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
 ) -> None:
     """List everything of one kind with its options and its paper."""
@@ -129,7 +133,9 @@ def find_citation(name: str) -> Citation:
 
 
 def show_command(
-    source: Annotated[str, typer.Argument(help="A configuration file, a shipped configuration or a run folder.")] = "conventional",
+    source: Annotated[
+        str, typer.Argument(help="A configuration file, a shipped configuration or a run folder.")
+    ] = "conventional",
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value overrides")] = None,
 ) -> None:
     """Print the resolved configuration, or how a run stands."""
@@ -154,6 +160,8 @@ def _run_table(run: Path) -> Table:
         card = read_card(store.find("last"))
         table.add_row("backbone", card["backbone"]["name"])
         table.add_row("parameters", f"{card['parameters']:,}")
-        table.add_row("input", "x".join(str(card["input"][key]) for key in ("height", "width")) + f" {card['input']['colour']}")
+        table.add_row(
+            "input", "x".join(str(card["input"][key]) for key in ("height", "width")) + f" {card['input']['colour']}"
+        )
         table.add_row("embedding", str(card["feat_dim"]))
     return table

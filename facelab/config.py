@@ -47,7 +47,7 @@ def parse_yaml(text: str, where: str) -> Any:
         ConfigError: If the text is not plain YAML; the message has ``where`` and the line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{where}, line {line}: {error.problem}.") from None
@@ -108,7 +108,8 @@ def read_config(path: Path, specs: Iterable[str] = (), find: Mapping[str, Path] 
     """A configuration file with everything that it ``extends`` below it.
 
     Args:
-        path: The YAML file. ``extends: other.yaml`` (a path relative to this file, or a name in ``find``) or a list of them.
+        path: The YAML file. ``extends: other.yaml`` (a path relative to this file, or a name in ``find``) or a list of
+            them.
         specs: See `merge`.
         find: Shipped configurations by name.
 
@@ -129,7 +130,8 @@ def _read(path: Path, specs: Iterable[str], find: Mapping[str, Path], above: tup
         target = find.get(parent) or here.parent / parent
         if not target.is_file():
             raise ConfigError(
-                f"'{path}' extends '{parent}', which is neither a file beside it nor one of: {', '.join(sorted(find)) or 'none'}."
+                f"'{path}' extends '{parent}', which is neither a file beside it nor one of: "
+                f"{', '.join(sorted(find)) or 'none'}."
             )
         merged = merge(merged, _read(target, specs, find, (*above, here)), specs)
     return merge(merged, tree, specs)

@@ -1,4 +1,4 @@
-"""The one training loop. It knows modes and callbacks by their protocols only, and never waits for the device between logs."""
+"""The one training loop. It knows modes and callbacks by their protocols, and waits for the device only at logs."""
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +95,7 @@ class Callback:
         """Before the first update of this process's life."""
 
     def on_log(self, progress: Progress, values: Mapping[str, float]) -> None:
-        """Every ``log_every`` updates, with means since the last time. The updates up to here are known to be finite."""
+        """Every ``log_every`` updates, with means since the last time; all updates so far are known to be finite."""
 
     def on_update(self, progress: Progress) -> None:
         """After each update."""

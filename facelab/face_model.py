@@ -62,7 +62,8 @@ class FaceModel:
         """Embeddings of aligned face images.
 
         Args:
-            images: Paths, RGB uint8 arrays (H, W, 3) or an array (N, H, W, 3), or a uint8 tensor (N, 3, H, W); one of them or a sequence.
+            images: Paths, RGB uint8 arrays (H, W, 3) or an array (N, H, W, 3), or a uint8 tensor (N, 3, H, W); one of
+                them or a sequence.
             flip: Add the embedding of the mirrored image (the sum is what most published tables use).
             resize: Resize images of another size; without it they are refused, because a face that is not aligned to
                 the size of the network gives poor embeddings without any warning.
@@ -98,10 +99,10 @@ class FaceModel:
     def _batches(self, images: Image | Tensor | Sequence[Image], resize: bool, batch_size: int) -> Iterable[Tensor]:
         if isinstance(images, Tensor):
             _check_tensor(images)
-            yield from images.split(batch_size)
+            yield from torch.split(images, batch_size)
             return
         single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
-        rows: Sequence[Any] = [images] if single else images  # type: ignore[assignment, list-item]
+        rows: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
         for start in range(0, len(rows), batch_size):
             arrays = [self._pixels(row, start + i, resize) for i, row in enumerate(rows[start : start + batch_size])]
             yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
@@ -133,8 +134,8 @@ class FaceModel:
 def _check_tensor(images: Tensor) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise DataError(
-            f"a tensor of images must be RGB uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}; the value range and "
-            "colour order of anything else cannot be known."
+            f"a tensor of images must be RGB uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}; the value "
+            "range and colour order of anything else cannot be known."
         )
 
 
@@ -142,13 +143,15 @@ def _check_array(image: Any, number: int) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise DataError(
-            f"image {number} must be a path or an RGB uint8 array (H, W, 3), got {given}; the value range and colour order of "
-            "anything else cannot be known."
+            f"image {number} must be a path or an RGB uint8 array (H, W, 3), got {given}; the value range and colour "
+            "order of anything else cannot be known."
         )
     return image
 
 
-def model_card(name: str, options: Mapping[str, Any], network: "Backbone", plugins: Sequence[str] = ()) -> dict[str, Any]:
+def model_card(
+    name: str, options: Mapping[str, Any], network: "Backbone", plugins: Sequence[str] = ()
+) -> dict[str, Any]:
     """The description that a checkpoint keeps of its network.
 
     Args:

@@ -16,4 +16,6 @@ def import_plugins(modules: Iterable[str]) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ConfigError(f"plugins: cannot import '{module}': {error}. Is it installed or on PYTHONPATH?") from None
+            raise ConfigError(
+                f"plugins: cannot import '{module}': {error}. Is it installed or on PYTHONPATH?"
+            ) from None

@@ -24,7 +24,8 @@ class Registry(Generic[T]):
     ``facelab.<kind>s``, so third parties add entries without editing this project.
 
     Args:
-        kind: What is registered, in the singular: ``head``, ``backbone`` …; used in messages and as the entry-point group.
+        kind: What is registered, in the singular: ``head``, ``backbone`` …; used in messages and as the entry-point
+            group.
         package: The package whose modules register themselves when imported, for example ``facelab.head``.
     """
 
@@ -92,8 +93,10 @@ class Registry(Generic[T]):
 
         Args:
             name: A registered name.
-            options: Keyword arguments as read from YAML; unknown ones are refused, values are checked and converted to the annotated types.
-            supplied: Arguments that the program knows (``num_classes``, ``feat_dim`` …). Those that the constructor does
+            options: Keyword arguments as read from YAML; unknown ones are refused, values are checked and converted to
+                the annotated types.
+            supplied: Arguments that the program knows (``num_classes``, ``feat_dim`` …). Those that the constructor
+                does
                 not take are left out; where ``options`` gives one too, the two must agree.
 
         Raises:
@@ -105,8 +108,8 @@ class Registry(Generic[T]):
         for key in checked.keys() & known.keys():
             if checked[key] != known[key]:
                 raise ConfigError(
-                    f"{self.kind} '{name}' option '{key}' is {checked[key]!r}, but {known[key]!r} follows from the rest "
-                    "of the configuration; leave it out."
+                    f"{self.kind} '{name}' option '{key}' is {checked[key]!r}, but {known[key]!r} follows from the "
+                    "rest of the configuration; leave it out."
                 )
         arguments = {**checked, **known}
         missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its checkpoints: settings, environment, metrics as JSON lines and TensorBoard, the console."""
+"""What a run leaves beside its checkpoints: settings, environment, metrics (JSON lines, TensorBoard), the console."""
 
 import json
 import platform
@@ -10,7 +10,18 @@ from typing import Any
 import torch
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
+)
 from rich.text import Text
 
 import facelab
@@ -29,7 +40,9 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine(),
         "platform": platform.platform(),
         "processes": world_size(),
         "threads": torch.get_num_threads(),
@@ -37,7 +50,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that the package runs from, with ``+changes`` if files differ; None if it is not in one."""
+    """Commit of the checkout that the package runs from, with ``+changes`` if files differ; None outside of one."""
     root = Path(facelab.__file__).resolve().parent.parent
     if not (root / "pyproject.toml").is_file():
         return None
@@ -168,7 +181,9 @@ class ConsoleProgress(Callback):
         self._text = "  ".join(f"{name} {values[name]:.4g}" for name in names if name in values)
         if self._bar is None:
             epoch = progress.update / progress.updates_per_epoch
-            self.console.print(f"epoch {epoch:6.2f}/{progress.epochs}  update {progress.update}/{progress.total}  {self._text}")
+            self.console.print(
+                f"epoch {epoch:6.2f}/{progress.epochs}  update {progress.update}/{progress.total}  {self._text}"
+            )
 
     def on_update(self, progress: Progress) -> None:
         """Move the bar."""

@@ -94,7 +94,8 @@ def assemble(config: RunConfig) -> Parts:
     updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
     if updates_per_epoch == 0:
         raise ConfigError(
-            f"training.batch_size is {config.training.batch_size}, but the data set has only {len(source)} images; lower it."
+            f"training.batch_size is {config.training.batch_size}, but the data set has only "
+            f"{len(source)} images; lower it."
         )
     backbone, card = open_backbone(config, device)
     head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
@@ -220,7 +221,9 @@ def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, Tensor]:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if group.get("sharded") and index in states:
-                    rowwise = {k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+                    rowwise = {
+                        k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape
+                    }
                     rows |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
                     states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
                 index += 1

@@ -19,7 +19,8 @@ from facelab.registry import Registry
 class TrainingMode(ABC):
     """A way of training: owns networks, loss and augmentation. The loop sees only `step` and `after_update`.
 
-    A mode is built by its registered name from what the program supplies (``backbone``, ``classifier`` …) and from its own
+    A mode is built by its registered name from what the program supplies (``backbone``, ``classifier`` …) and from its
+    own
     options in the configuration.
     """
 
@@ -66,7 +67,8 @@ class TrainingMode(ABC):
 
 
 def data_parallel(network: nn.Module) -> nn.Module:
-    """The network as this process trains it: wrapped so that gradients are averaged over processes, if there are several.
+    """The network as this process trains it: wrapped so that gradients are averaged over processes, if there are
+    several.
 
     Buffers are not broadcast: each process keeps its own BatchNorm statistics, and those of the first one are exported.
     """

@@ -18,7 +18,9 @@ class Evaluation(Callback):
         log: Where the headlines are written, on the main process.
     """
 
-    def __init__(self, settings: EvaluationSettings, test: Callable[[], Sequence[Report]], log: MetricsLog | None) -> None:
+    def __init__(
+        self, settings: EvaluationSettings, test: Callable[[], Sequence[Report]], log: MetricsLog | None
+    ) -> None:
         self.settings = settings
         self.test = test
         self.log = log
@@ -99,5 +101,3 @@ class Checkpointing(Callback):
 
 def _every(updates: int | None, progress: Progress) -> bool:
     return updates is not None and progress.update % updates == 0
-
-

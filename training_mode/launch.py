@@ -63,7 +63,8 @@ def _conclude(result: RunResult, config: RunConfig, console: Console) -> None:
     progress = result.progress
     if not progress.complete:
         console.print(
-            f"stopped at update {progress.update} of {progress.total}; go on with: facelab train --run {result.folder} --resume"
+            f"stopped at update {progress.update} of {progress.total}; "
+            f"go on with: facelab train --run {result.folder} --resume"
         )
         return
     from facelab.test_protocol.run_report import write_run_report

@@ -35,7 +35,7 @@ class RunResult:
 
 
 def new_run_folder(config: RunConfig) -> Path:
-    """A folder that does not exist yet: ``output/name``, else ``output/name-2`` and so on; the same on all processes."""
+    """A folder that does not exist yet: ``output/name``, else ``output/name-2`` …; the same on all processes."""
     number, folder = 1, config.output / config.name
     while folder.exists():
         number += 1

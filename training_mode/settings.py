@@ -81,14 +81,15 @@ class EvaluationSettings(Strict):
     """The ``evaluation`` section.
 
     Attributes:
-        protocols: What to test on, by the name that tables show; see ``facelab list protocols``. The headline of the first one decides which checkpoint is the best.
+        protocols: What to test on, by the name that tables show; see ``facelab list protocols``. The headline of the
+            first one decides which checkpoint is the best.
         every_epochs: Epochs between two evaluations; the last epoch is always evaluated. 0 tests only at the end.
         every_updates: Updates between two evaluations, in addition, or null.
         batch_size: Images in a forward pass.
         precision: Precision of the embeddings.
     """
 
-    protocols: dict[str, Spec] = {}
+    protocols: dict[str, Spec] = Field(default_factory=dict)
     every_epochs: int = Field(default=1, ge=0)
     every_updates: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
@@ -147,12 +148,20 @@ class RunConfig(Strict):
 
 # Changing these cannot change what is trained, so a run may be resumed with other values.
 FREE_TO_CHANGE = (
-    "name", "output", "tensorboard", "data.workers", "data.prefetch", "training.log_every", "evaluation", "checkpoint", "training.device",
-)  # fmt: skip
+    "name",
+    "output",
+    "tensorboard",
+    "data.workers",
+    "data.prefetch",
+    "training.log_every",
+    "training.device",
+    "evaluation",
+    "checkpoint",
+)
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Configurations that come with the package, by name: ``conventional`` is conventional/train.yaml, others ``mode/file``."""
+    """Configurations of the package: ``conventional`` is conventional/train.yaml, others are ``mode/file``."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*/*.yaml")):
         found[path.parent.name if path.stem == "train" else f"{path.parent.name}/{path.stem}"] = path
@@ -172,7 +181,8 @@ def find_config(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     raise ConfigError(
-        f"'{name}' is neither a file nor a shipped configuration.{did_you_mean(name, shipped)} Shipped: {', '.join(shipped)}."
+        f"'{name}' is neither a file nor a shipped configuration.{did_you_mean(name, shipped)} "
+        f"Shipped: {', '.join(shipped)}."
     )
 
 

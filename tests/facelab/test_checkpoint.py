@@ -87,7 +87,9 @@ def test_a_full_disk_loses_nothing(store: CheckpointStore, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(CheckpointError, match="step-00000002': No space left on device. Earlier checkpoints are unharmed"):
+    with pytest.raises(
+        CheckpointError, match="step-00000002': No space left on device. Earlier checkpoints are unharmed"
+    ):
         store.save(2, snapshot())
     monkeypatch.undo()
     verify(good)

@@ -22,7 +22,9 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("5e4", 5e4), ("1.5E+3", 1500.0), (".5", 0.5), ("-2e-1", -0.2)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("5e4", 5e4), ("1.5E+3", 1500.0), (".5", 0.5), ("-2e-1", -0.2)]
+)
 def test_exponents_are_numbers(tmp_path: Path, text: str, value: float) -> None:
     assert read_yaml(write(tmp_path, "a.yaml", f"x: {text}"))["x"] == value
 

@@ -22,7 +22,8 @@ class Conventional(TrainingMode):
     Args:
         backbone: The network, on its device.
         classifier: Owner of the class rows and driver of the head, on the same device.
-        ema: Decay of a moving average of the weights, for example 0.9995, or None. The average is what is evaluated and exported.
+        ema: Decay of a moving average of the weights, for example 0.9995, or None. The average is what is evaluated and
+            exported.
     """
 
     def __init__(self, backbone: Backbone, classifier: Classifier, ema: float | None = None) -> None:

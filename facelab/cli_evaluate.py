@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-def test_command(
+def evaluate_command(
     words: Annotated[
         list[str],
         typer.Argument(
@@ -137,7 +137,8 @@ class _Rate(ProgressColumn):
 @contextmanager
 def _progress(console: Console, model: str) -> Iterator["NamedProgress"]:
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = {}
