@@ -2,13 +2,14 @@
 
 Everything works unchanged in a single process, where the collectives return what they were given.
 
-Class rows are spread over the processes, and every process computes the same loss of the same global batch. Three kinds of
-tensors meet there, and autograd must not sum a gradient once too often or too seldom:
+Class rows are spread over the processes, and every process computes the same loss of the same global batch. Three
+kinds of tensors meet there, and autograd must not sum a gradient once too often or too seldom:
 
 - a *share* is one process's part of a sum: `sum_shares` makes it *common*, and hands the gradient back as it is;
-- a *common* tensor is equal on all processes: where it enters local work, `use_locally` sums the gradients of all processes;
-- *gathered* rows carry partial gradients, which `gather_rows` sums: where they enter common work, `use_commonly` divides
-  the gradient, because every process contributes all of it.
+- a *common* tensor is equal on all processes: where it enters local work, `use_locally` sums the gradients of all
+  processes;
+- *gathered* rows carry partial gradients, which `gather_rows` sums: where they enter common work, `use_commonly`
+  divides the gradient, because every process contributes all of it.
 """
 
 import importlib
@@ -25,8 +26,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from facelab.errors import ConfigError
 
@@ -142,7 +143,8 @@ def gather_labels(labels: Tensor) -> Tensor:
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes by rank, (B, ...) -> (world * B, ...), with gradient. B must be equal everywhere.
 
-    The gradient that a process gets for its own rows is the sum of what all processes computed for them, TIMES THE WORLD
+    The gradient that a process gets for its own rows is the sum of what all processes computed for them, TIMES THE
+    WORLD
     SIZE: the network that made the rows runs in DistributedDataParallel, which averages gradients over processes where
     the loss of the global batch wants their sum. This is the only place that knows of that.
     """
@@ -150,7 +152,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def sum_shares(share: Tensor) -> Tensor:
-    """Sum over all processes with gradient: each share gets the gradient of the sum, which is equal on all processes."""
+    """Sum over all processes with gradient: each share gets that of the sum, which is equal on all processes."""
     return share if world_size() == 1 else cast(Tensor, _SumShares.apply(share))  # type: ignore[no-untyped-call]
 
 
@@ -180,7 +182,7 @@ class _GatherRows(torch.autograd.Function):
         return _all_gather(rows)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         own = gradient.new_empty((gradient.shape[0] // world_size(), *gradient.shape[1:]))
         _reduce_scatter_single(own, gradient.contiguous())
         return own.mul_(world_size())
@@ -192,7 +194,7 @@ class _SumShares(torch.autograd.Function):
         return all_reduce_sum(share)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
@@ -202,7 +204,7 @@ class _UseLocally(torch.autograd.Function):
         return common.view_as(common)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return all_reduce_sum(gradient)
 
 
@@ -212,12 +214,12 @@ class _UseCommonly(torch.autograd.Function):
         return gathered.view_as(gathered)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return gradient / world_size()
 
 
 def class_range(num_classes: int, rank: int, world: int) -> tuple[int, int]:
-    """Classes ``[start, stop)`` that process ``rank`` of ``world`` owns; the first ``num_classes % world`` own one more."""
+    """Classes ``[start, stop)`` of process ``rank`` of ``world``; the first ``num_classes % world`` own one more."""
     rows, longer = divmod(num_classes, world)
     start = rank * rows + min(rank, longer)
     return start, start + rows + (rank < longer)
@@ -244,17 +246,17 @@ def run_processes(function: Callable[..., T], count: int, *arguments: Any) -> li
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "arguments").write_bytes(pickle.dumps(arguments))
-        torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call]
-            _process, args=(count, folder, source), nprocs=count, start_method="spawn"
-        )
+        spawn(_process, args=(count, folder, source), nprocs=count)  # type: ignore[no-untyped-call]
         return [pickle.loads((folder / f"result-{number}").read_bytes()) for number in range(count)]
 
 
 def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]) -> None:
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), count)
-    dist.init_process_group("gloo", store=store, rank=number, world_size=count, timeout=timedelta(minutes=5))
+    meeting_point = (folder / "store").as_uri()
+    dist.init_process_group(
+        "gloo", init_method=meeting_point, rank=number, world_size=count, timeout=timedelta(minutes=5)
+    )
     function = _load_function(*source)  # before the arguments, whose classes may be of the same module
     result = function(*pickle.loads((folder / "arguments").read_bytes()))
     (folder / f"result-{number}").write_bytes(pickle.dumps(result))
@@ -265,7 +267,8 @@ def _load_function(module_name: str, path: str, qualified_name: str) -> Callable
     if module_name.partition(".")[0] == "facelab":
         return cast(Callable[..., Any], getattr(importlib.import_module(module_name), qualified_name))
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None  # inspect.getfile gave the path
+    assert spec is not None, "inspect.getfile gave the path"
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # pickle looks for the module here
     spec.loader.exec_module(module)

@@ -1,0 +1,186 @@
+"""The contracts of heads and classifiers, and their registries.
+
+A classifier owns the class rows and drives a head: cosines of a batch to classes go in, logits of softmax come out.
+Every process holds some of the classes; a chunk is some of those. Once a step, in this order:
+
+1. `MarginHead.prepare` with the cosines to the targets: on every process alike, the only place where buffers move.
+2. `MarginHead.statistics`, if the head overrides it: sums over negatives, added over chunks and processes.
+3. `MarginHead.positive` once, and `MarginHead.negatives` chunk by chunk: pure functions of their arguments.
+4. `MarginHead.regularizer`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from facelab.citation import Citation
+from facelab.errors import in_range
+from facelab.registry import Registry
+
+
+@dataclass(frozen=True)
+class ClassShard:
+    """Classes ``[start, stop)``, the columns of a matrix of cosines."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of classes."""
+        return self.stop - self.start
+
+    def columns(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the targets stand.
+
+        Args:
+            labels: Global classes, int64, (B,).
+
+        Returns:
+            Column of each target, int64, (B,), some valid column where the target is elsewhere; and whether it is here,
+            bool, (B,).
+        """
+        owned = (labels >= self.start) & (labels < self.stop)
+        return (labels - self.start).clamp(0, self.size - 1), owned
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a step knows of the global batch, equal on all processes.
+
+    Attributes:
+        labels: Global class of each sample, int64, (B,).
+        target: Cosine of each sample to its own class, (B,).
+        norms: Norm of each embedding, (B,).
+        values: What the head's `prepare` adds for its other methods: margins, thresholds, copies of buffers.
+        statistics: Sums over all negatives of all processes, if the head has `statistics`.
+    """
+
+    labels: Tensor
+    target: Tensor
+    norms: Tensor
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Terms":
+        """The same with ``change`` applied to everything that has a gradient."""
+
+        def changed(tensor: Tensor) -> Tensor:
+            return change(tensor) if tensor.requires_grad else tensor
+
+        values = {name: changed(value) for name, value in self.values.items()}
+        return replace(self, target=changed(self.target), norms=changed(self.norms), values=values)
+
+
+class MarginHead(nn.Module):
+    """Turns cosines into logits; most heads override `positive` alone. The base is softmax of scaled cosines.
+
+    Cosines, norms and all that follows come in at least fp32, also under autocast.
+
+    Attributes:
+        objective: ``softmax`` over all classes, or ``binary`` decisions class by class.
+        uses_norm: Whether the norm of an embedding has a meaning here; backbones of unit norm do not fit such heads.
+        scale: s, multiplies what `positive` and `negatives` return.
+        normalised: Whether the head wants cosines; otherwise inner products of embeddings and class rows.
+        bias: Whether each class has a learned bias, added to those inner products.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    objective: ClassVar[Literal["softmax", "binary"]] = "softmax"
+    uses_norm: ClassVar[bool] = False
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = in_range(f"{type(self).__name__} scale", scale, 0.0, float("inf"), low_open=True, high_open=True)
+        self.normalised = True
+        self.bias = False
+
+    def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
+        """What the other methods need to know of this step.
+
+        Args:
+            target: Cosine of each sample of the global batch to its own class, (B,).
+            norms: Norm of each embedding, (B,).
+            labels: Global classes, int64, (B,).
+        """
+        return Terms(labels=labels, target=target, norms=norms)
+
+    def statistics(self, cosine: Tensor, terms: Terms, negative: Tensor) -> Mapping[str, Tensor]:
+        """Sums over the negatives of a chunk; they are added over chunks and processes, and carry no gradient.
+
+        Args:
+            cosine: Cosines to the classes of a chunk, (B, C).
+            terms: Of this step.
+            negative: Where the class is not the sample's own, bool, (B, C).
+
+        Returns:
+            Tensors of a shape that does not depend on the chunk, by name; they come back as ``terms.statistics``.
+        """
+        return {}
+
+    def positive(self, target: Tensor, terms: Terms) -> Tensor:
+        """Cosine with margin of each sample to its own class, (B,) -> (B,)."""
+        return target
+
+    def negatives(self, cosine: Tensor, terms: Terms) -> Tensor:
+        """Cosines to the classes of a chunk, (B, C) -> (B, C). What becomes of a sample's own class is ignored."""
+        return cosine
+
+    def regularizer(self, terms: Terms) -> Tensor:
+        """Added to the loss, ()."""
+        return terms.target.new_zeros(())
+
+
+@dataclass(frozen=True)
+class ClassifierOutput:
+    """What a classifier gives.
+
+    Attributes:
+        loss: Mean over the global batch, (), equal on all processes.
+        metrics: Detached () scalars over the global batch: ``accuracy`` (share of samples that are nearest to their own
+            class), ``target_cosine`` (mean), ``norm`` (mean norm of the embeddings), ``regularizer``.
+    """
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+class Classifier(nn.Module, ABC):
+    """Owner of the class rows. It stays outside of DistributedDataParallel: each process holds its own rows.
+
+    A classifier is built from what the program supplies (``num_classes``, ``feat_dim``, ``head``, ``seed``) and from
+    its options in the configuration.
+
+    Attributes:
+        num_classes: C, over all processes.
+        head: The head that it drives.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    num_classes: int
+    head: MarginHead
+
+    @abstractmethod
+    def forward(self, embedding: Tensor, labels: Tensor) -> ClassifierOutput:
+        """Loss of the global batch.
+
+        Args:
+            embedding: This process's embeddings, (B, D), with B equal on all processes.
+            labels: Their global classes, int64, (B,).
+        """
+
+    @property
+    @abstractmethod
+    def row_range(self) -> tuple[int, int]:
+        """Classes ``[start, stop)`` that this process owns."""
+
+    @abstractmethod
+    def row_tensors(self) -> dict[str, Tensor]:
+        """Tensors with a row for each owned class, by their names in ``state_dict``; the rest is equal everywhere."""
+
+
+HEADS: Registry[MarginHead] = Registry("head", "facelab.head")
+CLASSIFIERS: Registry[Classifier] = Registry("classifier", "facelab.head")

@@ -1,0 +1,175 @@
+"""The classifier over all classes, class-parallel where there are several processes."""
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from facelab import distributed
+from facelab.citation import Citation
+from facelab.errors import ConfigError, DataError, in_range
+from facelab.head.base import CLASSIFIERS, Classifier, ClassifierOutput, ClassShard, MarginHead, Terms
+from facelab.head.class_rows import Initial, initial_rows
+
+__all__ = ["CLASSIFIERS", "Classifier", "ClassifierOutput", "FullSoftmax"]
+
+
+@CLASSIFIERS.register("FullSoftmax")
+class FullSoftmax(Classifier):
+    """Softmax cross entropy over all classes, with the head's margins.
+
+    Each process owns the rows of some classes, gathers the embeddings of all processes, and computes the logits of its
+    own classes; only sums of (B,) are exchanged, and the loss is that of the global batch on every process. The
+    gradient of a row is complete on its owner, so the classifier stays outside of DistributedDataParallel. In one
+    process nothing is exchanged.
+
+    The cosines are computed in the rows' precision (fp32) also under autocast: a bf16 cosine has three digits, and
+    times a scale of 64 its error is a quarter of a logit.
+
+    Labels outside of 0..C-1 are refused at once on the CPU. On a GPU, where looking at them would stall every step,
+    they turn the loss into NaN, which stops training with the number of the step; sources check their labels at start.
+
+    Args:
+        num_classes: C, over all processes; at least 2, and no fewer than processes.
+        feat_dim: D, the length of an embedding.
+        head: Gives the logits; of objective ``softmax``.
+        seed: The rows at start; the same for any number of processes.
+        initial: ``unit`` rows spread evenly over the sphere (FaceX-Zoo's have norm 1 too), or ``normal`` entries
+            (InsightFace). The longer its row, the slower a class turns.
+        deviation: Standard deviation of ``normal`` entries, above 0.
+
+    Attributes:
+        weight: Rows of the owned classes, (C_own, D).
+        class_bias: Bias of the owned classes, (C_own,), or None if the head has none.
+
+    Raises:
+        ConfigError: If an argument is out of range, or the head's objective is not softmax.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    weight: nn.Parameter
+    class_bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        feat_dim: int,
+        head: MarginHead,
+        seed: int = 0,
+        initial: Initial = "unit",
+        deviation: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if head.objective != "softmax":
+            raise ConfigError(
+                f"FullSoftmax drives heads of objective softmax, but {type(head).__name__}'s is {head.objective}."
+            )
+        world = distributed.world_size()
+        in_range("FullSoftmax num_classes", num_classes, max(2, world), math.inf)
+        in_range("FullSoftmax deviation", deviation, 0.0, math.inf, low_open=True, high_open=True)
+        self.num_classes = num_classes
+        self.head = head
+        self.shard = ClassShard(*distributed.class_range(num_classes, distributed.rank(), world))
+        self.weight = nn.Parameter(initial_rows(self.shard, feat_dim, initial, deviation, seed))
+        self.class_bias = nn.Parameter(torch.zeros(self.shard.size)) if head.bias else None
+
+    @property
+    def row_range(self) -> tuple[int, int]:
+        """Classes ``[start, stop)`` that this process owns."""
+        return self.shard.start, self.shard.stop
+
+    def row_tensors(self) -> dict[str, Tensor]:
+        """``weight``, and ``class_bias`` if the head has one."""
+        rows: dict[str, Tensor] = {"weight": self.weight}
+        return rows if self.class_bias is None else {**rows, "class_bias": self.class_bias}
+
+    def forward(self, embedding: Tensor, labels: Tensor) -> ClassifierOutput:
+        """Loss of the global batch. See `Classifier.forward`.
+
+        Raises:
+            DataError: If labels on the CPU lie outside of 0..C-1.
+        """
+        self._check_labels(labels)
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self._forward(
+                distributed.gather_rows(embedding.to(self.weight.dtype)), distributed.gather_labels(labels)
+            )
+
+    def _forward(self, features: Tensor, labels: Tensor) -> ClassifierOutput:
+        norms = torch.linalg.vector_norm(distributed.use_commonly(features), dim=1)
+        product = self._product(features)
+        column, owned = self.shard.columns(labels)
+        target = distributed.sum_shares(product.gather(1, column.unsqueeze(1)).squeeze(1) * owned)
+        terms = self._with_statistics(self.head.prepare(target, norms, labels), product, column, owned)
+        positive = self.head.scale * self.head.positive(target, terms)
+        negative = self._log_sum_of_negatives(product, terms, column, owned)
+        regularizer = self.head.regularizer(terms)
+        # -log softmax of the target; this form keeps its digits where the loss is small
+        entropy = torch.logaddexp(negative - positive, torch.zeros_like(positive))
+        known = (labels >= 0) & (labels < self.num_classes)
+        loss = torch.where(known, entropy, math.nan).mean() + regularizer
+        return ClassifierOutput(loss, self._metrics(product.detach(), terms, column, owned, regularizer))
+
+    def _product(self, features: Tensor) -> Tensor:
+        """Cosines of the batch to the owned classes, or inner products if the head wants those, (B, C_own)."""
+        if self.head.normalised:
+            return linear(normalize(features), normalize(self.weight))
+        return linear(features, self.weight, self.class_bias)
+
+    def _with_statistics(self, terms: Terms, product: Tensor, column: Tensor, owned: Tensor) -> Terms:
+        if type(self.head).statistics is MarginHead.statistics:
+            return terms
+        with torch.no_grad():
+            is_target = torch.zeros_like(product, dtype=torch.bool)
+            is_target.scatter_(1, column.unsqueeze(1), owned.unsqueeze(1))
+            sums = self.head.statistics(product, terms, ~is_target)
+        return replace(terms, statistics={name: distributed.all_reduce_sum(value) for name, value in sums.items()})
+
+    def _log_sum_of_negatives(self, product: Tensor, terms: Terms, column: Tensor, owned: Tensor) -> Tensor:
+        """Logarithm of the sum of exponentials of all logits but the target's, (B,), equal on all processes."""
+        logits = self.head.scale * self.head.negatives(product, terms.mapped(distributed.use_locally))
+        column = column.unsqueeze(1)
+        # A finite stand-in for minus infinity: if a process owns nothing but the target, its gradient is 0 and not NaN.
+        nothing = torch.finfo(logits.dtype).min
+        kept = torch.where(owned.unsqueeze(1), nothing, logits.gather(1, column))
+        return _log_sum_over_processes(logits.scatter(1, column, kept).logsumexp(dim=1))
+
+    @torch.no_grad()
+    def _metrics(
+        self, product: Tensor, terms: Terms, column: Tensor, owned: Tensor, regularizer: Tensor
+    ) -> dict[str, Tensor]:
+        nearest = distributed.all_reduce_max(product.amax(dim=1))
+        return {
+            "accuracy": (nearest <= terms.target).to(product.dtype).mean(),
+            "target_cosine": self._target_cosine(terms, column, owned).mean(),
+            "norm": terms.norms.detach().mean(),
+            "regularizer": regularizer.detach(),
+        }
+
+    def _target_cosine(self, terms: Terms, column: Tensor, owned: Tensor) -> Tensor:
+        if self.head.normalised:
+            return terms.target.detach()
+        bias = torch.zeros_like(self.weight[:, 0]) if self.class_bias is None else self.class_bias
+        rows = torch.stack([bias, torch.linalg.vector_norm(self.weight, dim=1)])[:, column] * owned
+        own_bias, length = distributed.all_reduce_sum(rows)
+        cosine: Tensor = (terms.target - own_bias) / (terms.norms * length)
+        return cosine
+
+    def _check_labels(self, labels: Tensor) -> None:
+        if labels.device.type != "cpu" or labels.numel() == 0:
+            return
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            wrong = low if low < 0 else high
+            raise DataError(f"label {wrong} is outside of 0..{self.num_classes - 1}, the classes of this classifier.")
+
+
+def _log_sum_over_processes(share: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials of all processes' shares, (B,) -> (B,)."""
+    if distributed.world_size() == 1:
+        return share
+    top = distributed.all_reduce_max(share)
+    return top + distributed.sum_shares((share - top).exp()).log()

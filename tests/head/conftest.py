@@ -1,0 +1,36 @@
+"""Shared by the tests of heads: logits as a matrix, and a classifier with given rows."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from facelab.head.base import MarginHead
+from facelab.head.classifier import FullSoftmax
+
+
+@pytest.fixture
+def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor], Tensor]:
+    """Logits (B, C) that a head gives for features (B, D), class rows (C, D) and labels (B,); moves the head's state."""
+
+    def compute(head: MarginHead, features: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+        cosine = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(rows).T
+        target = cosine.gather(1, labels[:, None]).squeeze(1)
+        terms = head.prepare(target, features.norm(dim=1), labels)
+        positive = head.positive(target, terms)
+        return head.scale * head.negatives(cosine, terms).scatter(1, labels[:, None], positive[:, None])
+
+    return compute
+
+
+@pytest.fixture
+def classifier_of() -> Callable[[MarginHead, Tensor], FullSoftmax]:
+    """A full softmax with the given class rows (C, D), in their precision."""
+
+    def build(head: MarginHead, rows: Tensor) -> FullSoftmax:
+        classifier = FullSoftmax(num_classes=rows.shape[0], feat_dim=rows.shape[1], head=head).to(rows.dtype)
+        classifier.weight.data.copy_(rows)
+        return classifier
+
+    return build

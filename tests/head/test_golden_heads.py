@@ -1,0 +1,121 @@
+"""Heads give the numbers of the original programs: logits, loss, regulariser and gradients, over two steps."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facelab.head.adaface import AdaFace
+from facelab.head.arcface import ArcFace
+from facelab.head.base import MarginHead
+from facelab.head.combined_margin import CombinedMargin
+from facelab.head.cosface import CosFace
+from facelab.head.curricularface import CurricularFace
+from facelab.head.magface import MagFace
+
+COPY = Path(__file__).resolve().parent.parent / "golden" / "heads"
+TOLERANCE = 1e-5
+
+Conf = Mapping[str, Any]
+
+
+def combined(conf: Conf) -> MarginHead:
+    """InsightFace's program: m3 > 0 means CosFace, whatever m2 says; otherwise ArcFace without autograd."""
+    threshold = conf["interclass_filtering_threshold"] or None
+    m2 = 0.0 if conf["m3"] > 0 else conf["m2"]
+    return CombinedMargin(conf["m1"], m2, conf["m3"], conf["s"], threshold, "none", "straight_through")
+
+
+def magface(conf: Conf) -> MarginHead:
+    return MagFace(
+        scale=conf["s"] if "s" in conf else conf["scale"],
+        lower_norm=conf["l_a"],
+        upper_norm=conf["u_a"],
+        lower_margin=conf["l_margin"],
+        upper_margin=conf["u_margin"],
+        regularization=conf["lambda_g"] if "lambda_g" in conf else conf["lamda"],
+        boundary="constant" if "margin_am" in conf else "easy" if conf["easy_margin"] else "linear",
+        boundary_margin=conf.get("margin_am", 0.0),
+    )
+
+
+def adaface(conf: Conf) -> MarginHead:
+    return AdaFace(margin=conf["m"], concentration=conf["h"], scale=conf["s"], momentum=conf["t_alpha"])
+
+
+OURS: dict[str, Callable[[Conf], MarginHead]] = {
+    "AM-Softmax": lambda conf: CosFace(conf["margin"], conf["scale"]),
+    "ArcFace_facexzoo": lambda conf: ArcFace(conf["margin_arc"], conf["scale"], "constant", conf["margin_am"]),
+    "CurricularFace": lambda conf: CurricularFace(conf["m"], conf["s"]),
+    "MagFace_facexzoo": magface,
+    "AdaFace_t1": adaface,
+    "AdaFace_ema": adaface,
+    "MagFace_easy": magface,
+    "MagFace": magface,
+    "Combined_arcface": combined,
+    "Combined_cosface": combined,
+    "Combined_cosface_filter04": combined,
+}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Recorded steps of one original head."""
+
+    conf: Conf
+    steps: int
+    arrays: Mapping[str, Tensor]
+
+
+def read(folder: Path, name: str) -> Golden:
+    entry = json.loads((folder / "heads.json").read_text())[name]
+    with np.load(folder / "heads.npz") as stored:
+        arrays = {key.partition("/")[2]: torch.tensor(stored[key]) for key in stored if key.startswith(f"{name}/")}
+    return Golden(entry["conf"], entry["steps"], arrays)
+
+
+def assert_near(given: Tensor, expected: Tensor, what: str) -> None:
+    error = (
+        float((given - expected).norm() / expected.norm().clamp_min(1e-30))
+        if expected.any()
+        else float(given.abs().max())
+    )
+    assert error <= TOLERANCE, f"{what}: relative error {error:.2e}"
+
+
+def check(golden: Golden, head: MarginHead, classifier_of: Any, logits_of: Any) -> None:
+    classifier = classifier_of(head, golden.arrays["weight"])
+    for step in range(golden.steps):
+        recorded = {key.partition("/")[2]: value for key, value in golden.arrays.items() if key.startswith(f"{step}/")}
+        features, labels = recorded["features"].requires_grad_(), recorded["labels"]
+        logits = logits_of(copy.deepcopy(head), features.detach(), golden.arrays["weight"], labels)
+        classifier.zero_grad()
+        output = classifier(features, labels)
+        output.loss.backward()
+        assert_near(logits, recorded["logits"], f"logits of step {step}")
+        assert_near(output.loss.detach(), recorded["loss"], f"loss of step {step}")
+        assert_near(output.metrics["regularizer"], recorded["extra"], f"regulariser of step {step}")
+        assert_near(features.grad, recorded["grad_features"], f"gradient of the features in step {step}")
+        assert_near(classifier.weight.grad, recorded["grad_weight"], f"gradient of the rows in step {step}")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_head_gives_the_original_numbers(name: str, classifier_of: Any, logits_of: Any) -> None:
+    golden = read(COPY, name)
+    check(golden, OURS[name](golden.conf), classifier_of, logits_of)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", OURS)
+def test_head_gives_the_numbers_of_the_golden_folder(
+    name: str, golden_root: Path, classifier_of: Any, logits_of: Any
+) -> None:
+    golden = read(golden_root, name)
+    check(golden, OURS[name](golden.conf), classifier_of, logits_of)
