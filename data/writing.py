@@ -1,0 +1,83 @@
+"""Writing large files so that nothing half-written is left: a temporary name beside the target, then a rename."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from facelab.errors import DataError
+
+
+@contextmanager
+def written_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into; it becomes ``target`` when the block ends well, and disappears when it does not.
+
+    Raises:
+        DataError: If ``target`` exists, or the files cannot be written, for example because the disk is full.
+    """
+    refuse_existing(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with _reported(target, temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        temporary.rename(target)
+
+
+@contextmanager
+def written_files(*targets: Path) -> Iterator[list[Path]]:
+    """Temporary names for some files of one folder; all get their names when the block ends well, or none.
+
+    Raises:
+        DataError: If a target exists, or the files cannot be written, for example because the disk is full.
+    """
+    for target in targets:
+        refuse_existing(target)
+    folder = targets[0].parent
+    temporary = folder / f".{targets[0].name}.{os.getpid()}.part"
+    with _reported(targets[0], temporary):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        parts = [temporary / target.name for target in targets]
+        yield parts
+        for part, target in zip(parts, targets, strict=True):
+            part.rename(target)
+
+
+def refuse_existing(target: Path) -> None:
+    """Never write over anything.
+
+    Raises:
+        DataError: If ``target`` exists.
+    """
+    if target.exists():
+        raise DataError(f"{target}: exists already; remove it or choose another name.")
+
+
+@contextmanager
+def _reported(target: Path, temporary: Path) -> Iterator[None]:
+    """Remove ``temporary`` whatever happens, and say in one sentence what the disk had against it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from None
+        raise DataError(f"{target}: the disk is full; nothing was written.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_space(target: Path, size: int) -> None:
+    """Check before a long work that ``size`` bytes fit beside ``target``.
+
+    Raises:
+        DataError: If they do not.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(
+            f"{target}: needs {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; nothing was written."
+        )
