@@ -1,6 +1,5 @@
 """Tensor names of the published checkpoints -> ours, so that their state dicts load strictly."""
 
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -11,19 +10,20 @@ from facelab.errors import CheckpointError
 
 T = TypeVar("T")
 
-MOBILEFACENET_STAGES = {
+MOBILEFACENET_BLOCKS = {
     "conv1": "stages.0.0",
     "conv2_dw": "stages.0.1",
     "conv_23": "stages.1.0",
     "conv_34": "stages.2.0",
     "conv_45": "stages.3.0",
+    "conv_6_sep": "stages.3.3",
     "conv_6_dw": "global_depthwise",
     "linear": "fc",
     "bn": "last_norm",
 }
-MOBILEFACENET_REPEATS = {"conv_3": 1, "conv_4": 2, "conv_5": 3}
+MOBILEFACENET_REPEATS = {"conv_3": 1, "conv_4": 2, "conv_5": 3}  # stages, after their first bottleneck
 MOBILEFACENET_PARTS = {"conv": "expand", "conv_dw": "depthwise", "project": "project"}
-UNIT_TENSORS = {"bn": "norm", "prelu": "act"}
+MOBILEFACENET_LAYERS = {"conv": "conv", "bn": "norm", "prelu": "act"}
 
 INSIGHTFACE_ENDS = {
     "conv1": "stem.0",
@@ -42,11 +42,10 @@ INSIGHTFACE_UNIT = {
     "bn3": "norm3",
     "downsample": "shortcut",
 }
+
 FLAT_OUTPUT = {"0": "norm", "3": "fc", "4": "last_norm"}
-FLAT_UNIT = {
-    True: ("norm1", "conv1", "norm2", "act", "conv2", "norm3"),  # AdaFace, with the inner norm
-    False: ("norm1", "conv1", "act", "conv2", "norm3", "squeeze"),  # FaceX-Zoo
-}
+ADAFACE_UNIT = ("norm1", "conv1", "norm2", "act", "conv2", "norm3")
+FACEXZOO_UNIT = ("norm1", "conv1", "act", "conv2", "norm3", "squeeze")
 
 
 def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
@@ -59,70 +58,58 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
         CheckpointError: If a name belongs to none of these.
     """
     try:
-        if isinstance(backbone, MobileFaceNet):
-            return {_mobilefacenet_name(name): value for name, value in state.items()}
-        if isinstance(backbone, IResNet):
-            flat = any(name.startswith("body.") for name in state)
-            return {
-                _flat_name(name, backbone) if flat else _insightface_name(name): value for name, value in state.items()
-            }
+        return {_our_name(backbone, name, flat="input_layer.0.weight" in state): state[name] for name in state}
     except KeyError as error:
         raise CheckpointError(
-            f"a tensor of the state dict belongs to no known form of {type(backbone).__name__}: no part is called {error}."
+            f"the state dict belongs to no known form of {type(backbone).__name__}, which has no part {error}."
         ) from None
-    raise CheckpointError(f"no published tensor names are known for {type(backbone).__name__}.")
 
 
-def _mobilefacenet_name(name: str) -> str:
-    head, rest = name.split(".", 1)
-    repeated = re.fullmatch(r"model\.(\d+)\.(.*)", rest)
-    if repeated:
-        start, part, tensor = f"stages.{MOBILEFACENET_REPEATS[head]}.{int(repeated[1]) + 1}", *repeated[2].split(".", 1)
-        return f"{start}.{MOBILEFACENET_PARTS[part]}.{_unit_tensor(tensor)}"
-    if head == "conv_6_sep":
-        return f"stages.3.3.{_unit_tensor(rest)}"
-    start = MOBILEFACENET_STAGES[head]
-    if rest.count(".") == 2:
-        part, tensor = rest.split(".", 1)
-        return f"{start}.{MOBILEFACENET_PARTS[part]}.{_unit_tensor(tensor)}"
-    return f"{start}.{_unit_tensor(rest)}"
+def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str:
+    parts = name.split(".")
+    if isinstance(backbone, MobileFaceNet):
+        return _mobilefacenet_name(parts)
+    if isinstance(backbone, IResNet):
+        return _flat_name(parts, backbone) if flat else _insightface_name(parts)
+    raise KeyError(name)
 
 
-def _unit_tensor(name: str) -> str:
-    layer, _, tensor = name.rpartition(".")
-    return f"{UNIT_TENSORS.get(layer, layer)}.{tensor}" if layer else tensor
+def _mobilefacenet_name(parts: list[str]) -> str:
+    match parts:
+        case [stage, "model", index, part, layer, tensor]:
+            block = f"stages.{MOBILEFACENET_REPEATS[stage]}.{int(index) + 1}"
+            return f"{block}.{MOBILEFACENET_PARTS[part]}.{MOBILEFACENET_LAYERS[layer]}.{tensor}"
+        case [block, part, layer, tensor]:
+            return f"{MOBILEFACENET_BLOCKS[block]}.{MOBILEFACENET_PARTS[part]}.{MOBILEFACENET_LAYERS[layer]}.{tensor}"
+        case [unit, layer, tensor]:
+            return f"{MOBILEFACENET_BLOCKS[unit]}.{MOBILEFACENET_LAYERS[layer]}.{tensor}"
+        case [layer, tensor]:
+            return f"{MOBILEFACENET_BLOCKS[layer]}.{tensor}"
+    raise KeyError(".".join(parts))
 
 
-def _insightface_name(name: str) -> str:
-    unit = re.fullmatch(r"layer(\d)\.(\d+)\.(\w+)\.(.+)", name)
-    if unit:
-        return f"stages.{int(unit[1]) - 1}.{unit[2]}.{INSIGHTFACE_UNIT[unit[3]]}.{unit[4]}"
-    layer, tensor = name.split(".", 1)
-    return f"{INSIGHTFACE_ENDS[layer]}.{tensor}"
+def _insightface_name(parts: list[str]) -> str:
+    match parts:
+        case ["layer1" | "layer2" | "layer3" | "layer4" as stage, index, layer, *tensor]:
+            return ".".join(["stages", str(int(stage[-1]) - 1), index, INSIGHTFACE_UNIT[layer], *tensor])
+        case [layer, tensor]:
+            return f"{INSIGHTFACE_ENDS[layer]}.{tensor}"
+    raise KeyError(".".join(parts))
 
 
-def _flat_name(name: str, backbone: IResNet) -> str:
-    part, index, rest = name.split(".", 2)
-    if part == "input_layer":
-        return f"stem.{index}.{rest}"
-    if part == "output_layer":
-        return f"output.{FLAT_OUTPUT[index]}.{rest}"
-    if part != "body":
-        raise KeyError(part)
-    branch, _, tensor = rest.partition(".")
-    if branch == "shortcut_layer":
-        return f"{_unit_place(int(index), backbone)}.shortcut.{tensor}"
-    layer, _, tensor = tensor.partition(".")
-    return f"{_unit_place(int(index), backbone)}.{_flat_layer(layer, backbone)}.{tensor}"
-
-
-def _flat_layer(layer: str, backbone: IResNet) -> str:
-    layers = FLAT_UNIT[backbone.inner_norm]
-    if layer == "se_block":
-        return "squeeze"
-    if not layer.isdigit() or int(layer) >= len(layers):
-        raise KeyError(layer)
-    return layers[int(layer)]
+def _flat_name(parts: list[str], backbone: IResNet) -> str:
+    layers = ADAFACE_UNIT if backbone.inner_norm else FACEXZOO_UNIT
+    names = {"se_block": "squeeze"} | {str(index): layer for index, layer in enumerate(layers)}
+    match parts:
+        case ["input_layer", index, tensor]:
+            return f"stem.{index}.{tensor}"
+        case ["output_layer", index, tensor]:
+            return f"output.{FLAT_OUTPUT[index]}.{tensor}"
+        case ["body", index, "shortcut_layer", *tensor]:
+            return ".".join([_unit_place(int(index), backbone), "shortcut", *tensor])
+        case ["body", index, "res_layer", layer, *tensor]:
+            return ".".join([_unit_place(int(index), backbone), names[layer], *tensor])
+    raise KeyError(".".join(parts))
 
 
 def _unit_place(index: int, backbone: IResNet) -> str:
@@ -131,4 +118,4 @@ def _unit_place(index: int, backbone: IResNet) -> str:
         if index < units:
             return f"stages.{stage}.{index}"
         index -= units
-    raise KeyError(f"unit {index} past the last")
+    raise KeyError(f"body with {index + 1} units more")

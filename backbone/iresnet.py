@@ -1,4 +1,4 @@
-"""The residual networks of face recognition: FaceX-Zoo's ``ir`` and ``ir_se``, InsightFace's, AdaFace's and MagFace's."""
+"""The residual networks for faces: FaceX-Zoo's ``ir`` and ``ir_se``, InsightFace's, AdaFace's and MagFace's."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.output_layer import LastNorm, OutputLayer
 from facelab.backbone.sizes import last_map_size, scaled_channels
@@ -87,7 +88,7 @@ class Unit(nn.Module):
         self.norm1 = norm(inputs)
         self.conv1 = conv3x3(inputs, outputs)
         self.norm2 = norm(outputs) if inner_norm else nn.Identity()
-        self.act = nn.PReLU(outputs)
+        self.act = PReLU(outputs)
         self.conv2 = conv3x3(outputs, outputs, stride)
         self.norm3 = norm(outputs)
         self.squeeze = Squeeze(outputs) if squeeze else nn.Identity()
@@ -134,13 +135,13 @@ class IResNet(Backbone):
         width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
         inner_norm: Whether a unit has a norm between its first convolution and its PReLU.
         squeeze: Whether a unit ends in a squeeze-and-excitation gate (``ir_se``).
-        shortcut: ``conv`` projects wherever the shape changes, ``pool`` takes every second pixel where only the size does.
-        last_norm: What the BatchNorm of the embedding learns: ``affine``, ``bias`` (scale fixed at 1) or ``plain`` (nothing).
+        shortcut: ``conv`` projects wherever the shape changes; ``pool`` skips pixels where only the size does.
+        last_norm: What the embedding's BatchNorm learns: ``affine``, ``bias`` (its scale is 1) or ``plain`` (nothing).
         drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
         drop_channels: Drop whole channels instead of single elements (MagFace).
         norm_eps: Added to the variance in every norm, above 0.
         norm_momentum: Share of the new batch in the running statistics, above 0, at most 1.
-        initial: Convolutions start ``normal`` (std 0.1), ``kaiming`` (normal, by fan-out) or ``uniform`` (PyTorch's default).
+        initial: Convolutions start ``normal`` (std 0.1), ``kaiming`` (fan-out) or ``uniform`` (PyTorch's default).
         checkpointing: Recompute each unit in the backward pass: about half the memory, one more forward pass.
 
     Raises:
@@ -185,7 +186,7 @@ class IResNet(Backbone):
         self.inner_norm = inner_norm
         self.units = units_of(depth)
         self.checkpointing = checkpointing
-        self.stem = nn.Sequential(conv3x3(3, channels[0]), norm(channels[0]), nn.PReLU(channels[0]))
+        self.stem = nn.Sequential(conv3x3(3, channels[0]), norm(channels[0]), PReLU(channels[0]))
         self.stages = nn.ModuleList(_stages(unit, channels, self.units))
         self.output = OutputLayer(
             channels[-1],
@@ -221,7 +222,7 @@ def units_of(depth: int) -> tuple[int, int, int, int]:
 
 
 def _stages(unit: Callable[[int, int, int], nn.Module], channels: list[int], units: tuple[int, ...]) -> list[nn.Module]:
-    """One sequence of units a stage; the first has stride 2 and comes from the previous stage's (the stem's) channels."""
+    """One sequence of units a stage; its first unit has stride 2 and takes the channels of the stage before."""
     stages: list[nn.Module] = []
     for inputs, outputs, count in zip([channels[0], *channels[:-1]], channels, units, strict=True):
         stages.append(nn.Sequential(unit(inputs, outputs, 2), *(unit(outputs, outputs, 1) for _ in range(count - 1))))

@@ -19,8 +19,8 @@ class OutputLayer(nn.Module):
         feat_dim: D, length of the embedding.
         drop_rate: Probability of dropping, from 0 up to but not including 1.
         drop_channels: Drop whole channels (MagFace) instead of single elements.
-        last_norm: What the last BatchNorm learns: ``affine`` scale and bias (FaceX-Zoo, MagFace), ``bias`` with the scale
-            fixed at 1 (InsightFace), ``plain`` nothing (AdaFace).
+        last_norm: What the last BatchNorm learns: ``affine`` scale and bias (FaceX-Zoo, MagFace), ``bias`` with the
+            scale fixed at 1 (InsightFace), ``plain`` nothing (AdaFace).
         eps: Added to the variance in both norms.
         momentum: Share of the new batch in the running statistics of both norms.
 

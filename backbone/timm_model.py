@@ -36,8 +36,9 @@ class Timm(Backbone):
         input_spec: Size, colour order and value range of the input.
         feat_dim: D, length of the embedding.
         output: ``classifier`` keeps timm's pooling and makes its linear layer give the embedding; ``norm_linear`` puts
-            FaceX-Zoo's BatchNorm - dropout - linear - BatchNorm on the whole last map, which must be a map (B, C, H, W).
-        last_norm: What the last BatchNorm of ``norm_linear`` learns: ``affine``, ``bias`` (scale fixed at 1) or ``plain``.
+            FaceX-Zoo's BatchNorm - dropout - linear - BatchNorm on the whole last map (B, C, H, W).
+        last_norm: What the BatchNorm at the end of ``norm_linear`` learns: ``affine``, ``bias`` (scale fixed at 1) or
+            ``plain`` (nothing).
         stem_stride: Stride of the first convolution, if not the model's own.
         drop_rate: Dropout before the embedding, from 0 up to but not including 1.
         drop_path_rate: Stochastic depth, from 0 up to but not including 1.
@@ -98,10 +99,11 @@ class Timm(Backbone):
 
     def features(self, image: Tensor) -> Features:
         """Embedding (B, D), and the maps and tokens that the model offers, of normalised images (B, 3, H, W)."""
-        if not hasattr(self.network, "forward_intermediates"):
+        network: Any = self.network
+        if not hasattr(network, "forward_intermediates"):
             return Features(self(image))
-        last, maps = self.network.forward_intermediates(image)
-        embedding = self.output(self._as_map(self.network.forward_head(last)))
+        last, maps = network.forward_intermediates(image)
+        embedding = self.output(self._as_map(network.forward_head(last)))
         return Features(embedding, maps=tuple(maps), tokens=last if last.ndim == 3 else None)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def _create(model: str, spec: InputSpec, arguments: dict[str, Any]) -> nn.Module
 
 
 def _set_stem_stride(model: str, network: nn.Module, stride: int) -> None:
-    """Change the convolutions that read the image, unless they cut it into patches: then the positions no longer fit."""
+    """Change the convolutions that read the image, unless they cut patches: then the positions no longer fit."""
     in_range("Timm stem_stride", stride, 1, math.inf)
     stem = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels == 3]
     if not stem or hasattr(network, "patch_embed"):
