@@ -12,7 +12,7 @@ from facelab.head.classifier import FullSoftmax
 
 @pytest.fixture
 def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor], Tensor]:
-    """Logits (B, C) that a head gives for features (B, D), class rows (C, D) and labels (B,); moves the head's state."""
+    """Logits (B, C) of features (B, D), class rows (C, D) and labels (B,); moves the state of the head."""
 
     def compute(head: MarginHead, features: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
         cosine = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(rows).T

@@ -1,0 +1,154 @@
+"""The full softmax: cross entropy by hand, metrics, first rows, what the checkpoint needs, refusals."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from facelab.errors import ConfigError, DataError
+from facelab.head.base import CLASSIFIERS, ClassShard, MarginHead
+from facelab.head.class_rows import BLOCK, initial_rows
+from facelab.head.classifier import FullSoftmax
+from facelab.head.cosface import CosFace
+from facelab.head.softmax import Softmax
+
+FEATURES = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
+ROWS = torch.tensor([[2.0, 0.0], [0.0, 0.5], [3.0, 3.0]])
+LABELS = torch.tensor([0, 1, 2])
+
+
+def with_rows(head: MarginHead) -> FullSoftmax:
+    classifier = FullSoftmax(num_classes=3, feat_dim=2, head=head)
+    classifier.weight.data.copy_(ROWS)
+    return classifier
+
+
+def test_loss_is_the_cross_entropy_of_scaled_cosines_with_margin() -> None:
+    logits = 8.0 * (normalize(FEATURES) @ normalize(ROWS).T - 0.2 * torch.eye(3))
+    loss = with_rows(CosFace(margin=0.2, scale=8.0))(FEATURES, LABELS).loss
+    torch.testing.assert_close(loss, cross_entropy(logits, LABELS))
+
+
+def test_plain_softmax_is_a_linear_layer_with_bias() -> None:
+    classifier = with_rows(Softmax())
+    assert classifier.class_bias is not None
+    classifier.class_bias.data.copy_(torch.tensor([0.5, -0.5, 1.0]))
+    output = classifier(FEATURES, LABELS)
+    logits = nn.functional.linear(FEATURES, ROWS, classifier.class_bias)
+    torch.testing.assert_close(output.loss, cross_entropy(logits, LABELS))
+    cosines = [0.6, 1.0, -math.sqrt(0.5)]
+    assert float(output.metrics["target_cosine"]) == pytest.approx(sum(cosines) / 3)
+
+
+def test_metrics() -> None:
+    metrics = with_rows(CosFace(margin=0.2, scale=8.0))(FEATURES, LABELS).metrics
+    assert float(metrics["accuracy"]) == pytest.approx(1 / 3)  # the first is nearer to class 2, the last to class 1
+    assert float(metrics["target_cosine"]) == pytest.approx((0.6 + 1.0 - math.sqrt(0.5)) / 3)
+    assert float(metrics["norm"]) == pytest.approx((5 + 2 + 1) / 3)
+    assert float(metrics["regularizer"]) == 0.0
+
+
+def test_a_small_loss_keeps_its_digits() -> None:
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    classifier = FullSoftmax(2, 2, CosFace(margin=0.0, scale=20.0))
+    classifier.weight.data.copy_(rows)
+    loss = classifier(rows, torch.tensor([0, 1])).loss
+    assert float(loss.detach()) == pytest.approx(math.exp(-40.0), rel=1e-4)  # 1 + exp(-40) is 1 in fp32
+
+
+def test_a_zero_embedding_has_a_finite_gradient() -> None:
+    features = torch.zeros(2, 2, requires_grad=True)
+    with_rows(CosFace())(features, torch.tensor([0, 2])).loss.backward()
+    assert features.grad is not None
+    assert bool(features.grad.isfinite().all())
+
+
+def test_precision_follows_the_rows() -> None:
+    assert with_rows(CosFace())(FEATURES.bfloat16(), LABELS).loss.dtype == torch.float32
+    assert with_rows(CosFace()).double()(FEATURES, LABELS).loss.dtype == torch.float64
+
+
+@pytest.mark.parametrize("head", [CosFace(), Softmax()])
+def test_row_tensors_are_in_the_state_dict_and_cover_the_range(head: MarginHead) -> None:
+    classifier = with_rows(head)
+    start, stop = classifier.row_range
+    rows, state = classifier.row_tensors(), classifier.state_dict()
+    assert (start, stop) == (0, 3)
+    assert all(tensor.shape[0] == stop - start and state[name].equal(tensor) for name, tensor in rows.items())
+    assert ("class_bias" in rows) == head.bias
+    assert {id(tensor) for tensor in rows.values()} == {id(parameter) for parameter in classifier.parameters()}
+
+
+@pytest.mark.parametrize("cut", [1, BLOCK - 1, BLOCK, BLOCK + 7])
+def test_first_rows_do_not_depend_on_the_shards(cut: int) -> None:
+    total = BLOCK + 10
+    whole = initial_rows(ClassShard(0, total), 3, "unit", 0.01, seed=4)
+    parts = [initial_rows(ClassShard(*ends), 3, "unit", 0.01, seed=4) for ends in ((0, cut), (cut, total))]
+    assert torch.cat(parts).equal(whole)
+    assert not whole[:10].equal(whole[BLOCK:])
+    assert not whole.equal(initial_rows(ClassShard(0, total), 3, "unit", 0.01, seed=5))
+
+
+def test_first_rows_have_the_spread_that_was_asked_for() -> None:
+    unit = initial_rows(ClassShard(0, 500), 64, "unit", 0.01, seed=0)
+    normal = initial_rows(ClassShard(0, 500), 64, "normal", 0.02, seed=0)
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(500))
+    assert float(unit.mean(dim=0).norm()) < 0.1
+    assert float(normal.std()) == pytest.approx(0.02, rel=0.02)
+
+
+def test_shard_says_where_targets_stand() -> None:
+    column, owned = ClassShard(3, 6).columns(torch.tensor([2, 3, 5, 6]))
+    assert owned.tolist() == [False, True, True, False]
+    assert column[owned].tolist() == [0, 2]
+    assert bool(((column >= 0) & (column < 3)).all())
+
+
+@pytest.mark.parametrize(("labels", "wrong"), [([0, 1, 3], 3), ([-1, 0, 1], -1)])
+def test_labels_outside_are_refused(labels: list[int], wrong: int) -> None:
+    with pytest.raises(DataError, match=rf"label {wrong} is outside of 0\.\.2, the classes of this classifier"):
+        with_rows(CosFace())(FEATURES, torch.tensor(labels))
+
+
+def test_labels_outside_make_the_loss_nan_where_they_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FullSoftmax, "_check_labels", lambda self, labels: None)  # as on a GPU
+    assert bool(with_rows(CosFace())(FEATURES, torch.tensor([0, 1, 3])).loss.isnan())
+
+
+class Binary(CosFace):
+    objective = "binary"
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="FullSoftmax drives heads of objective softmax, but Binary's is binary"):
+        FullSoftmax(3, 2, Binary())
+    with pytest.raises(ConfigError, match=r"FullSoftmax num_classes is 1, but must lie in \[2, inf\]"):
+        FullSoftmax(1, 2, CosFace())
+    with pytest.raises(ConfigError, match="FullSoftmax deviation is 0.0"):
+        FullSoftmax(3, 2, CosFace(), deviation=0.0)
+
+
+def test_the_registry_builds_it_from_yaml_and_from_what_the_program_knows() -> None:
+    options = {"initial": "normal"}
+    classifier = CLASSIFIERS.build("FullSoftmax", options, num_classes=3, feat_dim=2, head=CosFace(), seed=7)
+    assert classifier.num_classes == 3
+    with pytest.raises(ConfigError, match="classifier 'FullSoftmax' option 'initial' is 'zeros'"):
+        CLASSIFIERS.build("FullSoftmax", {"initial": "zeros"}, num_classes=3, feat_dim=2, head=CosFace())
+
+
+def test_inputs_are_left_as_they_are() -> None:
+    features, labels = FEATURES.clone(), LABELS.clone()
+    with_rows(CosFace())(features, labels)
+    assert features.equal(FEATURES)
+    assert labels.equal(LABELS)
+
+
+def test_gradient_of_a_row_is_that_of_the_mean_loss() -> None:
+    classifier = with_rows(CosFace(margin=0.2, scale=8.0))
+    rows = ROWS.clone().requires_grad_()
+    logits = 8.0 * (normalize(FEATURES) @ normalize(rows).T - 0.2 * torch.eye(3))
+    classifier(FEATURES, LABELS).loss.backward()
+    expected: Tensor = torch.autograd.grad(cross_entropy(logits, LABELS), rows)[0]
+    torch.testing.assert_close(classifier.weight.grad, expected)

@@ -1,0 +1,223 @@
+"""Every head of the catalogue: builds, learns, is exact, finite, safe under autocast and kept in checkpoints."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from facelab.catalogue import build, entries
+from facelab.citation import Citation
+from facelab.errors import ConfigError
+from facelab.head.base import HEADS, MarginHead
+from facelab.head.classifier import FullSoftmax
+
+ENTRIES = sorted(entries(HEADS))
+BATCH, DIM, CLASSES = 8, 6, 7
+
+
+def classifier(name: str, dtype: torch.dtype = torch.float32) -> FullSoftmax:
+    return FullSoftmax(CLASSES, DIM, build(HEADS, name), seed=1).to(dtype)
+
+
+def batch(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Features with norms from 6 to 41 and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64))
+    return (directions * torch.linspace(6, 41, BATCH, dtype=torch.float64)[:, None]).to(dtype), labels
+
+
+def test_every_registered_head_is_in_the_catalogue() -> None:
+    assert set(HEADS.names()) <= {registered for registered, _ in entries(HEADS).values()}
+    assert set(HEADS.names()) <= set(ENTRIES)
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_catalogue_entry_of_a_head_states_its_defaults(name: str) -> None:
+    _, options = entries(HEADS)[name]
+    parameters = HEADS.parameters(name)
+    assert {key: parameters[key].default for key in options} == options
+
+
+@pytest.mark.parametrize("name", HEADS.names())
+def test_head_has_a_citation_and_documents_its_options(name: str) -> None:
+    cls = HEADS.get(name)
+    assert isinstance(cls.citation, Citation)
+    assert all(f"        {option}: " in (cls.__doc__ or "") for option in HEADS.parameters(name))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_forward_and_backward(name: str) -> None:
+    model = classifier(name)
+    features, labels = batch()
+    features.requires_grad_()
+    output = model(features, labels)
+    output.loss.backward()
+    assert output.loss.shape == ()
+    assert {"accuracy", "target_cosine", "norm"} <= set(output.metrics)
+    assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+    for parameter in (features, *model.parameters()):
+        assert parameter.grad is not None
+        assert bool(parameter.grad.isfinite().all())
+        assert bool(parameter.grad.any())
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "InsightFace-ArcFace"])
+def test_gradients_are_exact(name: str) -> None:
+    model = classifier(name, torch.float64).eval()  # in evaluation no buffer moves between the evaluations
+    features, labels = batch(dtype=torch.float64)
+    inputs = (features.requires_grad_(), model.weight)
+    if model.head.uses_norm and name.startswith("AdaFace"):
+        # The norm carries no gradient by design: compare in the directions that leave it alone.
+        check_directional(model, features, labels)
+    else:
+        assert torch.autograd.gradcheck(lambda x, w: functional(model, x, w, labels), inputs, atol=1e-6, rtol=1e-6)
+
+
+def functional(model: FullSoftmax, features: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    output = torch.func.functional_call(model, {"weight": weight}, (features, labels))
+    loss: Tensor = output.loss
+    return loss
+
+
+def check_directional(model: FullSoftmax, features: Tensor, labels: Tensor) -> None:
+    def loss_of(directions: Tensor, weight: Tensor) -> Tensor:
+        unit = torch.nn.functional.normalize(directions)
+        return functional(model, unit * lengths, weight, labels)
+
+    lengths = features.detach().norm(dim=1, keepdim=True)
+    assert torch.autograd.gradcheck(loss_of, (features, model.weight), atol=1e-6, rtol=1e-6)
+
+
+def test_straight_through_gradient_is_that_of_the_scaled_cosine() -> None:
+    exact, through = classifier("ArcFace", torch.float64), classifier("ArcFace", torch.float64)
+    through.head = build(HEADS, {"ArcFace": {"gradient": "straight_through"}})
+    features, labels = batch(dtype=torch.float64)
+    losses = [float(model(features, labels).loss.detach()) for model in (exact, through)]
+    assert losses[0] == pytest.approx(losses[1])
+    target = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    terms = through.head.prepare(target, target.detach(), torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(through.head.positive(target, terms), target)
+    assert float(gradient) == 1.0
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_gradients_are_finite_where_a_cosine_is_one(name: str, sign: float) -> None:
+    model = classifier(name)
+    rows = torch.nn.functional.normalize(torch.eye(CLASSES, DIM) + 1e-3)
+    model.weight.data.copy_(rows)
+    features = (sign * 20 * rows[:DIM]).requires_grad_()
+    own, other = torch.arange(DIM), (torch.arange(DIM) + 1) % DIM
+    for labels in (own, other):  # the cosine of 1 or -1 is that of the target, then that of another class
+        model(features, labels).loss.backward()
+    assert features.grad is not None
+    assert model.weight.grad is not None
+    assert bool(features.grad.isfinite().all())
+    assert bool(model.weight.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_under_autocast_the_loss_is_computed_in_full_precision(name: str) -> None:
+    model, plain = classifier(name), classifier(name)
+    features, labels = batch()
+    halves = features.bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(halves, labels)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32
+    assert halves.grad is not None
+    assert bool(halves.grad.isfinite().all())
+    assert output.loss.equal(plain(features.bfloat16().float(), labels).loss)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_state_goes_round_through_a_state_dict(name: str) -> None:
+    model, other = classifier(name), FullSoftmax(CLASSES, DIM, build(HEADS, name), seed=2)
+    model(*batch(0))
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    features, labels = batch(1)
+    assert model(features, labels).loss.equal(other(features, labels).loss)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_evaluation_moves_no_state(name: str) -> None:
+    model = classifier(name).eval()
+    before = copy.deepcopy(model.state_dict())
+    model(*batch())
+    assert all(value.equal(before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_small_network_learns(name: str) -> None:
+    torch.manual_seed(0)
+    centres = 20 * torch.nn.functional.normalize(torch.randn(CLASSES, DIM))
+    labels = torch.arange(4 * CLASSES) % CLASSES
+    samples = centres[labels] + torch.randn(len(labels), DIM)
+    network, model = torch.nn.Linear(DIM, DIM), classifier(name)
+    torch.nn.init.eye_(network.weight)
+    optimizer = torch.optim.Adam([*network.parameters(), *model.parameters()], lr=0.05)
+    losses, accuracies = [], []
+    for _ in range(60):
+        output = model(network(samples), labels)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append(float(output.loss.detach()))
+        accuracies.append(float(output.metrics["accuracy"]))
+    assert losses[-1] < 0.5 * losses[0]
+    assert accuracies[0] < 0.6
+    assert accuracies[-1] == 1.0
+
+
+REFUSED = [
+    ({"Arcface": {}}, "unknown head 'Arcface'. Did you mean 'ArcFace'"),
+    ({"ArcFace": {"marginarc": 0.5}}, "head 'ArcFace' has no option 'marginarc'. Did you mean 'margin'"),
+    ({"ArcFace": {"margin": 1.6}}, r"ArcFace margin is 1.6, but must lie in \[0, 1.5708\)"),
+    ({"ArcFace": {"margin": "wide"}}, "head 'ArcFace' option 'margin' is 'wide'"),
+    ({"ArcFace": {"boundary": "linaer"}}, "head 'ArcFace' option 'boundary' is 'linaer'"),
+    ({"ArcFace": {"boundary_margin": 0.2}}, "ArcFace boundary_margin needs boundary 'constant'"),
+    ({"ArcFace": {"scale": 0}}, r"ArcFace scale is 0.0, but must lie in \(0, inf\)"),
+    ({"CosFace": {"margin": -0.1}}, r"CosFace margin is -0.1, but must lie in \[0, 1\]"),
+    ({"CombinedMargin": {"m1": 0}}, r"CombinedMargin m1 is 0.0, but must lie in \(0, 5\]"),
+    ({"CombinedMargin": {"filter_threshold": 2}}, "CombinedMargin filter_threshold is 2.0"),
+    ({"MagFace": {"lower_norm": 0}}, "MagFace lower_norm is 0.0"),
+    ({"MagFace": {"upper_norm": 5}}, r"MagFace upper_norm is 5.0, but must lie in \(10, inf\)"),
+    ({"MagFace": {"upper_margin": 0.2}}, "MagFace upper_margin is 0.2, but must not be less than lower_margin, 0.45"),
+    ({"MagCosFace": {"upper_margin": 1.0}}, "MagCosFace upper_margin is 1.0"),
+    ({"AdaFace": {"momentum": 0}}, r"AdaFace momentum is 0.0, but must lie in \(0, 1\]"),
+    ({"CurricularFace": {"momentum": 2}}, "CurricularFace momentum is 2.0"),
+    ({"Softmax": {"scale": 32}}, "Softmax scale is 32.0, but inner products have none; set normalise: true"),
+    ({"Softmax": {"normalise": True, "bias": True}}, "Softmax has no bias with normalise: true"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), REFUSED)
+def test_refusals(spec: dict[str, Any], message: str) -> None:
+    ((name, options),) = spec.items()
+    with pytest.raises(ConfigError, match=message):
+        HEADS.build(name, options)
+
+
+def test_a_head_of_one_method_is_enough() -> None:
+    class Squared(MarginHead):
+        def positive(self, target: Tensor, terms: Any) -> Tensor:
+            return target - target.square()
+
+    loss = FullSoftmax(CLASSES, DIM, Squared(scale=8.0))(*batch()).loss
+    assert bool(loss.isfinite())
+
+
+def test_statistics_are_taken_over_negatives_only() -> None:
+    class Counting(MarginHead):
+        def statistics(self, cosine: Tensor, terms: Any, negative: Tensor) -> Mapping[str, Tensor]:
+            return {"count": negative.sum(dim=1)}
+
+        def regularizer(self, terms: Any) -> Tensor:
+            assert terms.statistics["count"].tolist() == [CLASSES - 1] * BATCH
+            return terms.target.new_zeros(())
+
+    FullSoftmax(CLASSES, DIM, Counting(scale=8.0))(*batch())

@@ -1,0 +1,151 @@
+"""Two processes with uneven shards give what one gives: loss, gradients, buffers and metrics, over two steps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facelab import distributed
+from facelab.catalogue import build, entries
+from facelab.head.base import HEADS, MarginHead, Terms
+from facelab.head.classifier import FullSoftmax
+
+BATCH, DIM, CLASSES, STEPS = 12, 16, 11, 2  # 11 classes: the shards are uneven
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+CASES = [(name, dtype) for name in [*sorted(entries(HEADS)), "sums"] for dtype in TOLERANCE]
+
+
+class SumsOfNegatives(MarginHead):
+    """A head that uses what no head of the catalogue does: statistics, and terms with gradient beside the negatives."""
+
+    def statistics(self, cosine: Tensor, terms: Terms, negative: Tensor) -> dict[str, Tensor]:
+        return {"sum": (cosine * negative).sum(dim=1)}
+
+    def positive(self, target: Tensor, terms: Terms) -> Tensor:
+        return target - 0.01 * terms.statistics["sum"]
+
+    def negatives(self, cosine: Tensor, terms: Terms) -> Tensor:
+        return cosine * (1.0 + 0.1 * terms.target.unsqueeze(1) + 0.01 * terms.norms.unsqueeze(1))
+
+    def regularizer(self, terms: Terms) -> Tensor:
+        return (terms.norms * terms.target).mean()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step leaves behind on one process."""
+
+    loss: Tensor
+    feature_grad: Tensor
+    row_grad: Tensor
+    bias_grad: Tensor | None
+    buffers: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+def features_and_labels(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
+    features = torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64)
+    lengths = torch.linspace(0.5, 130, BATCH, dtype=torch.float64)
+    return (torch.nn.functional.normalize(features) * lengths[:, None]).to(dtype), labels
+
+
+def run(name: str, dtype: torch.dtype) -> list[Step]:
+    """Two steps of one head with this process's part of batch and classes."""
+    head = SumsOfNegatives(scale=16.0) if name == "sums" else build(HEADS, name)
+    classifier = FullSoftmax(CLASSES, DIM, head, seed=3).to(dtype)
+    start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
+    steps = []
+    for number in range(STEPS):
+        features, labels = features_and_labels(number, dtype)
+        own = features[start:stop].clone().requires_grad_()
+        classifier.zero_grad()
+        output = classifier(own, labels[start:stop])
+        output.loss.backward()
+        assert own.grad is not None
+        assert classifier.weight.grad is not None
+        bias = classifier.class_bias
+        buffers = {key: value.clone() for key, value in head.named_buffers()}
+        steps.append(
+            Step(
+                output.loss.detach(),
+                own.grad,
+                classifier.weight.grad.clone(),
+                None if bias is None or bias.grad is None else bias.grad.clone(),
+                buffers,
+                dict(output.metrics),
+            )
+        )
+    return steps
+
+
+def network_gradient() -> Tensor:
+    """Gradient of a network before the classifier; MagFace's regulariser must be counted once."""
+    network = nn.Linear(DIM, DIM, bias=False, dtype=torch.float64)
+    nn.init.eye_(network.weight)
+    trained = nn.parallel.DistributedDataParallel(network) if distributed.world_size() > 1 else network
+    classifier = FullSoftmax(CLASSES, DIM, build(HEADS, "MagFace"), seed=3).double()
+    start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
+    features, labels = features_and_labels(0, torch.float64)
+    classifier(trained(features[start:stop]), labels[start:stop]).loss.backward()
+    assert network.weight.grad is not None
+    return network.weight.grad
+
+
+@dataclass(frozen=True)
+class Results:
+    """All cases of one process; all in one start of processes, because starting takes longer than computing."""
+
+    steps: list[list[Step]]
+    rows: Tensor
+    network_gradient: Tensor
+
+
+def run_everything() -> Results:
+    rows = FullSoftmax(3000, 4, build(HEADS, "CosFace"), seed=5).weight.detach()
+    return Results([run(name, dtype) for name, dtype in CASES], rows, network_gradient())
+
+
+@pytest.fixture(scope="module")
+def one() -> Results:
+    return run_everything()
+
+
+@pytest.fixture(scope="module")
+def two() -> list[Results]:
+    return distributed.run_processes(run_everything, 2)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{name}-{dtype}" for name, dtype in CASES])
+def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) -> None:
+    tolerance = TOLERANCE[CASES[case][1]]
+    for full, *shares in zip(one.steps[case], *(results.steps[case] for results in two), strict=True):
+        for share in shares:
+            torch.testing.assert_close(share.loss, full.loss, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(share.buffers, full.buffers, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(share.metrics, full.metrics, rtol=tolerance, atol=tolerance)
+        # Each process's own samples, times the number of processes: DistributedDataParallel divides by it again.
+        assert_near([share.feature_grad / len(shares) for share in shares], full.feature_grad, tolerance)
+        assert_near([share.row_grad for share in shares], full.row_grad, tolerance)
+        if full.bias_grad is not None:
+            assert_near([share.bias_grad for share in shares], full.bias_grad, tolerance)
+
+
+def assert_near(shares: list[Any], expected: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(
+        torch.cat(shares), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())
+    )
+
+
+def test_rows_at_start_do_not_depend_on_the_number_of_processes(one: Results, two: list[Results]) -> None:
+    assert torch.cat([results.rows for results in two]).equal(one.rows)
+
+
+def test_network_in_distributed_data_parallel_gets_the_gradient_of_one_process(
+    one: Results, two: list[Results]
+) -> None:
+    for results in two:
+        assert_near([results.network_gradient], one.network_gradient, 1e-9)
