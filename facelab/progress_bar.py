@@ -1,0 +1,52 @@
+"""One progress bar for all commands: how many, how fast, how long still."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+class RateColumn(ProgressColumn):
+    """Images a second."""
+
+    def __init__(self, unit: str = "images") -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The rate as text."""
+        return Text(f"… {self._unit}/s" if task.speed is None else f"{task.speed:,.0f} {self._unit}/s")
+
+
+def track(items: Iterable[Item], total: int, what: str, console: Console, unit: str = "images") -> Iterator[Item]:
+    """Pass ``items`` on while a bar on the terminal shows how far they are; nothing is shown elsewhere.
+
+    Args:
+        items: What is worked on.
+        total: How many there will be.
+        what: Stands before the bar.
+        console: Where the bar is shown.
+        unit: What is counted, in the plural.
+    """
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
