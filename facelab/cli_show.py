@@ -24,7 +24,7 @@ REGISTRIES = {
     "modes": ("facelab.training_mode.base", "MODES"),
     "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
 }
-SUPPLIED = {"num_classes", "feat_dim", "head", "labels", "seed", "backbone", "classifier", "device"}
+SUPPLIED = {"num_classes", "feat_dim", "head", "labels", "seed", "backbone", "classifier", "device", "progress"}
 
 FACELAB = Citation(
     key="facelab",

@@ -1,6 +1,6 @@
 """Builds the parts of a run from its settings, and takes and restores its whole state."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from facelab.plugins import import_plugins
 from facelab.training_mode.base import MODES, TrainingMode
 from facelab.training_mode.settings import RunConfig
 
+RenderProgress = Callable[[int, int], None]
+
 
 class DeviceFeed:
     """The loader's batches, moved to the device and augmented there.
@@ -38,8 +40,7 @@ class DeviceFeed:
 
     def __init__(self, loader: Loader, config: RunConfig, device: torch.device) -> None:
         self.loader = loader
-        self.augment = config.data.augment
-        self.seed = config.seed
+        self.augment = config.data.augment.build(config.seed)
         self.accumulate = config.training.accumulate
         self.device = device
 
@@ -47,10 +48,8 @@ class DeviceFeed:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
         first = update * self.accumulate
         whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
-        local = self.loader.local_batch_size
         for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
-            first_row = step * self.loader.batch_size + distributed.rank() * local
-            yield self.augment(batch.to(self.device), seed=self.seed, epoch=epoch, first_row=first_row)
+            yield self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,12 @@ class Parts:
     card: dict[str, Any]
 
 
-def assemble(config: RunConfig) -> Parts:
+def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts:
     """Build a run that stands at its beginning.
+
+    Args:
+        config: The settings.
+        progress: Called with (done, all) while a source prepares itself.
 
     Raises:
         FacelabError: If any setting, file or combination of them cannot work.
@@ -89,7 +92,7 @@ def assemble(config: RunConfig) -> Parts:
     import_plugins(config.plugins)
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
-    source = open_source(config)
+    source = open_source(config, progress)
     loader = open_loader(config, source, device)
     updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
     if updates_per_epoch == 0:
@@ -110,14 +113,14 @@ def assemble(config: RunConfig) -> Parts:
     mode = build(MODES, config.mode, backbone=backbone, classifier=classifier)
     optim = open_optimization(config, mode, updates_per_epoch, device)
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
-    progress = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
+    start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     feed = DeviceFeed(loader, config, device)
-    return Parts(config, device, source, feed, mode, classifier, optim, progress, card)
+    return Parts(config, device, source, feed, mode, classifier, optim, start, card)
 
 
-def open_source(config: RunConfig) -> Source:
+def open_source(config: RunConfig, progress: RenderProgress | None = None) -> Source:
     """The training images, resized where the settings say so."""
-    source = build(SOURCES, config.data.source)
+    source = build(SOURCES, config.data.source, progress=progress)
     return Resized(source, *config.data.height_width) if config.data.resize else source
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
-from facelab.data.augment import Augment
+from facelab.data.augment import AugmentConfig
 from facelab.errors import ConfigError, did_you_mean
 from facelab.optimization import AmpBackend, OptimizerConfig, Precision
 from facelab.schedules import ScheduleConfig
@@ -34,7 +34,7 @@ class DataSettings(Strict):
     size: int | tuple[int, int] = 112
     resize: bool = False
     sampler: Spec = "Shuffle"
-    augment: Augment = Augment()
+    augment: AugmentConfig = AugmentConfig()
     workers: int = Field(default=2, ge=1)
     prefetch: int = Field(default=4, ge=1)
     on_corrupt: Literal["error", "skip"] = "error"
