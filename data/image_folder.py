@@ -29,6 +29,7 @@ class ImageFolder(FileSource):
 
     Attributes:
         people: Name of each class.
+        names: Path of each image below the root.
     """
 
     def __init__(
@@ -45,10 +46,10 @@ class ImageFolder(FileSource):
         self.people = tuple(who for who, _ in people)
         self.num_classes = len(people)
         self.labels = np.repeat(np.arange(len(people)), [len(images) for _, images in people])
-        self._names = PackedNames.of(
+        self.names = PackedNames.of(
             image.encode("utf-8", "surrogateescape") for _, images in people for image in images
         )
 
     def name(self, index: int) -> str:
         """Path of image ``index`` below the root."""
-        return self._names[index].decode("utf-8", "surrogateescape")
+        return self.names[index].decode("utf-8", "surrogateescape")

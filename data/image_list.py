@@ -8,7 +8,17 @@ from facelab.data.file_source import FileSource
 from facelab.data.files import open_files
 from facelab.data.labels import checked_labels
 from facelab.data.list_file import ListFile
+from facelab.data.lst_file import LstFile
 from facelab.errors import DataError
+
+
+def open_list(path: Path) -> ListFile | LstFile:
+    """The list of a file, by its ending.
+
+    Raises:
+        DataError: If the file is missing, empty or has a bad line.
+    """
+    return LstFile(path) if path.suffix.lower() == ".lst" else ListFile(path)
 
 
 @SOURCES.register("ImageList")
@@ -20,7 +30,7 @@ class ImageList(FileSource):
 
     Args:
         root: Folder or uncompressed ``.tar`` archive that the paths start from.
-        list_file: The list.
+        list_file: The list; im2rec's form (``key <tab> label <tab> path``) if its name ends in ``.lst``.
         relabel: Number the classes anew where labels have gaps, instead of refusing the list.
         check_files: Which images must exist before training starts: ``sample`` (1000 of them, spread evenly), ``all``
             or ``none``. A missing image that this did not find is met as a corrupt one.
@@ -37,7 +47,7 @@ class ImageList(FileSource):
         relabel: bool = False,
         check_files: Literal["sample", "all", "none"] = "sample",
     ) -> None:
-        self.list = ListFile(Path(list_file))
+        self.list = open_list(Path(list_file))
         self.labels, self.num_classes = checked_labels(self.list.labels, str(list_file), relabel)
         self.files = open_files(Path(root))
         looked_for = {"all": range(len(self.list)), "sample": self.probes(), "none": ()}[check_files]

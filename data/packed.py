@@ -71,8 +71,8 @@ class Packed(Source):
         if self._pixels.size != expected:
             images = f"{self.meta.count} images of {self.meta.height}x{self.meta.width}"
             raise DataError(
-                f"{self._pixels.path}: has {self._pixels.size} bytes, but {images} take {expected}; the file is cut off "
-                f"or not the one that belongs to {META}."
+                f"{self._pixels.path}: has {self._pixels.size} bytes, but {images} take {expected}; the file is cut "
+                f"off or not the one that belongs to {META}."
             )
         labels = _read_labels(self.path / LABELS, self.meta.count)
         self.labels, self.num_classes = checked_labels(labels, str(self.path / LABELS), relabel=False)

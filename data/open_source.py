@@ -1,0 +1,63 @@
+"""A source from what a user types: a path whose kind shows, a registered name, or YAML."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from facelab.catalogue import build
+from facelab.data.base import SOURCES, Source
+from facelab.data.image_folder import ImageFolder
+from facelab.data.image_list import ImageList
+from facelab.data.packed import META, Packed
+from facelab.data.recordio import RecordIO
+from facelab.errors import ConfigError, DataError
+
+KINDS = "a folder of people, a .tar of people, a list (.txt or .lst), a .rec file or a folder that was packed"
+
+
+def open_source(given: str | Path, root: Path | None = None) -> Source:
+    """The source that a path, a name or a piece of YAML means.
+
+    A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, other folders
+    and a ``.tar`` are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
+    ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
+
+    Args:
+        given: The path, name or YAML.
+        root: Where the paths of a list start; the list's folder by default.
+
+    Raises:
+        ConfigError: If it is neither a path that exists nor a source's name, or ``root`` is given for something else
+            than a list.
+        DataError: If the source cannot be used.
+    """
+    path = Path(given)
+    text = str(given).strip()
+    is_spec = text.startswith("{") or (text in SOURCES and not path.exists())
+    if root is not None and (is_spec or path.is_dir() or path.suffix.lower() in (".rec", ".tar")):
+        raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")
+    if is_spec:
+        return build(SOURCES, _spec(text))
+    if not path.exists():
+        raise DataError(f"{given}: there is no such file or folder; a source is {KINDS}.")
+    if path.is_dir():
+        return _of_folder(path)
+    if path.suffix.lower() == ".rec":
+        return RecordIO(path)
+    if path.suffix.lower() == ".tar":
+        return ImageFolder(path)
+    return ImageList(path.parent if root is None else root, path)
+
+
+def _of_folder(path: Path) -> Source:
+    if (path / META).is_file():
+        return Packed(path)
+    return RecordIO(path) if (path / "train.rec").is_file() else ImageFolder(path)
+
+
+def _spec(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"'{text}' is not YAML; write for example {{ImageFolder: {{root: faces}}}}.") from None
