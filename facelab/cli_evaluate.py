@@ -1,31 +1,20 @@
 """``facelab test``: models on protocols, one table."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from facelab import distributed
 from facelab.errors import ConfigError
+from facelab.progress_bar import counted_bars
 
 if TYPE_CHECKING:
     from facelab.face_model import FaceModel
     from facelab.test_protocol.base import Protocol
-    from facelab.test_protocol.run import NamedProgress
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -63,7 +52,7 @@ def evaluate_command(
         protocols = _open_protocols([word for word in words if "=" in word], names)
         reports = {}
         for model in models:
-            with _progress(console, model.name) as show:
+            with counted_bars(console) as show:
                 reports[model.name] = run_protocols(
                     model.network,
                     protocols,
@@ -72,7 +61,7 @@ def evaluate_command(
                     batch_size=batch_size,
                     cache=cache,
                     resize=resize,
-                    progress=show,
+                    progress=partial(_show, show, model.name),
                 )
         if distributed.is_main():
             folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
@@ -126,26 +115,5 @@ def _open_protocols(options: Sequence[str], names: Sequence[str]) -> list[tuple[
     return [(name, build(PROTOCOLS, spec)) for name, spec in specs.items()]
 
 
-class _Rate(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        """The rate as text."""
-        return Text("… images/s" if task.speed is None else f"{task.speed:,.0f} images/s")
-
-
-@contextmanager
-def _progress(console: Console, model: str) -> Iterator["NamedProgress"]:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks = {}
-
-        def show(protocol: str, done: int, total: int) -> None:
-            if protocol not in tasks:
-                tasks[protocol] = bar.add_task(f"{model} on {protocol}", total=total)
-            bar.update(tasks[protocol], completed=done)
-
-        yield show
+def _show(show: Callable[[str, int, int], None], model: str, protocol: str, done: int, total: int) -> None:
+    show(f"{model} on {protocol}", done, total)

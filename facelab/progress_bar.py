@@ -1,6 +1,7 @@
 """One progress bar for all commands: how many, how fast, how long still."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -31,6 +33,29 @@ class RateColumn(ProgressColumn):
         return Text(f"… {self._unit}/s" if task.speed is None else f"{task.speed:,.0f} {self._unit}/s")
 
 
+def open_bar(console: Console, unit: str = "images") -> Progress:
+    """A bar that vanishes when it is done, and shows nothing where there is no terminal."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def counted_bars(console: Console, unit: str = "images") -> Iterator[Callable[[str, int, int], None]]:
+    """A function of (what, done, all) that shows a bar for each ``what`` while the block lasts."""
+    with open_bar(console, unit) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield show
+
+
 def track(items: Iterable[Item], total: int, what: str, console: Console, unit: str = "images") -> Iterator[Item]:
     """Pass ``items`` on while a bar on the terminal shows how far they are; nothing is shown elsewhere.
 
@@ -41,11 +66,7 @@ def track(items: Iterable[Item], total: int, what: str, console: Console, unit: 
         console: Where the bar is shown.
         unit: What is counted, in the plural.
     """
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with open_bar(console, unit) as bar:
         task = bar.add_task(what, total=total)
         for item in items:
             yield item

@@ -1,6 +1,7 @@
 """One training run from settings to report: assemble, resume, train, evaluate, write what a user wants to look at."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from facelab.checkpoint import CheckpointStore, verify
 from facelab.config import differences, read_yaml
 from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
+from facelab.progress_bar import counted_bars
 from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
 from facelab.test_protocol.run import run_protocols
 from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, write_settings
@@ -64,7 +66,8 @@ def run_training(
         raise ConfigError(f"'{folder}' already holds a run; go on with it by --resume, or choose another folder.")
     if found:
         check_changes(folder, config, allow_changes)
-    parts = assemble(config)
+    with counted_bars(console) as show:
+        parts = assemble(config, partial(show, "preparing the data"))
     protocols = open_protocols(config)
     if found:
         checkpoint = store.find("last")
