@@ -1,0 +1,216 @@
+"""Reports as tables: on the terminal, and as JSON, CSV, Markdown and LaTeX files. No number is written half."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from facelab.errors import DataError
+from facelab.test_protocol.base import Metric, Report
+
+Reports = Mapping[str, Sequence[Report]]
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table of headlines: one row for each model, one column for each protocol.
+
+    Attributes:
+        columns: Titles, the first is that of the models.
+        rows: Model name, then the text of each cell.
+        best: (row, column) of the best value of each column, where there are several models.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    best: frozenset[tuple[int, int]]
+
+
+def compare(reports: Reports) -> Comparison:
+    """Headlines of several models on several protocols; a protocol that a model was not tested on stays empty."""
+    titles: dict[str, str] = {}
+    for of_model in reports.values():
+        for report in of_model:
+            titles.setdefault(report.protocol, f"{report.protocol} {report.headline.name}{unit_of(report.headline)}")
+    cells = [{report.protocol: report.headline for report in of_model} for of_model in reports.values()]
+    rows = [
+        (name, *(MISSING if protocol not in row else format_metric(row[protocol]) for protocol in titles))
+        for name, row in zip(reports, cells, strict=True)
+    ]
+    best = {place for column, protocol in enumerate(titles, 1) for place in _best(cells, protocol, column)}
+    return Comparison(("model", *titles.values()), tuple(rows), frozenset(best))
+
+
+def _best(cells: Sequence[Mapping[str, Metric]], protocol: str, column: int) -> list[tuple[int, int]]:
+    values = [row[protocol].value if protocol in row else None for row in cells]
+    measured = [value for value in values if value is not None]
+    if len(measured) < 2:
+        return []
+    return [(number, column) for number, value in enumerate(values) if value == max(measured)]
+
+
+def unit_of(metric: Metric) -> str:
+    """What stands behind a metric's name in a title."""
+    return " [%]" if metric.unit == "fraction" else ""
+
+
+def format_metric(metric: Metric) -> str:
+    """Value and spread as text: fractions in percent, scores with four digits, counts whole."""
+    if metric.value is None or not math.isfinite(metric.value):
+        return MISSING
+    value = _number(metric.value, metric.unit)
+    return value if metric.spread is None else f"{value} ± {_number(metric.spread, metric.unit)}"
+
+
+def _number(value: float, unit: str) -> str:
+    if unit == "fraction":
+        return f"{100 * value:.2f}"
+    return f"{value:,.0f}" if unit == "count" else f"{value:.4f}"
+
+
+def render_table(reports: Reports) -> Table:
+    """The headlines for the terminal; the best of several models in bold."""
+    comparison = compare(reports)
+    table = Table(title="Results", title_justify="left")
+    table.add_column(comparison.columns[0])
+    for title in comparison.columns[1:]:
+        table.add_column(title, justify="right")
+    for number, row in enumerate(comparison.rows):
+        table.add_row(*(Text(cell, "bold" if (number, at) in comparison.best else "") for at, cell in enumerate(row)))
+    return table
+
+
+def render_report(report: Report, model: str = "") -> Table:
+    """Every number of one report for the terminal."""
+    table = Table(title=Text(f"{report.protocol}  {model}".rstrip()), title_justify="left")
+    for title in ("metric", "value", "kind", "note"):
+        table.add_column(title, justify="right" if title == "value" else "left")
+    for metric in report.metrics:
+        cells = (f"{metric.name}{unit_of(metric)}", format_metric(metric), metric.kind, metric.note)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def as_json(reports: Reports) -> str:
+    """Everything that the reports say, curves included; what is not finite becomes null."""
+    tree = {model: [_report_tree(report) for report in of_model] for model, of_model in reports.items()}
+    return json.dumps(tree, indent=1, allow_nan=False) + "\n"
+
+
+def _report_tree(report: Report) -> dict[str, Any]:
+    return {
+        "protocol": report.protocol,
+        "metrics": [_finite(vars(metric)) for metric in report.metrics],
+        "options": _finite(dict(report.options)),
+        "curves": {name: _finite(values.tolist()) for name, values in report.curves.items()},
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_csv(reports: Reports) -> str:
+    """One line for each number: model, protocol, metric, value, spread, unit, kind, note."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(("model", "protocol", "metric", "value", "spread", "unit", "kind", "note"))
+    for model, of_model in reports.items():
+        for report in of_model:
+            for m in report.metrics:
+                value, spread = ("" if x is None else repr(x) for x in (m.value, m.spread))
+                writer.writerow((model, report.protocol, m.name, value, spread, m.unit, m.kind, m.note))
+    return lines.getvalue()
+
+
+def as_markdown(reports: Reports) -> str:
+    """The table of headlines, then one table for each report."""
+    comparison = compare(reports)
+    rows = [
+        [f"**{cell}**" if (number, at) in comparison.best else cell for at, cell in enumerate(map(_plain_cell, row))]
+        for number, row in enumerate(comparison.rows)
+    ]
+    parts = [_markdown_table([_plain_cell(title) for title in comparison.columns], rows)]
+    for model, of_model in reports.items():
+        for report in of_model:
+            lines = [
+                [_plain_cell(f"{m.name}{unit_of(m)}"), format_metric(m), m.kind, _plain_cell(m.note)]
+                for m in report.metrics
+            ]
+            heading = f"## {report.protocol}: {model}"
+            parts.append(f"{heading}\n\n{_markdown_table(['metric', 'value', 'kind', 'note'], lines)}")
+    return "\n".join(parts)
+
+
+def _plain_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (columns, rule, *rows))
+
+
+def as_latex(reports: Reports) -> str:
+    """The table of headlines as a booktabs ``tabular``; the best of several models in bold."""
+    comparison = compare(reports)
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'r' * (len(comparison.columns) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(_latex_cell, comparison.columns)) + r" \\",
+        r"\midrule",
+    ]
+    for number, row in enumerate(comparison.rows):
+        cells = [_latex_cell(cell) for cell in row]
+        bold = [rf"\textbf{{{cell}}}" if (number, at) in comparison.best else cell for at, cell in enumerate(cells)]
+        lines.append(" & ".join(bold) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+_LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+def _latex_cell(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write a file under a temporary name and rename it, replacing an older one.
+
+    Raises:
+        DataError: If the disk is full or the file cannot be written; an older file is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from None
+    return path
+
+
+def write_tables(folder: Path, reports: Reports, stem: str = "report") -> dict[str, Path]:
+    """Write ``report.json``, ``.csv``, ``.md`` and ``.tex``; gives the path by ending.
+
+    Raises:
+        DataError: If a file cannot be written.
+    """
+    writers = {"json": as_json, "csv": as_csv, "md": as_markdown, "tex": as_latex}
+    return {ending: write_whole(folder / f"{stem}.{ending}", write(reports)) for ending, write in writers.items()}
