@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -270,6 +271,9 @@ def _load_function(module_name: str, path: str, qualified_name: str) -> Callable
     assert spec is not None, "inspect.getfile gave the path"
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # pickle looks for the module here
+    parents = module_name.split(".")[:-1]
+    for depth in range(1, len(parents) + 1):  # pickle imports by full name: the module and all that it lies in
+        sys.modules.setdefault(".".join(parents[:depth]), ModuleType(parents[depth - 1]))
+    sys.modules[module_name] = module
     spec.loader.exec_module(module)
     return cast(Callable[..., Any], getattr(module, qualified_name))

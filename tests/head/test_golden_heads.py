@@ -22,6 +22,7 @@ from facelab.head.magface import MagFace
 
 COPY = Path(__file__).resolve().parent.parent / "golden" / "heads"
 TOLERANCE = 1e-5
+ROUNDING = 1e-7
 
 Conf = Mapping[str, Any]
 
@@ -82,12 +83,17 @@ def read(folder: Path, name: str) -> Golden:
 
 
 def assert_near(given: Tensor, expected: Tensor, what: str) -> None:
-    error = (
-        float((given - expected).norm() / expected.norm().clamp_min(1e-30))
-        if expected.any()
-        else float(given.abs().max())
+    """Row by row, because gradients of long embeddings are small.
+
+    Rows that vanish beside the largest are rounding in the original: there 1 - p of a sample that is learned loses its
+    digits.
+    """
+    rows = (
+        ((given - expected).view(1, -1), expected.view(1, -1)) if expected.ndim == 0 else (given - expected, expected)
     )
-    assert error <= TOLERANCE, f"{what}: relative error {error:.2e}"
+    difference, size = (matrix.norm(dim=1) for matrix in rows)
+    excess = (difference - TOLERANCE * size - ROUNDING * size.max()).max()
+    assert excess <= 0, f"{what}: relative error {float((difference / size).max()):.2e}"
 
 
 def check(golden: Golden, head: MarginHead, classifier_of: Any, logits_of: Any) -> None:
@@ -102,6 +108,7 @@ def check(golden: Golden, head: MarginHead, classifier_of: Any, logits_of: Any) 
         assert_near(logits, recorded["logits"], f"logits of step {step}")
         assert_near(output.loss.detach(), recorded["loss"], f"loss of step {step}")
         assert_near(output.metrics["regularizer"], recorded["extra"], f"regulariser of step {step}")
+        assert features.grad is not None
         assert_near(features.grad, recorded["grad_features"], f"gradient of the features in step {step}")
         assert_near(classifier.weight.grad, recorded["grad_weight"], f"gradient of the rows in step {step}")
 
