@@ -19,12 +19,12 @@ from facelab.data.synthetic_shapes import (
     skin_parts,
 )
 
-GENERATOR_VERSION = 1  # raise it whenever one pixel of one image changes: caches carry it in their name
+GENERATOR_VERSION = 2  # raise it whenever one pixel of one image changes: caches carry it in their name
 OVERSAMPLING = 2
 DEPTH = 0.8  # how far the middle of the face stands before the ears
 SHIFT = 4  # fractional bits of polygon corners
 # Where both eyes, nose tip and both mouth corners come to lie, in fractions of the image.
-TEMPLATE = np.array([0.378 + 0.485j, 0.622 + 0.485j, 0.5 + 0.615j, 0.406 + 0.735j, 0.594 + 0.735j])
+TEMPLATE = np.array([0.35 + 0.455j, 0.65 + 0.455j, 0.5 + 0.615j, 0.385 + 0.765j, 0.615 + 0.765j])
 
 Image = NDArray[np.uint8]
 Planes = NDArray[np.float32]
@@ -173,7 +173,7 @@ def _sensor(image: Planes, photo: Photo, noise: np.random.Generator) -> Image:
     image = grey + (image - grey) * photo.saturation
     image = (image - 110.0) * photo.contrast + 110.0
     if photo.resolution > 0:
-        small = max(6, round(size * (1.0 - 0.72 * photo.resolution)))
+        small = max(6, round(size * (1.0 - 0.65 * photo.resolution)))
         coarse = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
     if photo.softness > 0:
