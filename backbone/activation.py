@@ -22,8 +22,9 @@ class PReLU(nn.PReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape: x where it is positive, slope times x elsewhere."""
-        if x.device.type == "cpu" and torch.is_grad_enabled():
-            output: Tensor = _VectorisedPReLU.apply(x, self.weight)
+        if self.training and x.device.type == "cpu":
+            apply: Any = _VectorisedPReLU.apply  # untyped in torch
+            output: Tensor = apply(x, self.weight)
             return output
         return F.prelu(x, self.weight.to(x.dtype))
 

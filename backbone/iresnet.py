@@ -262,11 +262,11 @@ def _forward_and_recomputation(unit: nn.Module) -> tuple[AbstractContextManager[
 def _running_statistics_kept(unit: nn.Module) -> Iterator[None]:
     """Normalise by the batch, but leave the running statistics: they have seen this batch in the forward pass."""
     norms = [module for module in unit.modules() if isinstance(module, nn.BatchNorm2d)]
-    tracked = [norm.track_running_stats for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, flag in zip(norms, tracked, strict=True):
-            norm.track_running_stats = flag
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -1,0 +1,179 @@
+"""What holds for every registered backbone and for every entry of the shipped catalogue."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.catalogue import build, entries
+from facelab.citation import Citation
+from facelab.errors import ConfigError
+from facelab.inputs import InputSpec
+
+PREPROCESSING = Path(__file__).parents[1] / "golden" / "preprocessing" / "index.json"
+
+# Options that make a backbone small enough for a test; a new one needs a line here only if its default is large.
+SMALL: dict[str, dict[str, Any]] = {
+    "MobileFaceNet": {"width": 0.125},
+    "IResNet": {"depth": 18, "width": 0.125},
+    "Timm": {"model": "test_resnet"},
+}
+SMALL_INPUT = {"height": 32, "width": 32}
+CATALOGUE = entries(BACKBONES)
+
+
+def small(name: str, **options: Any) -> Backbone:
+    torch.manual_seed(0)
+    return BACKBONES.build(name, {"input_spec": SMALL_INPUT, "feat_dim": 16, **SMALL.get(name, {}), **options})
+
+
+def small_entry(entry: str) -> Backbone:
+    """A catalogue entry with its own options, but narrow, shallow and for small images."""
+    torch.manual_seed(0)
+    inline = {**SMALL.get(CATALOGUE[entry][0], {}), "input_spec": SMALL_INPUT}
+    return build(BACKBONES, {entry: inline}, feat_dim=16)
+
+
+def images(network: Backbone, batch: int = 4) -> torch.Tensor:
+    return torch.rand(batch, 3, *network.input_spec.size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def check_forward_and_backward(network: Backbone) -> None:
+    embedding = network.train()(images(network))
+    assert embedding.shape == (4, 16)
+    (embedding * torch.linspace(-1, 1, 16)).square().sum().backward()
+    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
+    check_forward_and_backward(small(name))
+
+
+@pytest.mark.parametrize("entry", CATALOGUE)
+def test_every_entry_trains(entry: str) -> None:
+    check_forward_and_backward(small_entry(entry))
+
+
+@pytest.mark.parametrize("entry", CATALOGUE)
+def test_every_entry_builds_as_it_is_shipped(entry: str) -> None:
+    with torch.device("meta"):
+        network = build(BACKBONES, entry)
+        features = network.eval().features(torch.zeros(2, 3, *network.input_spec.size))
+    assert features.embedding.shape == (2, 512)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_features_come_with_the_same_embedding(name: str) -> None:
+    network = small(name).eval()
+    with torch.no_grad():
+        features, embedding = network.features(images(network)), network(images(network))
+    torch.testing.assert_close(features.embedding, embedding)
+    sizes = [tuple(stage.shape[2:]) for stage in features.maps]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) >= 4
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_bf16_is_close_to_fp32(name: str) -> None:
+    network = small(name).to(memory_format=torch.channels_last).train()
+    x = images(network, batch=8)
+    exact = network(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = network(x)
+    rounded.float().sum().backward()
+    cosine = torch.cosine_similarity(rounded.float().flatten(), exact.flatten(), dim=0)
+    assert cosine > 0.98
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_bf16_weights_work(name: str) -> None:
+    network = small(name).bfloat16().train()
+    embedding = network(images(network).bfloat16())
+    embedding.float().square().sum().backward()
+    assert embedding.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_float64_stays_float64(name: str) -> None:
+    network = small(name).double().train()
+    assert network(images(network).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_state_dict_round_trip(name: str) -> None:
+    first, second = small(name).eval(), small(name)
+    with torch.no_grad():
+        first.train()(images(first))  # moves the running statistics away from those of a new network
+    second.load_state_dict(first.state_dict())
+    x = images(first)
+    assert torch.equal(first.eval()(x), second.eval()(x))
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (56, 56), (60, 112), (112, 112)])
+def test_sizes_follow_from_the_input(name: str, height: int, width: int) -> None:
+    network = small(name, input_spec={"height": height, "width": width}, feat_dim=24).eval()
+    assert network.input_spec.size == (height, width)
+    with torch.no_grad():
+        assert network(images(network, batch=2)).shape == (2, 24)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_memory_format_does_not_change_the_embedding(name: str) -> None:
+    network = small(name).eval()
+    x = images(network)
+    with torch.no_grad():
+        expected = network(x)
+        actual = network.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_the_input_is_left_alone(name: str) -> None:
+    network = small(name).train()
+    x = images(network)
+    network(x)
+    assert torch.equal(x, images(network))
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_has_a_citation(name: str) -> None:
+    assert isinstance(BACKBONES.get(name).citation, Citation)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_an_embedding_needs_a_dimension(name: str) -> None:
+    with pytest.raises(ConfigError, match="feat_dim is 0, but must lie in"):
+        small(name, feat_dim=0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "project"),
+    [
+        ("MobileFaceNet", "facexzoo"),
+        ("ResNet152_ir_se", "facexzoo"),
+        ("r50", "arcface_torch"),
+        ("AdaFace-IR101", "adaface"),
+        ("MagFace-iResNet100", "magface"),
+    ],
+)
+def test_entries_have_the_input_of_their_project(entry: str, project: str) -> None:
+    option = json.loads(PREPROCESSING.read_text())["preprocessing"]["options"][project]
+    with torch.device("meta"):
+        spec = build(BACKBONES, entry).input_spec
+    low, high = option["range"]
+    assert spec.colour == option["order"]
+    assert ((0 - spec.mean) / spec.std, (255 - spec.mean) / spec.std) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_changing_the_size_of_an_entry_keeps_its_colour_and_range() -> None:
+    with torch.device("meta"):
+        network = build(BACKBONES, {"MobileFaceNet": {"input_spec": {"height": 64, "width": 64}}})
+    assert network.input_spec == InputSpec(64, 64, colour="BGR", mean=127.5, std=128.0)

@@ -1,0 +1,69 @@
+"""The embeddings of the original implementations, from weights that follow from the names of their tensors."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.import_names import our_names
+from facelab.catalogue import build
+
+ENTRIES = {
+    "facexzoo__MobileFaceNet": "MobileFaceNet",
+    "facexzoo__ResNet50_ir": "ResNet50_ir",
+    "facexzoo__ResNet152_ir_se": "ResNet152_ir_se",
+    "arcface_torch__r18": "r18",
+    "arcface_torch__r34": "r34",
+    "arcface_torch__r50": "r50",
+    "arcface_torch__r100": "r100",
+    "arcface_torch__r200": "r200",
+    "adaface__ir_18": "AdaFace-IR18",
+    "adaface__ir_50": "AdaFace-IR50",
+    "adaface__ir_101": "AdaFace-IR101",
+    "adaface__ir_se_50": "AdaFace-IR-SE50",
+    "magface__iresnet100": "MagFace-iResNet100",
+}
+SMALL_COPIES = Path(__file__).parents[1] / "golden" / "backbones"
+TOLERANCE = 1e-4  # relative error in fp32 that golden/README.md allows
+
+Read = Callable[[Path, str], Any]
+
+
+def built(entry: str, size: int, feat_dim: int) -> Backbone:
+    """The catalogue entry at the size of the golden images."""
+    return build(BACKBONES, {entry: {"input_spec": {"height": size, "width": size}}}, feat_dim=feat_dim).eval()
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest over the images of |actual - expected| / |expected|."""
+    return float(((actual - expected).norm(dim=1) / expected.norm(dim=1)).max())
+
+
+def check(golden: Any, entry: str) -> None:
+    network = built(entry, golden.manifest["input_size"], golden.manifest["outputs"]["out0"][1])
+    assert sum(parameter.numel() for parameter in network.parameters()) == golden.manifest["params"]
+    network.load_state_dict(our_names(network, golden.weights()))
+    with torch.inference_mode():
+        embedding = network(golden.images())
+    if "out1" in golden.expected:  # AdaFace returns the unit embedding and its norm, ours is their product
+        norm = embedding.norm(dim=1, keepdim=True)
+        assert relative_error(norm, golden.expected["out1"]) < TOLERANCE
+        embedding = embedding / norm
+    assert relative_error(embedding, golden.expected["out0"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SMALL_COPIES.glob("*.json") if path.stem in ENTRIES))
+def test_equals_the_original(name: str, golden_model: Read) -> None:
+    check(golden_model(SMALL_COPIES, name), ENTRIES[name])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ENTRIES)
+def test_equals_the_original_in_the_golden_folder(name: str, golden_root: Path, golden_model: Read) -> None:
+    check(golden_model(golden_root / "backbones", name), ENTRIES[name])
+    gc.collect()  # one large model in memory at a time
