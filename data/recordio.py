@@ -1,5 +1,6 @@
 """InsightFace's training sets: MXNet RecordIO (``train.rec``, ``train.idx``, ``property``), read without MXNet."""
 
+import hashlib
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import SOURCES, Labels, Pixels, Source
-from facelab.data.images import decode_image, hash_of
+from facelab.data.images import decode_image
 from facelab.data.labels import checked_labels
 from facelab.data.records import EXACT, FIRST, LABEL, LENGTH_BITS, LONGEST, Integers, RecordFile
 from facelab.errors import DataError
@@ -78,9 +79,10 @@ class RecordIO(Source):
 
     @cached_property
     def _fingerprint(self) -> str:
-        return hash_of(
-            [str(array.dtype) + array.tobytes().hex() for array in (self.records.offsets[self.rows], self.labels)]
-        )
+        digest = hashlib.blake2b(digest_size=16)
+        for numbers in (self.records.offsets[self.rows], self.labels):
+            digest.update(np.ascontiguousarray(numbers).data)
+        return digest.hexdigest()
 
 
 def image_rows(records: RecordFile) -> tuple[Integers, Integers]:

@@ -5,11 +5,12 @@ holds the magic number at a multiple of 4, the number is taken out and the recor
 lost its place finds the next record. The kind tells whole records (0) from first (1), middle (2) and last (3) parts.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ LONGEST = (1 << LENGTH_BITS) - 1
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 LABEL = struct.Struct("<IfQQ")  # number of labels (0: one, in the next field), label, id, second id
 EXACT = 1 << 24  # float32 tells neighbouring whole numbers apart up to here
-BLOCK = 1 << 22  # characters of an index read at once
+BLOCK = 1 << 22  # bytes of an index read at once
+INDEX_LINES = re.compile(rb"(?:(?:[ \t]*+[0-9]{1,18}[ \t]++[0-9]{1,18})?+[ \t]*+\r?+\n)*+")
 
 Integers = NDArray[np.int64]
 
@@ -233,8 +235,8 @@ def write_index(path: Path) -> Path:
 def _read_index(path: Path, file: MappedFile) -> tuple[Integers, Integers]:
     """Keys and offsets of an index, ascending by key."""
     try:
-        with path.open(encoding="ascii", errors="replace") as text:
-            table = np.concatenate([np.zeros((0, 2), np.int64), *_index_blocks(path, text)])
+        with path.open("rb") as lines:
+            table = np.concatenate([np.zeros((0, 2), np.int64), *_index_blocks(path, lines)])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     keys, offsets = table[np.argsort(table[:, 0], kind="stable")].T
@@ -250,15 +252,17 @@ def _read_index(path: Path, file: MappedFile) -> tuple[Integers, Integers]:
     return keys, offsets
 
 
-def _index_blocks(path: Path, text: TextIO) -> Iterator[Integers]:
-    line = 1
-    while lines := text.readlines(BLOCK):
-        rows = (_index_row(path, number, row.split()) for number, row in enumerate(lines, line) if row.strip())
-        yield np.array(list(rows), np.int64).reshape(-1, 2)
-        line += len(lines)
-
-
-def _index_row(path: Path, line: int, fields: list[str]) -> tuple[int, int]:
-    if len(fields) == 2 and all(field.isdecimal() and len(field) <= 18 for field in fields):
-        return int(fields[0]), int(fields[1])
-    raise DataError(f"{path} line {line}: {' '.join(fields)[:80]!r} is not 'key offset'.")
+def _index_blocks(path: Path, file: BinaryIO) -> Iterator[Integers]:
+    """Keys and offsets of some megabytes of lines at a time, (N, 2)."""
+    before = 0
+    while lines := file.readlines(BLOCK):
+        block = b"".join(lines).rstrip() + b"\n"
+        good = INDEX_LINES.match(block)
+        end = good.end() if good else 0
+        if end < len(block):
+            line = before + 1 + block.count(b"\n", 0, end)
+            shown = block[end:].split(b"\n", 1)[0].decode("ascii", "replace")
+            raise DataError(f"{path} line {line}: {shown[:80]!r} is not 'key offset'.")
+        before += len(lines)
+        if block.strip():
+            yield np.fromstring(block.decode("ascii"), np.int64, sep=" ").reshape(-1, 2)

@@ -217,9 +217,9 @@ def test_hostile_headers_are_refused(tmp_path: Path, content: bytes, reason: str
 @pytest.mark.parametrize(
     ("index", "reason"),
     [
-        ("0\t0\nx\t4\n", "line 2: 'x 4' is not 'key offset'"),
+        ("0\t0\nx\t4\n", "line 2: 'x.t4' is not 'key offset'"),
         ("0\n", "line 1: '0' is not 'key offset'"),
-        ("0\t0\n\n1\t-8\n", "line 3: '1 -8' is not 'key offset'"),
+        ("0\t0\n\n1\t-8\n", "line 3: '1.t-8' is not 'key offset'"),
         ("0\t2\n", r"record 0 should begin at offset 2, where a\.rec \(32 bytes\) cannot have one"),
         ("0\t999999\n", "record 0 should begin at offset 999999"),
         ("0\t0\n0\t0\n", "key 0 occurs twice"),
@@ -231,6 +231,16 @@ def test_hostile_indices_are_refused(tmp_path: Path, index: str, reason: str) ->
     path.with_suffix(".idx").write_text(index)
     with pytest.raises(DataError, match=reason):
         RecordFile(path)
+
+
+def test_an_index_may_have_blank_lines_and_other_line_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.rec", [b"a", b"bc", b"d"])
+    path.with_suffix(".idx").write_text("5 12\r\n\n \t\n2\t0 \n\n9\t24")
+    for block in (1 << 22, 1):
+        monkeypatch.setattr("facelab.data.records.BLOCK", block)
+        found = RecordFile(path)
+        assert found.keys.tolist() == [2, 5, 9]
+        assert [found.content(row) for row in range(3)] == [b"a", b"bc", b"d"]
 
 
 def test_a_cut_file_is_refused_before_training(tmp_path: Path, source: ImageFolder) -> None:
