@@ -1,0 +1,83 @@
+"""The form that all benchmarks share: a table ``what | baseline | facelab | ratio``, and the same as JSON."""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import facelab
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rates of the same work, measured in turns in one run.
+
+    Attributes:
+        what: The work.
+        baseline: Rate of each round of the plain program.
+        facelab: Rate of each round of ours.
+        unit: Of the rates; more is better.
+        goal: The ratio that we promise, or None.
+    """
+
+    what: str
+    baseline: tuple[float, ...]
+    facelab: tuple[float, ...]
+    unit: str = "images/s"
+    goal: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Ratio of the medians."""
+        return statistics.median(self.facelab) / statistics.median(self.baseline)
+
+
+def compare(
+    what: str, baseline: Callable[[], float], ours: Callable[[], float], *, rounds: int, goal: float | None = None
+) -> Comparison:
+    """Measure two programs in turns, so that a busy moment of the machine meets both; the first round warms up."""
+    rates = [(baseline(), ours()) for _ in range(rounds + 1)][1:]
+    plain, facelab_rates = zip(*rates, strict=True)
+    return Comparison(what, plain, facelab_rates, goal=goal)
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    described: dict[str, str | int] = {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "facelab": facelab.__version__,
+    }
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name()
+    return described
+
+
+def report(title: str, rows: list[Comparison], out: Path | None, console: Console) -> None:
+    """Print the table, and write figures and machine as JSON."""
+    table = Table(title=title, caption=", ".join(f"{key} {value}" for key, value in machine().items()))
+    table.add_column("what")
+    for heading in ("baseline", "facelab", "ratio", "goal"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        medians = [f"{statistics.median(rates):,.0f} {row.unit}" for rates in (row.baseline, row.facelab)]
+        table.add_row(row.what, *medians, f"{row.ratio:.2f}x", f"{row.goal:g}x" if row.goal else "")
+    console.print(table)
+    if out is not None:
+        rates = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        out.write_text(json.dumps({"title": title, "machine": machine(), "rows": rates}, indent=1) + "\n")
+        console.print(f"figures: {out}", highlight=False)
