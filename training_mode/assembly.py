@@ -102,6 +102,11 @@ def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts
         )
     backbone, card = open_backbone(config, device)
     head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
+    if head.uses_norm and backbone.unit_norm:
+        raise ConfigError(
+            f"the head {type(head).__name__} reads quality from the norm of an embedding, but the backbone "
+            f"{card['backbone']['name']} gives embeddings of norm 1; choose another head or backbone."
+        )
     classifier = build(
         CLASSIFIERS,
         config.classifier,

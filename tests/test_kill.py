@@ -1,0 +1,83 @@
+"""A run that is killed again and again and resumed ends with the same bits as one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from facelab.checkpoint import CheckpointStore, read_rows, read_tree, verify
+
+CONFIG = Path(__file__).parent / "tiny_run.yaml"
+SETTINGS = ("training.epochs=15", "checkpoint.every_updates=1", "mode.conventional.ema=0.9")
+
+
+def start(run: Path, resume: bool) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "facelab", "train", str(CONFIG), *SETTINGS, "--run", str(run)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--resume"] if resume else command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def kill_somewhere(run: Path, dice: random.Random) -> bool:
+    """Start or resume, wait until training moves, kill after a moment; whether it was killed before it was done."""
+    before = CheckpointStore(run / "checkpoints").index()["last"]
+    process = start(run, resume=True)
+    while process.poll() is None and CheckpointStore(run / "checkpoints").index()["last"] == before:
+        time.sleep(0.005)
+    time.sleep(dice.uniform(0.0, 0.4))
+    process.kill()
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def final_state(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = CheckpointStore(run / "checkpoints").find("last")
+    verify(checkpoint)
+    training = read_tree(checkpoint / "training.pt")
+    assert training["update"] == 15 * 4
+    return {**training["mode"]["network"], **training["mode"]["shadow"]["network"], **read_rows(checkpoint, 0, 8)}
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, kills: int) -> None:
+    output, _ = (whole := start(tmp_path / "whole", resume=False)).communicate(timeout=600)
+    assert whole.returncode == 0, output
+
+    dice, killed = random.Random(kills), 0
+    run = tmp_path / "killed"
+    for _ in range(kills):
+        killed += kill_somewhere(run, dice)
+    output, _ = (last := start(run, resume=True)).communicate(timeout=600)
+    assert last.returncode == 0, output
+    assert killed > 0.7 * kills, "the run was over too soon to be killed"
+
+    expected, found = final_state(tmp_path / "whole"), final_state(run)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
+    assert lines[0] == lines[1]
+
+
+def test_sigterm_writes_a_checkpoint_and_exits(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(run, resume=False)
+    while process.poll() is None and CheckpointStore(run / "checkpoints").index()["last"] is None:
+        time.sleep(0.01)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    store = CheckpointStore(run / "checkpoints")
+    update = read_tree(store.find("last") / "training.pt")["update"]
+    assert f"stopped at update {update} of 60; go on with: facelab train --run {run} --resume" in output
