@@ -4,6 +4,7 @@ import importlib
 import sys
 from functools import cache
 from types import ModuleType
+from typing import Any, cast
 
 import torch
 
@@ -50,7 +51,8 @@ def _forget(package: str) -> None:
 
 @cache  # keeps the library object, and with it the declarations, alive
 def _declare_operators() -> torch.library.Library:
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    make: Any = torch.library.Library  # untyped in torch
+    library = make("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}{NMS_SCHEMA}")
-    return library
+    return cast(torch.library.Library, library)
