@@ -1,5 +1,6 @@
 """A source from what a user types: a path whose kind shows, a registered name, or YAML."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from facelab.errors import ConfigError, DataError
 KINDS = "a folder of people, a .tar of people, a list (.txt or .lst), a .rec file or a folder that was packed"
 
 
-def open_source(given: str | Path, root: Path | None = None) -> Source:
+def open_source(
+    given: str | Path, root: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Source:
     """The source that a path, a name or a piece of YAML means.
 
     A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, other folders
@@ -26,6 +29,7 @@ def open_source(given: str | Path, root: Path | None = None) -> Source:
     Args:
         given: The path, name or YAML.
         root: Where the paths of a list start; the list's folder by default.
+        progress: Called with (done, all) while a source prepares itself.
 
     Raises:
         ConfigError: If it is neither a path that exists nor a source's name, or ``root`` is given for something else
@@ -38,7 +42,7 @@ def open_source(given: str | Path, root: Path | None = None) -> Source:
     if root is not None and (is_spec or path.is_dir() or path.suffix.lower() in (".rec", ".tar")):
         raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")
     if is_spec:
-        return build(SOURCES, _spec(text))
+        return build(SOURCES, _spec(text), progress=progress)
     if not path.exists():
         raise DataError(f"{given}: there is no such file or folder; a source is {KINDS}.")
     if path.is_dir():

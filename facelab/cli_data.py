@@ -61,13 +61,13 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left, where stderr is a terminal; yields a function that takes the number done."""
+def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A bar with rate and time left, where stderr is a terminal; yields a function of the number done (and of all)."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(what, total=total, visible=total is not None)
+        yield lambda done, of=total: bar.update(task, completed=done, total=of, visible=True)
 
 
 def show_table(rows: dict[str, object]) -> None:
@@ -241,7 +241,8 @@ def _opened(source: str, root: Path | None, size: str | None) -> "Source":
     from facelab.data.open_source import open_source
     from facelab.data.resized import Resized
 
-    opened = open_source(source, root)
+    with progress_bar("preparing") as show:
+        opened = open_source(source, root, show)
     return opened if size is None else Resized(opened, *_parsed_size(size))
 
 
