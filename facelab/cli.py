@@ -8,9 +8,11 @@ import typer
 from rich.console import Console
 
 from facelab import distributed
+from facelab.cli_align import align_command
 from facelab.cli_data import data_app
 from facelab.cli_evaluate import evaluate_command
 from facelab.cli_show import cite_command, list_command, show_command
+from facelab.cli_synthetic import synthetic_command
 from facelab.errors import FacelabError
 
 app = typer.Typer(
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+data_app.command("align")(align_command)
+data_app.command("synthetic")(synthetic_command)
 app.add_typer(data_app, name="data")
 app.command("test")(evaluate_command)
 app.command("list")(list_command)

@@ -261,8 +261,11 @@ def load_backbone(
     from facelab.catalogue import resolve
 
     registered, options = resolve(BACKBONES, spec)
-    network = BACKBONES.build(registered, options)
-    load_weights(network, read_safetensors(weights), str(weights))
+    if "weights" in BACKBONES.parameters(registered):  # it knows the names that others gave its tensors
+        network = BACKBONES.build(registered, {**options, "weights": weights})
+    else:
+        network = BACKBONES.build(registered, options)
+        load_weights(network, read_safetensors(weights), str(weights))
     shown = name or (spec if isinstance(spec, str) else next(iter(spec)))
     return FaceModel(network, shown, model_card(registered, options, network), pick_device(device))
 
