@@ -23,7 +23,8 @@ while (($#)); do
             exit 0
             ;;
         --config)
-            CONFIG=${2:?--config needs a file or the name of a shipped configuration}
+            (($# > 1)) || { say "--config needs a file or the name of a shipped configuration"; exit 2; }
+            CONFIG=$2
             shift
             ;;
         --config=*) CONFIG=${1#--config=} ;;
