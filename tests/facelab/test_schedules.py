@@ -113,7 +113,7 @@ def number(pattern: str, text: str) -> float:
 def from_golden(key: str, options: dict[str, Any]) -> Schedule:
     """The schedule that an array's name and the folder's description of the options ask for."""
     kind, _, details = key.partition("/")
-    numbers = {word: float(value) for word, value in re.findall(r"([a-z]+)([0-9]+)", details)}
+    numbers = {word: float(value) for word, value in re.findall(r"([a-z]+)([0-9]+(?:\.[0-9]+)?)", details)}
     total, per_epoch = int(numbers.get("total", options["total"])), 1.0
     settings: dict[str, Any] = {
         "name": "polynomial",
