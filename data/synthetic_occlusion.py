@@ -6,7 +6,7 @@ import numpy as np
 
 from facelab.data.synthetic_person import Floats, Person
 from facelab.data.synthetic_photo import OCCLUSIONS, Photo
-from facelab.data.synthetic_shapes import ALONG, ARCH, INK, SIDES, Part, band, ellipse, head_outline
+from facelab.data.synthetic_shapes import ALONG, ARCH, INK, SIDES, Part, band, curve, ellipse, head_outline
 
 
 def occluding_parts(person: Person, photo: Photo) -> list[Part]:
@@ -61,7 +61,7 @@ def _mask(person: Person, photo: Photo) -> list[Part]:
     top = person.eye_height + 0.62 * person.nose_length
     lower = outline[outline[:, 1] > top + 0.1]
     lower = lower[np.argsort(-lower[:, 0])]
-    edge = np.stack([ALONG * person.head_width * 0.9, top + 0.16 * ALONG**2], 1)
+    edge = curve(ALONG * person.head_width * 0.9, top + 0.16 * ALONG**2)
     return [Part(np.concatenate([lower, edge]), 0.5 * photo.palette[3] + 120.0, 0.1)]
 
 
@@ -70,7 +70,7 @@ def _strand(person: Person, photo: Photo) -> list[Part]:
     y = np.linspace(-1.0, -0.3 + 1.1 * photo.clutter[6], 9)
     x = start * person.head_width + sway * (y + 1.0) + 0.05 * np.sin(6.0 * y)
     width = (0.03 + 0.06 * photo.clutter[7]) * np.linspace(1.0, 0.2, 9)
-    outline = np.concatenate([np.stack([x - width, y], 1), np.stack([x + width, y], 1)[::-1]])
+    outline = np.concatenate([curve(x - width, y), curve(x + width, y)[::-1]])
     return [Part(outline, person.hair * 0.9, 0.1)]
 
 
