@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from facelab import cli
+from facelab.cli_show import REGISTRIES, find_citation
+from facelab.errors import ConfigError
+
+runner = CliRunner()
+
+
+def output_of(*words: str) -> str:
+    result = runner.invoke(cli.app, list(words), env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("kind", [*REGISTRIES, "configs"])
+def test_lists_everything(kind: str) -> None:
+    assert len(output_of("list", kind).splitlines()) > 4
+
+
+def test_lists_options_papers_and_catalogue_entries() -> None:
+    text = output_of("list", "heads")
+    assert "margin=0.5, scale=64.0, boundary='linear'" in text
+    assert "Deng et al., CVPR 2019" in text
+    assert "= CosFace(margin=0.35, scale=32)" in text
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "AM-Softmax", "MobileFaceNet", "LFW", "facelab"])
+def test_cites(name: str) -> None:
+    text = output_of("cite", name)
+    assert text.startswith("@")
+    assert text.count("{") == text.count("}")
+
+
+def test_shows_resolved_settings() -> None:
+    text = output_of("show", "conventional/facexzoo", "optimizer.lr=0.05")
+    assert "lr: 0.05" in text
+    assert "momentum: 0.9" in text
+
+
+def test_an_unknown_name_to_cite_is_answered_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="nothing is called 'ArcFaec'. Did you mean 'ArcFace'"):
+        find_citation("ArcFaec")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["list", "hats"], "there are no 'hats' to list. Did you mean 'heads'?"),
+        (["train", "convntional"], "'convntional' is neither a file nor a shipped configuration. Did you mean 'conventional'?"),
+        (["train", "training.epoch=3"], "unknown key 'training.epoch'. Did you mean 'epochs'?"),
+        (["train", "--resume"], "--resume needs --run FOLDER"),
+        (["test", "nowhere", "LFW.root=a", "LFW.pairs=b"], "'nowhere' is neither a run folder nor a checkpoint folder"),
+        (["test", "--backbone", "r18", "LFW.root=a"], "--backbone and --weights go together"),
+        (["verify", "a.jpg", "b.jpg", "--model", "nowhere"], "'nowhere' is neither a run folder nor a checkpoint folder"),
+    ],
+)
+def test_user_errors_are_one_sentence_without_a_traceback(
+    words: list[str], sentence: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["facelab", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    captured = capfd.readouterr()
+    assert stopped.value.code == 1
+    assert captured.err.startswith("error: ")
+    assert sentence in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert "Traceback" not in captured.err + captured.out
+
+
+def test_show_of_a_run(trained_run: Path) -> None:
+    text = output_of("show", str(trained_run))
+    assert "MobileFaceNet" in text
+    assert "32x32 BGR" in text
+
+
+def test_test_uses_the_protocols_of_the_run_and_writes_the_report(trained_run: Path, tmp_path: Path) -> None:
+    text = output_of("test", str(trained_run), "--checkpoint", "all", "--out", str(tmp_path / "out"))
+    assert "synthetic" in text
+    assert "step-" in text
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+def test_embed_and_verify(trained_run: Path, photos: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "embeddings.npz"
+    text = output_of("embed", str(trained_run), *map(str, photos), "--out", str(out))
+    assert "2 embeddings of length 16" in text
+    assert out.is_file()
+    text = output_of("verify", *map(str, photos), "--model", str(trained_run), "--threshold", "-1")
+    assert "cosine similarity" in text
+    assert "same person at threshold -1" in text
