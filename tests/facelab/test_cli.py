@@ -51,12 +51,18 @@ def test_an_unknown_name_to_cite_is_answered_with_a_suggestion() -> None:
     ("words", "sentence"),
     [
         (["list", "hats"], "there are no 'hats' to list. Did you mean 'heads'?"),
-        (["train", "convntional"], "'convntional' is neither a file nor a shipped configuration. Did you mean 'conventional'?"),
+        (
+            ["train", "convntional"],
+            "'convntional' is neither a file nor a shipped configuration. Did you mean 'conventional'?",
+        ),
         (["train", "training.epoch=3"], "unknown key 'training.epoch'. Did you mean 'epochs'?"),
         (["train", "--resume"], "--resume needs --run FOLDER"),
         (["test", "nowhere", "LFW.root=a", "LFW.pairs=b"], "'nowhere' is neither a run folder nor a checkpoint folder"),
         (["test", "--backbone", "r18", "LFW.root=a"], "--backbone and --weights go together"),
-        (["verify", "a.jpg", "b.jpg", "--model", "nowhere"], "'nowhere' is neither a run folder nor a checkpoint folder"),
+        (
+            ["verify", "a.jpg", "b.jpg", "--model", "nowhere"],
+            "'nowhere' is neither a run folder nor a checkpoint folder",
+        ),
     ],
 )
 def test_user_errors_are_one_sentence_without_a_traceback(

@@ -60,7 +60,10 @@ def test_nothing_gives_nothing(model: FaceModel) -> None:
     [
         (torch.zeros(1, 3, 32, 32), "must be RGB uint8 .N, 3, H, W., got torch.float32"),
         ([np.zeros((32, 32, 3), np.float32)], "image 0 must be a path or an RGB uint8 array .H, W, 3., got float32"),
-        ([np.zeros((32, 32), np.uint8)], r"got uint8 \(32, 32\); the value range and colour order of anything else cannot"),
+        (
+            [np.zeros((32, 32), np.uint8)],
+            r"got uint8 \(32, 32\); the value range and colour order of anything else cannot",
+        ),
         ([np.zeros((40, 32, 3), np.uint8)], "image 0 is 40x32, but 'tiny' takes 32x32 BGR"),
         (["nowhere.jpg"], "cannot read the image 'nowhere.jpg': No such file or directory"),
     ],
