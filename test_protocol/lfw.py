@@ -12,8 +12,9 @@ from facelab.data.images import PathImages
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.metrics import balanced_folds
+from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds
 from facelab.test_protocol.pairs import PairList, read_lfw
-from facelab.test_protocol.verification import DEFAULT_FARS, Fusion, Rules, Thresholds, Verification
+from facelab.test_protocol.verification import Verification
 
 
 @PROTOCOLS.register("LFW")

@@ -20,7 +20,7 @@ from facelab.errors import DataError
 
 MAX_OPERATIONS = 40_000_000  # a million images stored as arrays take half of that; more is an attack on the memory
 ENCODE, RECONSTRUCT, NDARRAY, DTYPE = "encode", "reconstruct", "ndarray", "dtype"
-SCALAR, FROMBUFFER = "scalar", "frombuffer"
+SCALAR, FROMBUFFER, NO_BYTES = "scalar", "frombuffer", "no bytes"
 PLAIN_DTYPES = {"u1": np.dtype(np.uint8), "uint8": np.dtype(np.uint8), "b1": np.dtype(np.bool_)}
 _MARK = object()
 
@@ -45,6 +45,7 @@ class _RefusedError(Exception):
 
 def _globals() -> dict[tuple[str, str], _Global]:
     known = {("_codecs", "encode"): ENCODE, ("numpy", "ndarray"): NDARRAY, ("numpy", "dtype"): DTYPE}
+    known |= {("builtins", "bytes"): NO_BYTES, ("__builtin__", "bytes"): NO_BYTES}
     for core in ("numpy.core", "numpy._core"):  # the second since numpy 2
         known[f"{core}.multiarray", "_reconstruct"] = RECONSTRUCT
         known[f"{core}.multiarray", "scalar"] = SCALAR
@@ -213,6 +214,7 @@ ACTS: dict[str, Callable[..., Any]] = {
     RECONSTRUCT: lambda *_: _Array(),
     SCALAR: lambda dtype, data: _array(data, dtype, ())[()],
     FROMBUFFER: _array,
+    NO_BYTES: lambda: b"",  # how protocols before 3 write empty bytes
 }
 
 

@@ -139,7 +139,7 @@ def val_at_far(distance: ArrayLike, same: ArrayLike, fold: ArrayLike, target: fl
         positives, negatives = values[test & labels], values[test & ~labels]
         impostors = values[~test & ~labels]
         if not len(positives) or not len(negatives) or not len(impostors):
-            raise DataError(f"VAL@FAR needs same and different pairs in every fold; fold {number} lacks one kind.")
+            raise DataError("VAL@FAR needs same and different pairs in every fold, but one lacks a kind.")
         chosen.append(_interpolate(_accepted(impostors, thresholds) / len(impostors), thresholds, target))
         val.append(np.mean(positives < chosen[-1]))
         far.append(np.mean(negatives < chosen[-1]))

@@ -8,9 +8,10 @@ import numpy as np
 from facelab.citation import Citation
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.synthetic import synthetic_pairs
-from facelab.errors import ConfigError, DataError
+from facelab.errors import ConfigError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Protocol, Report
-from facelab.test_protocol.verification import DEFAULT_FARS, Fusion, Rules, Thresholds, Verification
+from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds, check_count
+from facelab.test_protocol.verification import Verification
 
 
 class JoinedImages(ImageSet):
@@ -97,8 +98,7 @@ class SyntheticPairs(Protocol):
 
     def evaluate(self, embeddings: Embeddings) -> Report:
         """The report at full resolution, with the accuracies at the reduced ones behind it."""
-        if len(embeddings.values) != len(self.images):
-            raise DataError(f"{len(self.images)} images need as many embeddings, got {len(embeddings.values)}.")
+        check_count(embeddings, len(self.images))
         full, *reduced = self._reports(embeddings)
         extra = [self._at(report, pixels) for report, pixels in zip(reduced, self.resolution, strict=True)]
         options: Mapping[str, Any] = {**full.options, **self._drawn, "resolution": list(self.resolution)}

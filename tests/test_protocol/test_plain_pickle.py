@@ -1,0 +1,136 @@
+"""Hostile and damaged pickles: nothing runs, nothing is reserved, every refusal is one sentence."""
+
+import pickle
+import pickletools
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facelab.errors import DataError
+from facelab.test_protocol.bin_pack import PackImages
+from facelab.test_protocol.plain_pickle import read_plain_pickle
+
+
+def stored(path: Path, content: Any, protocol: int = 4) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_data_reads_back(tmp_path: Path, protocol: int) -> None:
+    array = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    answers = [True, False, np.bool_(True), 1]
+    images, same = read_plain_pickle(stored(tmp_path / "a", ([b"one", array, array[0, 0], b""], answers), protocol))
+    assert images[0] == b"one"
+    np.testing.assert_array_equal(images[1], array)
+    np.testing.assert_array_equal(images[2], array[0, 0])
+    assert same == answers
+
+
+def test_fortran_order_and_answers_as_an_array(tmp_path: Path) -> None:
+    array = np.asfortranarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    images, same = read_plain_pickle(stored(tmp_path / "a", ([array], np.array([True, False])), 2))
+    np.testing.assert_array_equal(images[0], array)
+    assert same.tolist() == [True, False]
+
+
+class RunsCode:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_code_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
+    marker = tmp_path / "ran"
+    attack = RunsCode(subprocess.call, ["touch", str(marker)])
+    with pytest.raises(DataError, match=r"a: refused, because it asks for '\w+\.call'.*nothing of it was run"):
+        read_plain_pickle(stored(tmp_path / "a", ([attack], [True]), protocol))
+    assert not marker.exists()
+
+
+GLOBAL_NDARRAY = b"cnumpy\nndarray\n"
+ATTACKS = {
+    "calls an array class": (GLOBAL_NDARRAY + b"(I9999999999\ntR.", "refused, because it calls something"),
+    "calls data": (b"N)R.", "refused, because it calls something"),
+    "changes a class": (GLOBAL_NDARRAY + b"}b.", "refused, because it uses the pickle operation EMPTY_DICT"),
+    "changes a global": (GLOBAL_NDARRAY + b")b.", "refused, because it changes the state of something"),
+    "changes a list": (b"])b.", "refused, because it changes the state of something"),
+    "instance": (b"(cos\nsystem\no.", "asks for 'os.system'"),
+    "instance by name": (b"(ios\nsystem\n.", "uses the pickle operation INST"),
+    "new object": (b"\x80\x02cnumpy\nndarray\n)\x81.", "uses the pickle operation NEWOBJ"),
+    "extension registry": (b"\x80\x02\x82\x01.", "uses the pickle operation EXT1"),
+    "persistent id": (b"Pabc\n.", "uses the pickle operation PERSID"),
+    "dotted name": (b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.__del__\x93.", "asks for 'numpy.ndarray.__del__'"),
+    "name that is no text": (b"\x80\x04]]\x93.", "asks for"),
+    "codec": (b"c_codecs\nencode\n(Vabc\nVrot13\ntR.", "it encodes something that is not text"),
+    "object array": (b"cnumpy\ndtype\n(VO8\nI00\nI01\ntR.", "array of type 'O8', only uint8"),
+    "float array": (b"cnumpy\ndtype\n(Vf8\nI00\nI01\ntR.", "array of type 'f8', only uint8"),
+    "huge length": (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"abc.", "is not a readable pickle"),
+    "huge bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.", "is not a readable pickle"),
+    "unknown operation": (b"\xff.", "is not a readable pickle"),
+    "too little on the stack": (b"a.", "is not a readable pickle"),
+    "no mark": (b"]e.", "is not a readable pickle"),
+    "missing memo": (b"h\x07.", "is not a readable pickle"),
+    "no end": (b"]]", "is not a readable pickle"),
+    "two values": (b"]].", "is not a readable pickle"),
+    "nothing": (b"", "is not a readable pickle"),
+    "text": (b"hello, world", "is not a readable pickle"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(tmp_path: Path, name: str) -> None:
+    content, message = ATTACKS[name]
+    with pytest.raises(DataError, match=message):
+        read_plain_pickle(stored(tmp_path / "a.bin", content))
+
+
+def test_a_huge_memo_number_reserves_nothing(tmp_path: Path) -> None:
+    """Python's own unpickler would reserve 32 GB here."""
+    content = b"\x80\x02]r" + struct.pack("<I", 2**31 - 1) + b"."
+    assert read_plain_pickle(stored(tmp_path / "a", content)) == []
+
+
+def test_an_array_larger_than_its_content_is_refused(tmp_path: Path) -> None:
+    good = pickle.dumps(np.zeros(200, np.uint8), protocol=2)
+    (where,) = (at for op, argument, at in pickletools.genops(good) if op.name == "BININT1" and argument == 200)
+    bad = good[:where] + b"J" + struct.pack("<i", 2**30) + good[where + 2 :]
+    with pytest.raises(DataError, match="an array has the shape"):
+        read_plain_pickle(stored(tmp_path / "a", bad))
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_cut_files_are_refused(tmp_path: Path, cut: int) -> None:
+    whole = pickle.dumps(([b"x" * 20, np.arange(9, dtype=np.uint8)], [True]), protocol=2)
+    with pytest.raises(DataError):
+        read_plain_pickle(stored(tmp_path / "a", whole[: -cut * len(whole) // 64]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([b"x"], "is not a verification pack"),
+        ((b"x", [True]), "is not a verification pack"),
+        (([b"x", "text"], [True]), "record 1: expected bytes or a uint8 array of an image, got str"),
+        (([b"x", np.zeros((2, 2, 4), np.uint8)], [True]), "record 1: expected bytes or a uint8 array"),
+        (([b"x", b"y", b"z"], [True]), "1 answers need 2 images, but there are 3"),
+        (([b"x", b"y"], [5]), "the answers are not a list of bools"),
+        (([b"x", b"y"], 1), "the answers are not a list of bools"),
+        (([], []), "0 answers need 0 images"),
+    ],
+)
+def test_pickles_that_are_no_packs(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        PackImages(stored(tmp_path / "pack.bin", content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.bin: there is no such file"):
+        PackImages(tmp_path / "none.bin")
