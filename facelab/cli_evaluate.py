@@ -49,7 +49,7 @@ def evaluate_command(
     try:
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         models = _open_models(names, checkpoint, backbone, weights, device)
-        protocols = _open_protocols([word for word in words if "=" in word], names)
+        protocols = _open_protocols([word for word in words if "=" in word], names, models)
         reports = {}
         for model in models:
             with counted_bars(console) as show:
@@ -91,7 +91,9 @@ def _open_models(
     return models
 
 
-def _open_protocols(options: Sequence[str], names: Sequence[str]) -> list[tuple[str, "Protocol"]]:
+def _open_protocols(
+    options: Sequence[str], names: Sequence[str], models: Sequence["FaceModel"]
+) -> list[tuple[str, "Protocol"]]:
     """Protocols of the command line, else those of the first run's configuration."""
     from facelab.catalogue import build
     from facelab.config import parse_overrides, read_yaml
@@ -112,7 +114,9 @@ def _open_protocols(options: Sequence[str], names: Sequence[str]) -> list[tuple[
         raise ConfigError(
             "name a protocol, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt; see: facelab list protocols."
         )
-    return [(name, build(PROTOCOLS, spec)) for name, spec in specs.items()]
+    sizes = {side for model in models for side in model.input_spec.size}
+    supplied = {"size": sizes.pop()} if len(sizes) == 1 else {}  # for protocols that draw their images
+    return [(name, build(PROTOCOLS, spec, **supplied)) for name, spec in specs.items()]
 
 
 def _show(show: Callable[[str, int, int], None], model: str, protocol: str, done: int, total: int) -> None:

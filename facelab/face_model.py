@@ -35,7 +35,8 @@ class FaceModel:
     """
 
     def __init__(self, network: "Backbone", name: str, card: Mapping[str, Any], device: torch.device) -> None:
-        self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval()
         self.name = name
         self.card = card
         self.device = device

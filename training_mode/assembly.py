@@ -125,8 +125,14 @@ def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts
 
 def open_source(config: RunConfig, progress: RenderProgress | None = None) -> Source:
     """The training images, resized where the settings say so."""
-    source = build(SOURCES, config.data.source, progress=progress)
+    source = build(SOURCES, config.data.source, progress=progress, **supplied_size(config))
     return Resized(source, *config.data.height_width) if config.data.resize else source
+
+
+def supplied_size(config: RunConfig) -> dict[str, int]:
+    """The size for sources and protocols that draw their images; one side, so nothing if the input is not square."""
+    height, width = config.data.height_width
+    return {"size": height} if height == width else {}
 
 
 def open_loader(config: RunConfig, source: Source, device: torch.device) -> Loader:

@@ -16,7 +16,7 @@ from facelab.progress_bar import counted_bars
 from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
 from facelab.test_protocol.run import run_protocols
 from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, write_settings
-from facelab.training_mode.assembly import Parts, assemble, restore, take_snapshot
+from facelab.training_mode.assembly import Parts, assemble, restore, supplied_size, take_snapshot
 from facelab.training_mode.callbacks import Checkpointing, Evaluation
 from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig
 
@@ -120,7 +120,9 @@ def _train(
 
 def open_protocols(config: RunConfig) -> list[tuple[str, Protocol]]:
     """The protocols of the settings, built before training so that a missing file is found at once."""
-    return [(name, build(PROTOCOLS, spec)) for name, spec in config.evaluation.protocols.items()]
+    return [
+        (name, build(PROTOCOLS, spec, **supplied_size(config))) for name, spec in config.evaluation.protocols.items()
+    ]
 
 
 def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:

@@ -10,7 +10,7 @@ from facelab.data.synthetic import SyntheticFaces
 from facelab.training_mode.run import run_training
 from facelab.training_mode.settings import load_config
 
-PROTOCOL = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40, size: 32}}}"
+PROTOCOL = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40}}}"
 
 
 @pytest.fixture(scope="session")

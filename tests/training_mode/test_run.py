@@ -13,7 +13,8 @@ from facelab.training_mode.run import RunResult
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
-PAIRS = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40, size: 32}}}"
+PAIRS = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40}}}"
+SOURCE = "data.source.SyntheticFaces"
 UPDATES_PER_EPOCH = 4
 
 
@@ -151,7 +152,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path
     ("overrides", "error", "sentence"),
     [
         (("training.batch_size=100",), ConfigError, r"batch_size.* is 100, but .* only 64 images"),
-        (("data.size=64",), DataError, "images are 32x32, but the network takes 64x64"),
+        (("data.size=64", f"{SOURCE}.size=32"), ConfigError, "option 'size' is 32, but 64 follows from the rest"),
         (("head=Arcface",), ConfigError, "unknown head 'Arcface'. Did you mean 'ArcFace'"),
         (("head={ArcFace: {marginarc: 1}}",), ConfigError, "has no option 'marginarc'. Did you mean 'margin'"),
         (("data.sampler=Shufle",), ConfigError, "unknown sampler 'Shufle'. Did you mean 'Shuffle'"),
@@ -220,3 +221,10 @@ def test_two_processes_resume_on_two_and_on_one(tmp_path: Path, cut_back: Cut, r
     result = run_tiny(alone, "head=AdaFace", "checkpoint.keep_every_epochs=1", PAIRS, resume=True)
     assert result.progress.complete
     assert len(list(last(alone).glob("process-*.pt"))) == 1
+
+
+def test_images_of_another_size_are_refused_or_resized(tmp_path: Path, run_tiny: Run, damaged_list: str) -> None:
+    (tmp_path / "images" / "p2" / "17.jpg").unlink()
+    with pytest.raises(DataError, match="images are 32x32, but the network takes 48x48; set data.size or align"):
+        run_tiny(tmp_path / "run", damaged_list, "data.size=48")
+    assert run_tiny(tmp_path / "resized", damaged_list, "data.size=48", "data.resize=true").progress.complete

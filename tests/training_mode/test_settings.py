@@ -6,7 +6,7 @@ from facelab.errors import ConfigError
 from facelab.training_mode.assembly import assemble
 from facelab.training_mode.settings import find_config, load_config, shipped_configs
 
-SYNTHETIC = "data.source={SyntheticFaces: {identities: 4, per_identity: 4, size: 112}}"
+SYNTHETIC = "data.source={SyntheticFaces: {identities: 4, per_identity: 4}}"
 
 
 @pytest.mark.parametrize("name", shipped_configs())
