@@ -1,0 +1,76 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from facelab.engine import Progress
+from facelab.errors import FacelabError
+from facelab.tracking import ConsoleProgress, MetricsLog, environment, write_settings
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress(updates_per_epoch=10, epochs=2, batch_size=4, update=5)
+
+
+def test_a_line_for_every_log(tmp_path: Path, progress: Progress) -> None:
+    log = MetricsLog(tmp_path, tensorboard=False)
+    log.on_start(progress)
+    log.on_log(progress, {"loss": 2.0})
+    log.on_end(progress)
+    assert [json.loads(line) for line in log.path.read_text().splitlines()] == [
+        {"update": 5, "epoch": 0.5, "loss": 2.0}
+    ]
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path, progress: Progress) -> None:
+    lines = ['{"update": 4, "loss": 1}', '{"update": 5, "loss": 1}', '{"update": 6, "loss": 1}', '{"update": 7, "lo']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    MetricsLog(tmp_path, tensorboard=False).on_start(progress)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
+
+
+def test_tensorboard_files_are_written(tmp_path: Path, progress: Progress) -> None:
+    log = MetricsLog(tmp_path)
+    log.on_start(progress)
+    log.on_log(progress, {"loss": 2.0})
+    log.on_end(progress)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path: Path, progress: Progress) -> None:
+    log = MetricsLog(tmp_path / "missing", tensorboard=False)
+    with pytest.raises(FacelabError, match=r"cannot write '.*metrics.jsonl': No such file or directory"):
+        log.on_log(progress, {"loss": 2.0})
+
+
+def test_settings_and_environment_stand_beside_the_run(tmp_path: Path) -> None:
+    write_settings(tmp_path / "run", {"head": "ArcFace"})
+    assert (tmp_path / "run" / "config.yaml").read_text() == "head: ArcFace\n"
+    assert json.loads((tmp_path / "run" / "environment.json").read_text()) == environment()
+
+
+def test_a_console_that_is_no_terminal_gets_a_line_a_log(progress: Progress) -> None:
+    text = io.StringIO()
+    console = ConsoleProgress(Console(file=text, width=120))
+    console.on_start(progress)
+    console.on_log(progress, {"loss": 1.5, "accuracy": 0.25, "lr": 0.1, "norm": 3})
+    console.on_update(progress)
+    console.on_end(progress)
+    assert text.getvalue() == "epoch   0.50/2  update 5/20  loss 1.5  accuracy 0.25  lr 0.1\n"
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(progress: Progress) -> None:
+    text = io.StringIO()
+    console = ConsoleProgress(Console(file=text, width=160, force_terminal=True))
+    console.on_start(progress)
+    console.on_log(progress, {"loss": 1.5})
+    for update in range(6, 12):
+        progress.update = update
+        console.on_update(progress)
+    console.on_end(progress)
+    assert "images/s" in text.getvalue()
+    assert "left" in text.getvalue()
+    assert "11/20" in text.getvalue()
