@@ -71,7 +71,10 @@ make_environment() {
         }
     fi
     with_clock "installing facelab and what it needs into .venv" "$ROOT/.venv/install.log" \
-        "$ROOT/.venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$ROOT$1"
+        "$ROOT/.venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$ROOT$1" || {
+        say "if .venv itself is broken, delete it and try again"
+        return 1
+    }
 }
 
 # use_environment [dev]: sets PYTHON to the active Python if it has all that is needed, else to that of .venv.
