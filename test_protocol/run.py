@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from facelab.test_protocol.base import Protocol, Report
-from facelab.test_protocol.embed import Precision, embed, input_spec_of, model_hash
+from facelab.test_protocol.embed import embed
+from facelab.test_protocol.forward import Precision, input_spec_of, model_hash
 
 NamedProgress = Callable[[str, int, int], None]
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.inputs import normalise
-from facelab.test_protocol.embed import embed, model_hash
+from facelab.test_protocol.embed import embed
+from facelab.test_protocol.forward import model_hash
 
 
 def expected(net: Any, images: Any, flip: bool = False) -> np.ndarray:
@@ -138,3 +139,34 @@ def test_refused_options(tiny_net: Any, tiny_images: Any, make_images: Callable[
         embed(tiny_net, tiny_images, precision="fp8")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no image to embed"):
         embed(tiny_net, make_images([]))
+
+
+def test_shared_cores_change_nothing(tiny_net: Any, make_images: Callable[..., Any]) -> None:
+    random = np.random.default_rng(2)
+    images = make_images([random.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(70)])
+    alone = embed(tiny_net, images, batch_size=40, flip=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tiny_net.calls = 0
+        shared = embed(tiny_net, images, batch_size=40, flip=True)
+        assert torch.get_num_threads() == 3
+        assert tiny_net.calls == 2 * (3 + 3)  # 40 and 30 images, plain and mirrored, in three shares each
+        tiny_net.sequential_forward = True
+        tiny_net.calls = 0
+        embed(tiny_net, images, batch_size=40)
+        assert tiny_net.calls == 2
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(shared.values, alone.values, atol=1e-6)
+    assert shared.flipped is not None
+    assert alone.flipped is not None
+    np.testing.assert_allclose(shared.flipped, alone.flipped, atol=1e-6)
+
+
+def test_no_gradient_mode_leaks_out_of_an_evaluation(tiny_net: Any, tiny_images: Any) -> None:
+    embed(tiny_net, tiny_images, precision="bf16")
+    assert not torch.is_inference_mode_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    tiny_net.train()
+    tiny_net(torch.rand(4, 3, 16, 16)).sum().backward()  # nothing of the evaluation was kept in the network
