@@ -27,6 +27,37 @@ class StepOutput:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class MetricWindow:
+    """Sums scalars on the device, to be read as means once in a while."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add () scalars; nothing is copied to the host."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading; waits for the device."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        return means
+
+    def state(self) -> dict[str, Any]:
+        """What was added since the last reading, so that a resumed run reads the same means."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Put back what `state` gave."""
+        self._sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self._counts = dict(state["counts"])
+
+
 @dataclass
 class Progress:
     """Where training stands, in updates of the optimiser.
@@ -38,6 +69,7 @@ class Progress:
         update: Updates completed.
         score: (update, value) of the latest evaluation's headline, if there was one.
         stopped_by: The signal that asked training to stop early, or 0.
+        window: Losses and metrics since the last log.
     """
 
     updates_per_epoch: int
@@ -46,6 +78,7 @@ class Progress:
     update: int = 0
     score: tuple[int, float] | None = None
     stopped_by: int = 0
+    window: MetricWindow = field(default_factory=MetricWindow)
 
     @property
     def total(self) -> int:
@@ -104,28 +137,6 @@ class Callback:
         """After the last update, or after a signal asked to stop."""
 
 
-class MetricWindow:
-    """Sums scalars on the device, to be read as means once in a while."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add () scalars; nothing is copied to the host."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
-
-    def read(self) -> dict[str, float]:
-        """Means since the last reading; waits for the device."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        self._sums.clear()
-        self._counts.clear()
-        return means
-
-
 class StopSignal:
     """Turns SIGTERM and Ctrl-C into a wish that all processes fulfil after the same update."""
 
@@ -172,7 +183,7 @@ def train(
         DivergenceError: If a loss or a gradient was not finite; found at the next log, with the number of the update.
     """
     stop = stop or StopSignal()
-    window = MetricWindow()
+    window = progress.window
     for callback in callbacks:
         callback.on_start(progress)
     for batch in _batches(feed, progress):

@@ -199,6 +199,7 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
             "config": parts.config.tree(),
             "mode": parts.mode.state(),
             "optimization": optimization,
+            "window": progress.window.state(),
         },
         local={"rng": rng_state(), "mode": parts.mode.local_state()},
         rows=rows,
@@ -224,6 +225,7 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     if local["processes"] == distributed.world_size():
         parts.mode.load_local_state(local["mode"])
     parts.progress.update = training["update"]
+    parts.progress.window.load_state(training["window"], parts.device)
 
 
 def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, Tensor]:

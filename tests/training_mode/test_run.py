@@ -81,7 +81,7 @@ def test_a_run_repeats_bit_for_bit(tmp_path: Path, run_tiny: Run) -> None:
 def test_a_resumed_run_ends_with_the_same_bits(
     tmp_path: Path, run_tiny: Run, cut_back: Cut, overrides: tuple[str, ...]
 ) -> None:
-    settings = (*overrides, "checkpoint.every_updates=3", "checkpoint.keep_every_epochs=1")
+    settings = (*overrides, "checkpoint.keep_every_epochs=1", "training.log_every=3")  # the cut is between two logs
     run_tiny(tmp_path / "whole", *settings)
     cut_back(tmp_path / "whole", tmp_path / "cut", UPDATES_PER_EPOCH)
     result = run_tiny(tmp_path / "cut", *settings, resume=True)
