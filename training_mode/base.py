@@ -1,5 +1,6 @@
 """The contract of every training mode, and their registry."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -74,7 +75,11 @@ def data_parallel(network: nn.Module) -> nn.Module:
     """
     if distributed.world_size() == 1:
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    known = inspect.signature(DistributedDataParallel).parameters
+    own_buffers = (
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    )  # renamed in torch 2.13
+    return DistributedDataParallel(network, **{own_buffers: False})
 
 
 def without_sync(replica: nn.Module) -> AbstractContextManager[None]:
