@@ -44,8 +44,8 @@ class SyntheticFaces(Source):
 
     def __init__(
         self,
-        identities: int = 1000,
-        per_identity: int = 16,
+        identities: int = 400,
+        per_identity: int = 40,
         size: int = 64,
         seed: int = 0,
         split: Split = "train",

@@ -1,6 +1,7 @@
 """Who is drawn: the traits that make one synthetic person differ from another, in every photo the same."""
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,28 @@ def stream(seed: int, *numbers: int) -> np.random.Generator:
 
 def trait(low: float, high: float) -> Any:
     """A dataclass field that is drawn uniformly from ``low`` to ``high``."""
-    return field(metadata={"range": (low, high)})
+    return field(metadata={"range": (low, high), "extreme": False})
 
 
-def ranges_of(cls: type) -> Floats:
-    """Lower and upper ends of all `trait` fields of a dataclass, in order, (2, N)."""
-    ranges = [item.metadata["range"] for item in fields(cls) if "range" in item.metadata]
-    return np.array(ranges, np.float64).T
+def shape(low: float, high: float) -> Any:
+    """A dataclass field between ``low`` and ``high`` that prefers the ends, so that two persons seldom look alike."""
+    return field(metadata={"range": (low, high), "extreme": True})
+
+
+def draw(cls: type, random: np.random.Generator) -> list[float]:
+    """Values for all `trait` and `shape` fields of a dataclass, in order."""
+    (low, high), extreme = _recipe(cls)
+    share = random.random(len(low))
+    share = np.where(extreme, 0.5 - 0.5 * np.cos(np.pi * share), share)
+    values: list[float] = (low + (high - low) * share).tolist()
+    return values
+
+
+@cache
+def _recipe(cls: type) -> tuple[Floats, NDArray[np.bool_]]:
+    """Lower and upper ends of the drawn fields (2, N), and which of them prefer the ends (N,)."""
+    drawn = [item.metadata for item in fields(cls) if "range" in item.metadata]
+    return np.array([item["range"] for item in drawn]).T, np.array([item["extreme"] for item in drawn])
 
 
 def blend(tones: NDArray[Any], position: float) -> Floats:
@@ -47,51 +63,51 @@ class Person:
     """
 
     marks: Floats  # moles and freckles, (K, 4): x, y, radius, darkness 0..1
-    head_width: float = trait(0.64, 0.98)
-    head_height: float = trait(0.98, 1.22)
-    jaw: float = trait(0.45, 1.0)
-    chin: float = trait(0.9, 1.22)
-    cheek: float = trait(-0.1, 0.14)
-    eye_spacing: float = trait(0.27, 0.46)
-    eye_height: float = trait(-0.3, -0.04)
-    eye_width: float = trait(0.1, 0.23)
-    eye_open: float = trait(0.04, 0.13)
-    eye_tilt: float = trait(-0.3, 0.35)
-    iris: float = trait(0.045, 0.09)
+    head_width: float = shape(0.64, 0.98)
+    head_height: float = shape(0.98, 1.22)
+    jaw: float = shape(0.45, 1.0)
+    chin: float = shape(0.9, 1.22)
+    cheek: float = shape(-0.1, 0.14)
+    eye_spacing: float = shape(0.27, 0.46)
+    eye_height: float = shape(-0.3, -0.04)
+    eye_width: float = shape(0.1, 0.23)
+    eye_open: float = shape(0.04, 0.13)
+    eye_tilt: float = shape(-0.3, 0.35)
+    iris: float = shape(0.045, 0.09)
     iris_tone: float = trait(0.0, 1.0)
-    brow_gap: float = trait(0.07, 0.27)
-    brow_length: float = trait(0.12, 0.28)
-    brow_thickness: float = trait(0.012, 0.09)
-    brow_tilt: float = trait(-0.35, 0.35)
-    brow_arch: float = trait(-0.02, 0.1)
-    brow_tone: float = trait(0.35, 0.95)
-    nose_length: float = trait(0.28, 0.6)
-    nose_width: float = trait(0.07, 0.24)
-    nose_bridge: float = trait(0.025, 0.075)
-    nose_depth: float = trait(0.12, 0.42)
-    nostril: float = trait(0.015, 0.045)
-    mouth_gap: float = trait(0.16, 0.36)
-    mouth_width: float = trait(0.14, 0.4)
-    upper_lip: float = trait(0.015, 0.1)
-    lower_lip: float = trait(0.025, 0.13)
-    lip_bow: float = trait(0.0, 0.5)
-    lip_red: float = trait(0.1, 1.0)
-    hairline: float = trait(-0.98, -0.5)
-    hair_parting: float = trait(-0.6, 0.6)
-    hair_slope: float = trait(-0.22, 0.22)
-    hair_volume: float = trait(0.02, 0.26)
-    hair_length: float = trait(-0.7, 1.5)
-    hair_side: float = trait(0.0, 0.28)
+    brow_gap: float = shape(0.07, 0.27)
+    brow_length: float = shape(0.12, 0.28)
+    brow_thickness: float = shape(0.012, 0.09)
+    brow_tilt: float = shape(-0.35, 0.35)
+    brow_arch: float = shape(-0.02, 0.1)
+    brow_tone: float = shape(0.35, 0.95)
+    nose_length: float = shape(0.28, 0.6)
+    nose_width: float = shape(0.07, 0.24)
+    nose_bridge: float = shape(0.025, 0.075)
+    nose_depth: float = shape(0.12, 0.42)
+    nostril: float = shape(0.015, 0.045)
+    mouth_gap: float = shape(0.16, 0.36)
+    mouth_width: float = shape(0.14, 0.4)
+    upper_lip: float = shape(0.015, 0.1)
+    lower_lip: float = shape(0.025, 0.13)
+    lip_bow: float = shape(0.0, 0.5)
+    lip_red: float = shape(0.1, 1.0)
+    hairline: float = shape(-0.98, -0.5)
+    hair_parting: float = shape(-0.6, 0.6)
+    hair_slope: float = shape(-0.22, 0.22)
+    hair_volume: float = shape(0.02, 0.26)
+    hair_length: float = shape(-0.7, 1.5)
+    hair_side: float = shape(0.0, 0.28)
     hair_tone: float = trait(0.0, 1.0)
     skin_tone: float = trait(0.0, 1.0)
     undertone: float = trait(-1.0, 1.0)
-    ear_size: float = trait(0.08, 0.25)
-    ear_out: float = trait(-0.02, 0.12)
-    eye_bags: float = trait(0.0, 0.2)
-    crease: float = trait(0.0, 0.24)
-    blush: float = trait(0.0, 0.25)
-    beard: float = trait(-1.2, 0.75)
-    moustache: float = trait(-1.6, 0.8)
+    ear_size: float = shape(0.08, 0.25)
+    ear_out: float = shape(-0.02, 0.12)
+    eye_bags: float = shape(0.0, 0.2)
+    crease: float = shape(0.0, 0.24)
+    blush: float = shape(0.0, 0.25)
+    beard: float = shape(-1.2, 0.75)
+    moustache: float = shape(-1.6, 0.8)
 
     @property
     def skin(self) -> Floats:
@@ -115,9 +131,6 @@ class Person:
         return self.eye_height + self.nose_length + self.mouth_gap
 
 
-PERSON_RANGES = ranges_of(Person)
-
-
 def draw_person(seed: int, identity: int) -> Person:
     """The person with number ``identity`` of the population ``seed``.
 
@@ -126,7 +139,7 @@ def draw_person(seed: int, identity: int) -> Person:
         identity: Number of the person, 0 or more.
     """
     random = stream(seed, PERSON_STREAM, identity)
-    return Person(_draw_marks(random), *random.uniform(PERSON_RANGES[0], PERSON_RANGES[1]).tolist())
+    return Person(_draw_marks(random), *draw(Person, random))
 
 
 def _draw_marks(random: np.random.Generator) -> Floats:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facelab.data.synthetic_person import PHOTO_STREAM, Floats, ranges_of, stream, trait
+from facelab.data.synthetic_person import PHOTO_STREAM, Floats, draw, stream, trait
 
 OCCLUSIONS = ("glasses", "sunglasses", "cap", "mask", "strand", "hand")
 OCCLUSION_ODDS = np.array([0.1, 0.02, 0.06, 0.02, 0.06, 0.03])
@@ -48,12 +48,9 @@ class Photo:
     shadow_angle: float = trait(0.0, 6.2832)
     shadow_depth: float = trait(0.25, 0.5)
     saturation: float = trait(0.6, 1.1)
-    softness: float = trait(-1.5, 0.5)
-    resolution: float = trait(-4.0, 1.0)
+    softness: float = trait(-2.0, 0.5)
+    resolution: float = trait(-6.0, 1.0)
     grain: float = trait(0.0, 4.0)
-
-
-PHOTO_RANGES = ranges_of(Photo)
 
 
 def draw_photo(seed: int, identity: int, number: int) -> Photo:
@@ -65,7 +62,7 @@ def draw_photo(seed: int, identity: int, number: int) -> Photo:
         number: Number of the photo, 0 or more.
     """
     random = stream(seed, PHOTO_STREAM, identity, number)
-    values = random.uniform(PHOTO_RANGES[0], PHOTO_RANGES[1]).tolist()
+    values = draw(Photo, random)
     present = random.random(len(OCCLUSIONS)) < OCCLUSION_ODDS
     names = frozenset(name for name, here in zip(OCCLUSIONS, present.tolist(), strict=True) if here)
     return Photo(names, random.uniform(15, 240, (8, 3)), random.random(24), *values)

@@ -19,7 +19,7 @@ from facelab.data.synthetic_shapes import (
     skin_parts,
 )
 
-GENERATOR_VERSION = 3  # raise it whenever one pixel of one image changes: caches carry it in their name
+GENERATOR_VERSION = 4  # raise it whenever one pixel of one image changes: caches carry it in their name
 OVERSAMPLING = 2
 SHIFT = 4  # fractional bits of polygon corners
 
