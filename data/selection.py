@@ -13,7 +13,7 @@ from facelab.data.image_folder import ImageFolder
 from facelab.data.image_list import open_list
 from facelab.data.people import person_filter, read_ids
 from facelab.data.writing import written_files
-from facelab.errors import ConfigError, DataError
+from facelab.errors import ConfigError, DataError, in_range
 
 Rows = NDArray[np.int64]
 
@@ -71,6 +71,21 @@ def rows_of_people(entries: Entries, ids: Path) -> Rows:
     rows = [row for row in range(len(entries.names)) if wanted(entries.person(row))]
     wanted.refuse_unmet(entries.where)
     return np.array(rows, np.int64)
+
+
+def rows_of_large_classes(entries: Entries, min_images: int) -> Rows:
+    """Images of the classes that have at least ``min_images``.
+
+    Raises:
+        ConfigError: If ``min_images`` is below 1.
+        DataError: If no class has enough images.
+    """
+    in_range("min-images", min_images, 1, float("inf"))
+    known, labels, counts = np.unique(entries.labels, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(counts[labels] >= min_images)
+    if not len(rows):
+        raise DataError(f"{entries.where}: none of the {len(known)} classes has {min_images} images.")
+    return rows
 
 
 def rows_without(entries: Entries, people: frozenset[str]) -> tuple[Rows, frozenset[str]]:

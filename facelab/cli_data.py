@@ -81,14 +81,16 @@ def show_table(rows: dict[str, object]) -> None:
 
 
 @data_app.command("list")
-def make_list(folder: EntriesArgument, out: OutOption = Path("train.txt")) -> None:
+def make_list(
+    folder: EntriesArgument,
+    out: OutOption = Path("train.txt"),
+    min_images: Annotated[int, typer.Option(help="Leave out people with fewer images.")] = 1,
+) -> None:
     """Write the training list (`path label` lines) of a folder with one folder for each person."""
-    import numpy as np
-
-    from facelab.data.selection import read_entries
+    from facelab.data.selection import read_entries, rows_of_large_classes
 
     entries = read_entries(folder)
-    _write_rows(out, entries, np.arange(len(entries.names)))
+    _write_rows(out, entries, rows_of_large_classes(entries, min_images))
 
 
 @data_app.command("pack")

@@ -21,6 +21,8 @@ class OptimizerConfig(Strict):
     Attributes:
         name: ``sgd`` or ``adamw``.
         lr: Learning rate before the schedule.
+        class_lr: The same for class rows; ``lr`` if not given. To fine-tune, far above ``lr``: new rows have to find their
+            people before they pull at a trained network.
         momentum: Of ``sgd``.
         nesterov: Nesterov's form of ``sgd``'s momentum.
         weight_decay: Per update and unit of learning rate.
@@ -32,6 +34,7 @@ class OptimizerConfig(Strict):
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.1, gt=0.0)
+    class_lr: float | None = Field(default=None, gt=0.0)
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
     nesterov: bool = False
     weight_decay: float = Field(default=5e-4, ge=0.0)

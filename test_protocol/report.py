@@ -90,9 +90,25 @@ def render_table(reports: Reports) -> Table:
     return table
 
 
+def conditions(report: Report) -> str:
+    """How the embeddings of a report were made, for example ``fp32 on cpu; 112x112 RGB, -1..1; 7,701 images``."""
+    said = report.options
+    parts = (
+        f"{said['precision']} on {said['device']}" if "precision" in said else "",
+        f"{said['input']}{' (resized)' if said.get('resize') else ''}" if "input" in said else "",
+        f"{'with' if said['flip'] else 'without'} mirrored images" if "flip" in said else "",
+        f"{said['images']:,} images" if "images" in said else "",
+        f"without the {said['excluded_pairs']:,} pairs of {said['excluded_people']:,} people"
+        if "excluded_pairs" in said
+        else "",
+    )
+    return "; ".join(part for part in parts if part)
+
+
 def render_report(report: Report, model: str = "") -> Table:
-    """Every number of one report for the terminal."""
-    table = Table(title=Text(f"{report.protocol}  {model}".rstrip()), title_justify="left")
+    """Every number of one report for the terminal, and under it how it was measured."""
+    title, caption = Text(f"{report.protocol}  {model}".rstrip()), Text(conditions(report))
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for title in ("metric", "value", "kind", "note"):
         table.add_column(title, justify="right" if title == "value" else "left")
     for metric in report.metrics:
@@ -152,7 +168,8 @@ def as_markdown(reports: Reports) -> str:
                 for m in report.metrics
             ]
             heading = f"## {report.protocol}: {model}"
-            parts.append(f"{heading}\n\n{_markdown_table(['metric', 'value', 'kind', 'note'], lines)}")
+            table = _markdown_table(["metric", "value", "kind", "note"], lines)
+            parts.append(f"{heading}\n\n{conditions(report)}\n\n{table}")
     return "\n".join(parts)
 
 

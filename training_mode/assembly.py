@@ -170,7 +170,9 @@ def open_optimization(
     training = config.training
     groups = [
         *parameter_groups(mode.trained_modules(), config.optimizer),
-        *parameter_groups(mode.row_modules(), config.optimizer, name="class rows", sharded=True),
+        *parameter_groups(
+            mode.row_modules(), config.optimizer, name="class rows", lr=config.optimizer.class_lr, sharded=True
+        ),
     ]
     return Optimization(
         groups,

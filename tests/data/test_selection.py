@@ -22,6 +22,7 @@ from facelab.data.recordio import RecordIO
 from facelab.data.selection import (
     people_of_test_list,
     read_entries,
+    rows_of_large_classes,
     rows_of_people,
     rows_shallow,
     rows_without,
@@ -64,6 +65,16 @@ def test_people_of_an_id_list(faces: Path, tmp_path: Path) -> None:
     flat = read_entries(text_file(tmp_path / "flat.txt", "a.png 0\n"))
     with pytest.raises(DataError, match=r"'a\.png' lies in no folder"):
         rows_of_people(flat, tmp_path / "ids.txt")
+
+
+def test_classes_with_few_images_are_left_out(tmp_path: Path) -> None:
+    entries = read_entries(text_file(tmp_path / "train.txt", "b/0.png 5\na/0.png 3\nb/1.png 5\nc/0.png 9\nc/1.png 9\n"))
+    assert rows_of_large_classes(entries, 1).tolist() == [0, 1, 2, 3, 4]
+    assert rows_of_large_classes(entries, 2).tolist() == [0, 2, 3, 4]
+    with pytest.raises(DataError, match=r"none of the 3 classes has 3 images"):
+        rows_of_large_classes(entries, 3)
+    with pytest.raises(ConfigError, match="min-images is 0"):
+        rows_of_large_classes(entries, 0)
 
 
 @pytest.mark.parametrize(

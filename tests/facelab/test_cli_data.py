@@ -39,6 +39,7 @@ def test_list_then_pack_then_inspect(faces: Path) -> None:
     assert listed.exit_code == 0
     assert "6 of 6" in listed.output
     assert ImageList(faces, Path("train.txt")).num_classes == 3
+    assert "5 of 6" in run("list", faces, "--min-images", 2, "--out", "some.txt").output
     packed = run("pack", "train.txt", "packed", "--root", faces, "--size", "8x6")
     assert packed.exit_code == 0
     assert "8x6" in packed.output

@@ -66,6 +66,20 @@ def test_terminal_tables(reports: dict[str, list[Report]]) -> None:
     assert "cannot be measured: all 60 pairs are same pairs" in detail
 
 
+def test_terminal_and_markdown_say_how_it_was_measured() -> None:
+    made = {"precision": "bf16", "device": "cpu", "input": "112x112 RGB, -1..1", "resize": True, "images": 7701}
+    made |= {"flip": False, "excluded_people": 423, "excluded_pairs": 1759}
+    of_model = Report("LFW", (Metric("accuracy", 0.99),), made)
+    said = (
+        "bf16 on cpu; 112x112 RGB, -1..1 (resized); without mirrored images; 7,701 images; "
+        "without the 1,759 pairs of 423 people"
+    )
+    assert report.conditions(of_model) == said
+    assert said in " ".join(printed(report.render_report(of_model)).split())
+    assert said in report.as_markdown({"model": [of_model]})
+    assert report.conditions(Report("LFW", (Metric("accuracy", 0.99),))) == ""
+
+
 def test_json_is_strict_and_complete(reports: dict[str, list[Report]]) -> None:
     tree = json.loads(report.as_json(reports), parse_constant=lambda name: pytest.fail(name))
     lfw = tree["strong"][0]

@@ -30,6 +30,12 @@ def test_the_published_recipe_of_facexzoo() -> None:
     assert config.schedule.milestones == (10, 13, 16)
 
 
+def test_class_rows_may_learn_at_a_rate_of_their_own() -> None:
+    parts = assemble(load_config("conventional", [SYNTHETIC, "training.batch_size=8", "optimizer.class_lr=0.5"]))
+    rates = {group["name"]: group["lr"] for group in parts.optim.optimizers[0].param_groups}
+    assert rates["class rows"] == pytest.approx(5 * rates["network"])
+
+
 def test_a_configuration_extends_a_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: conventional/facexzoo\nhead: {ArcFace: {margin: 0.45}}\n")
     config = load_config(str(tmp_path / "mine.yaml"), ["head.ArcFace.scale=32"])
