@@ -107,8 +107,8 @@ def conditions(report: Report) -> str:
 
 def render_report(report: Report, model: str = "") -> Table:
     """Every number of one report for the terminal, and under it how it was measured."""
-    title, caption = Text(f"{report.protocol}  {model}".rstrip()), Text(conditions(report))
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    heading, caption = Text(f"{report.protocol}  {model}".rstrip()), Text(conditions(report))
+    table = Table(title=heading, title_justify="left", caption=caption, caption_justify="left")
     for title in ("metric", "value", "kind", "note"):
         table.add_column(title, justify="right" if title == "value" else "left")
     for metric in report.metrics:
