@@ -1,9 +1,11 @@
 """The form that all benchmarks share: a table ``what | baseline | facelab | ratio``, and the same as JSON."""
 
 import json
+import math
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,10 +42,28 @@ class Comparison:
 
 
 def compare(
-    what: str, baseline: Callable[[], float], ours: Callable[[], float], *, rounds: int, goal: float | None = None
+    what: str,
+    baseline: Callable[[], float],
+    ours: Callable[[], float],
+    *,
+    rounds: int,
+    goal: float | None = None,
+    seconds: float = math.inf,
 ) -> Comparison:
-    """Measure two programs in turns, so that a busy moment of the machine meets both; the first round warms up."""
-    rates = [(baseline(), ours()) for _ in range(rounds + 1)][1:]
+    """Measure two programs in turns, so that a busy moment of the machine meets both; a first round warms up.
+
+    Args:
+        what: The work.
+        baseline: Does it the plain way and gives its rate.
+        ours: Does it our way.
+        rounds: Measurements of each.
+        goal: The ratio that we promise.
+        seconds: No round but the first starts later than this.
+    """
+    baseline(), ours()
+    rates, start = [(baseline(), ours())], time.perf_counter()
+    while len(rates) < rounds and time.perf_counter() - start < seconds:
+        rates.append((baseline(), ours()))
     plain, facelab_rates = zip(*rates, strict=True)
     return Comparison(what, plain, facelab_rates, goal=goal)
 

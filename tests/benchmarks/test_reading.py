@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     out = tmp_path / "reading.json"
-    importlib.import_module("reading").main(images=32, batch_size=8, workers=0, rounds=2, out=out)
+    importlib.import_module("reading").main(images=32, batch_size=8, workers=0, rounds=2, tar=None, out=out)
     figures = json.loads(out.read_text())
     assert [row["what"] for row in figures["rows"]] == ["uint8 batches", "+ flip and normalisation"]
     for row in figures["rows"]:
