@@ -42,7 +42,8 @@ class ImageFolder(FileSource):
         wanted.refuse_unmet(root)
         people = [(who, images) for who, images in people if len(images) >= min_images]
         if not people:
-            raise DataError(f"{root}: holds no person's folder with {min_images} or more images that is asked for.")
+            asked = " of those asked for" if ids is not None or exclude_ids is not None else ""
+            raise DataError(f"{root}: holds no folder of a person{asked} with {min_images} or more images.")
         self.people = tuple(who for who, _ in people)
         self.num_classes = len(people)
         self.labels = np.repeat(np.arange(len(people)), [len(images) for _, images in people])

@@ -53,7 +53,9 @@ class ImageList(FileSource):
         looked_for = {"all": range(len(self.list)), "sample": self.probes(), "none": ()}[check_files]
         missing = next((index for index in looked_for if self.files.size(self.name(index)) is None), None)
         if missing is not None:
-            raise DataError(f"{self.location(missing)}: there is no such image.")
+            raise DataError(
+                f"{self.location(missing)}: there is no such image; the list's paths are taken to start in '{root}'."
+            )
 
     def name(self, index: int) -> str:
         """Path of image ``index`` as the list gives it."""

@@ -127,6 +127,8 @@ def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> Rows:
     bad = np.flatnonzero((digits == ends) | (path_ends == digits) | (path_ends == starts))
     if len(bad):
         line = text[starts[bad[0]] : ends[bad[0]]].tobytes().decode("utf-8", "replace")
+        if "\0" in line:
+            raise DataError(f"{where}: is not a text file, and so no list of images.")
         raise DataError(
             f"{where} line {lines_before + int(kept[bad[0]]) + 1}: {line[:80]!r} is not 'path label' with a whole "
             "number from 0 as label."

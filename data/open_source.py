@@ -51,6 +51,8 @@ def open_source(
         return RecordIO(path)
     if path.suffix.lower() == ".tar":
         return ImageFolder(path)
+    if path.suffix.lower() == ".bin":
+        raise DataError(f"{given}: a .bin file is a verification pack, to test with (BinPack.path={given}).")
     return ImageList(path.parent if root is None else root, path)
 
 

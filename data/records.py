@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.mapped_file import MappedFile
+from facelab.data.writing import written_files
 from facelab.errors import CorruptImage, DataError
 
 MAGIC = 0xCED7230A
@@ -221,14 +222,11 @@ def write_index(path: Path) -> Path:
         The new file, beside the old one.
 
     Raises:
-        DataError: If the records are damaged or the index cannot be written.
+        DataError: If there is an index, the records are damaged, or the index cannot be written.
     """
     target = path.with_suffix(".idx")
-    lines = "".join(f"{key}\t{offset}\n" for key, offset in enumerate(scan(MappedFile(path))))
-    try:
-        target.write_text(lines)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error.strerror}).") from None
+    with written_files(target) as (part,):
+        part.write_text("".join(f"{key}\t{offset}\n" for key, offset in enumerate(scan(MappedFile(path)))))
     return target
 
 

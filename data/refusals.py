@@ -53,15 +53,23 @@ class Refusals:
             ConfigError: If the ending is another.
             DataError: If the file cannot be written.
         """
-        writers = {".jsonl": _json_lines, ".csv": _csv}
-        if path.suffix not in writers:
-            raise ConfigError(f"{path}: a list of refused images is written as .jsonl or .csv.")
+        check_report_name(path)
         missing = self.count - len(self.entries)
         rest = [Refusal("", f"{missing} more are not listed.")] if missing else []
         try:
-            path.write_text(writers[path.suffix]([*self.entries, *rest]), encoding="utf-8", errors="surrogateescape")
+            path.write_text(WRITERS[path.suffix]([*self.entries, *rest]), encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}).") from None
+
+
+def check_report_name(path: Path) -> None:
+    """Refuse a file that the list could not be written to.
+
+    Raises:
+        ConfigError: If its name has another ending than ``.jsonl`` or ``.csv``.
+    """
+    if path.suffix not in WRITERS:
+        raise ConfigError(f"{path}: a list of refused images is written as .jsonl or .csv.")
 
 
 def _json_lines(entries: list[Refusal]) -> str:
@@ -74,3 +82,6 @@ def _csv(entries: list[Refusal]) -> str:
     writer.writerow(["location", "reason"])
     writer.writerows((entry.location, entry.reason) for entry in entries)
     return text.getvalue()
+
+
+WRITERS = {".jsonl": _json_lines, ".csv": _csv}

@@ -133,7 +133,10 @@ def inspect(
     import numpy as np
 
     from facelab.data.inspection import inspect_images
+    from facelab.data.refusals import check_report_name
 
+    if report is not None:
+        check_report_name(report)
     opened = _opened(source, root, None)
     some = np.unique(np.linspace(0, len(opened) - 1, SAMPLE).astype(int)).tolist()
     rows = range(len(opened)) if decode else some

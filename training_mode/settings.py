@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
@@ -82,7 +82,7 @@ class EvaluationSettings(Strict):
 
     Attributes:
         protocols: What to test on, by the name that tables show; see ``facelab list protocols``. The headline of the
-            first one decides which checkpoint is the best.
+            first one decides which checkpoint is the best. ``null`` takes back one that a file sets which is extended.
         every_epochs: Epochs between two evaluations; the last epoch is always evaluated. 0 tests only at the end.
         every_updates: Updates between two evaluations, in addition, or null.
         batch_size: Images in a forward pass.
@@ -94,6 +94,13 @@ class EvaluationSettings(Strict):
     every_updates: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
     precision: Precision = "fp32"
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _without_null(cls, protocols: Any) -> Any:
+        if not isinstance(protocols, dict):
+            return protocols
+        return {name: spec for name, spec in protocols.items() if spec is not None}
 
 
 class CheckpointSettings(Strict):

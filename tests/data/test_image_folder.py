@@ -38,7 +38,7 @@ def test_people_with_few_images_are_left_out(faces: Path) -> None:
     assert source.people == ("p1", "p2")
     assert source.labels.tolist() == [0, 0, 1, 1, 1]
     assert ImageFolder(faces).num_classes == 3
-    with pytest.raises(DataError, match="no person's folder with 4 or more images"):
+    with pytest.raises(DataError, match="no folder of a person with 4 or more images"):
         ImageFolder(faces, min_images=4)
     with pytest.raises(ConfigError, match="min_images is 0"):
         ImageFolder(faces, min_images=0)

@@ -112,7 +112,9 @@ def test_relabelling_keeps_labels_that_have_no_gaps() -> None:
 def test_a_missing_image_is_named_with_its_line(faces: Path) -> None:
     path = written(faces, LINES + "\np2/9.png 2\n")
     for check in ("sample", "all"):
-        with pytest.raises(DataError, match=r"train\.txt line 6: .*p2/9\.png: there is no such image"):
+        with pytest.raises(
+            DataError, match=r"train\.txt line 6: .*p2/9\.png: there is no such image; .* start in '.*faces'"
+        ):
             ImageList(faces, path, check_files=check)  # type: ignore[arg-type]
     with pytest.raises(CorruptImage, match=r"train\.txt line 6: .*p2/9\.png: there is no such image"):
         ImageList(faces, path, check_files="none").read(4)

@@ -124,6 +124,8 @@ def test_write_index_numbers_from_zero(tmp_path: Path) -> None:
     expected = path.with_suffix(".idx").read_bytes()
     path.with_suffix(".idx").unlink()
     assert write_index(path).read_bytes() == expected
+    with pytest.raises(DataError, match=r"a\.idx: exists already"):
+        write_index(path)
 
 
 def test_an_image_of_zero_length_after_its_label_is_named(tmp_path: Path) -> None:

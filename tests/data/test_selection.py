@@ -148,6 +148,13 @@ def test_what_is_no_source_is_refused(faces: Path, tmp_path: Path) -> None:
         open_source(faces, faces)
     with pytest.raises(ConfigError, match="is not YAML"):
         open_source("{ImageFolder: [}")
+    (tmp_path / "lfw.bin").touch()
+    with pytest.raises(
+        DataError, match=r"lfw\.bin: a \.bin file is a verification pack, to test with \(BinPack\.path="
+    ):
+        open_source(tmp_path / "lfw.bin")
+    with pytest.raises(DataError, match=r"0\.png: is not a text file, and so no list of images"):
+        open_source(text_file(tmp_path / "0.png", "a\0b\n"))
     with pytest.raises(ConfigError, match="Did you mean 'ImageFolder'"):
         open_source("{ImageFoldr: {root: x}}")
 

@@ -84,6 +84,8 @@ def test_refusals_are_one_sentence(faces: Path) -> None:
         run("to-rec", faces, "x.txt")
     with pytest.raises(DataError, match="there is no such file or folder"):
         run("inspect", "nowhere")
+    with pytest.raises(ConfigError, match=r"corrupt\.txt: a list of refused images is written as \.jsonl or \.csv"):
+        run("inspect", "nowhere", "--report", "corrupt.txt")
     Path("train.txt").touch()
     with pytest.raises(DataError, match=r"train\.txt: exists already"):
         run("list", faces)

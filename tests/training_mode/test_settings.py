@@ -30,6 +30,12 @@ def test_the_published_recipe_of_facexzoo() -> None:
     assert config.schedule.milestones == (10, 13, 16)
 
 
+def test_an_inherited_protocol_can_be_taken_back() -> None:
+    lfw = "evaluation.protocols.lfw={BinPack: {path: lfw.bin}}"
+    config = load_config("conventional", ["evaluation.protocols.synthetic=null", lfw])
+    assert config.evaluation.protocols == {"lfw": {"BinPack": {"path": "lfw.bin"}}}
+
+
 def test_class_rows_may_learn_at_a_rate_of_their_own() -> None:
     parts = assemble(load_config("conventional", [SYNTHETIC, "training.batch_size=8", "optimizer.class_lr=0.5"]))
     rates = {group["name"]: group["lr"] for group in parts.optim.optimizers[0].param_groups}
