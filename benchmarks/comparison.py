@@ -94,10 +94,14 @@ def report(title: str, rows: list[Comparison], out: Path | None, console: Consol
     for heading in ("baseline", "facelab", "ratio", "goal"):
         table.add_column(heading, justify="right")
     for row in rows:
-        medians = [f"{statistics.median(rates):,.0f} {row.unit}" for rates in (row.baseline, row.facelab)]
+        medians = [f"{_rounded(statistics.median(rates))} {row.unit}" for rates in (row.baseline, row.facelab)]
         table.add_row(row.what, *medians, f"{row.ratio:.2f}x", f"{row.goal:g}x" if row.goal else "")
     console.print(table)
     if out is not None:
         rates = [{**asdict(row), "ratio": row.ratio} for row in rows]
         out.write_text(json.dumps({"title": title, "machine": machine(), "rows": rates}, indent=1) + "\n")
         console.print(f"figures: {out}", highlight=False)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

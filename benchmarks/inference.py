@@ -28,7 +28,8 @@ from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build
 from facelab.data.image_folder import ImageFolder
 from facelab.errors import DataError
-from facelab.test_protocol.embed import Precision, embed
+from facelab.precision import Precision
+from facelab.test_protocol.embed import embed
 
 GOALS = {"r18": 2.0, "MobileFaceNet": 2.0}
 LEAST_COSINE = 0.99

@@ -130,7 +130,7 @@ class PlainTraining:
         for image, label in self.loader:
             loss = F.cross_entropy(self.head(self.network(image), label), label)
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.losses.append(loss.item())
 
