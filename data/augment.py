@@ -169,8 +169,10 @@ class Augment:
 
 
 def _flip(image: Tensor, numbers: Numbers, probability: float) -> Tensor:
-    rows, _ = _chosen(image, numbers, Draw.FLIP, probability)
-    return _put(image, rows, _take(image, rows).flip(3))
+    """Mirror some images: ``image ^ ((mirrored ^ image) & mask)``, on a CPU far quicker than `torch.where` on bytes."""
+    mask = np.where(numbers[:, Draw.FLIP] < probability, np.uint8(255), np.uint8(0))[:, None, None, None]
+    chosen = torch.from_numpy(mask).to(image.device, non_blocking=True)
+    return image.flip(3).bitwise_xor_(image).bitwise_and_(chosen).bitwise_xor_(image)
 
 
 def _take(image: Tensor, rows: Tensor) -> Tensor:
