@@ -66,7 +66,7 @@ def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
         height, width = pixels.shape[2:]
         raise DataError(
             f"images are {height}x{width}, but the network takes {spec.height}x{spec.width}; "
-            "set data.size or align the images to that size."
+            "set data.size, align the images to that size, or set data.resize=true."
         )
     if spec.colour == "BGR":
         pixels = pixels.flip(1)

@@ -225,6 +225,6 @@ def test_two_processes_resume_on_two_and_on_one(tmp_path: Path, cut_back: Cut, r
 
 def test_images_of_another_size_are_refused_or_resized(tmp_path: Path, run_tiny: Run, damaged_list: str) -> None:
     (tmp_path / "images" / "p2" / "17.jpg").unlink()
-    with pytest.raises(DataError, match="images are 32x32, but the network takes 48x48; set data.size or align"):
+    with pytest.raises(DataError, match="images are 32x32, but the network takes 48x48; set data.size, align"):
         run_tiny(tmp_path / "run", damaged_list, "data.size=48")
     assert run_tiny(tmp_path / "resized", damaged_list, "data.size=48", "data.resize=true").progress.complete
