@@ -68,18 +68,16 @@ class TrainingMode(ABC):
 
 
 def data_parallel(network: nn.Module) -> nn.Module:
-    """The network as this process trains it: wrapped so that gradients are averaged over processes, if there are
-    several.
+    """The network as this process trains it: wrapped, if there are several, so that gradients are averaged over them.
 
     Buffers are not broadcast: each process keeps its own BatchNorm statistics, and those of the first one are exported.
     """
     if distributed.world_size() == 1:
         return network
     known = inspect.signature(DistributedDataParallel).parameters
-    own_buffers = (
-        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    )  # renamed in torch 2.13
-    return DistributedDataParallel(network, **{own_buffers: False})
+    renamed = "forward_sync_buffers" in known  # since torch 2.13
+    keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(network, **keep_buffers)
 
 
 def without_sync(replica: nn.Module) -> AbstractContextManager[None]:
