@@ -102,6 +102,11 @@ class FaceModel:
             _check_tensor(images)
             yield from torch.split(images, batch_size)
             return
+        if not isinstance(images, str | Path | np.ndarray | Sequence):
+            raise DataError(
+                "images must be paths, RGB uint8 arrays or a uint8 tensor, one or a sequence, "
+                f"got {type(images).__name__}."
+            )
         single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
         rows: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
         for start in range(0, len(rows), batch_size):

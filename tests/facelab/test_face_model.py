@@ -65,6 +65,8 @@ def test_nothing_gives_nothing(model: FaceModel) -> None:
             r"got uint8 \(32, 32\); the value range and colour order of anything else cannot",
         ),
         ([np.zeros((40, 32, 3), np.uint8)], "image 0 is 40x32, but 'tiny' takes 32x32 BGR"),
+        (3, "images must be paths, RGB uint8 arrays or a uint8 tensor, one or a sequence, got int"),
+        ([None], "image 0 must be a path or an RGB uint8 array .H, W, 3., got NoneType"),
         (["nowhere.jpg"], "cannot read the image 'nowhere.jpg': No such file or directory"),
     ],
 )
