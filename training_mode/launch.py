@@ -69,6 +69,9 @@ def _conclude(result: RunResult, config: RunConfig, console: Console) -> None:
         return
     from facelab.test_protocol.run_report import write_run_report
 
-    files = write_run_report(result.folder, {config.name: list(result.reports)}, console)
+    if not result.reports:
+        console.print("trained; nothing to test on: name protocols under evaluation.protocols")
+    shown = console if result.reports else None
+    files = write_run_report(result.folder, {config.name: list(result.reports)}, shown)
     for what, path in {"run": result.folder, **files}.items():
         console.print(f"{what:>10}  {path}")
