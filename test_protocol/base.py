@@ -27,6 +27,7 @@ class Metric:
         unit: ``fraction`` is printed in percent, ``score`` and ``count`` as they are.
         kind: ``correct`` by a clean definition, or ``reference`` as a published evaluator computes it, with its quirks.
         note: One clause for the reader.
+        interval: Bootstrap confidence interval (low, high) in the same unit, or None.
     """
 
     name: str
@@ -35,6 +36,24 @@ class Metric:
     unit: Literal["fraction", "score", "count"] = "fraction"
     kind: Literal["correct", "reference"] = "correct"
     note: str = ""
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One of the hardest errors of a protocol: what to look at first.
+
+    Attributes:
+        kind: ``false match`` (two people, and yet alike) or ``false non-match`` (one person, and yet unlike).
+        left: Row of one image (for a template: its best image) in the protocol's images.
+        right: Row of the other image.
+        score: Their similarity.
+    """
+
+    kind: Literal["false match", "false non-match"]
+    left: int
+    right: int
+    score: float
 
 
 @dataclass(frozen=True)
@@ -45,13 +64,22 @@ class Report:
         protocol: Name of the protocol or of the data set, as shown in tables.
         metrics: The numbers; the first one is the headline that comparison tables show.
         options: Everything that would change the numbers: flip, thresholds, hashes, precision …; JSON types only.
-        curves: Arrays by name for plots, for example ``far`` and ``tar``.
+        curves: Small arrays by name for plots: ``far`` and ``tar`` (ROC, DET), ``score_edges``, ``same_count`` and
+            ``different_count`` (histogram), ``rank`` and ``rank_rate`` (CMC), ``reject`` and ``fnmr`` (error versus
+            reject).
+        trials: What statistics need of every trial, as arrays of one length. Verification: ``score`` float32,
+            ``same`` bool, ``left`` and ``right`` int32 (numbers of the people, -1 where unknown). Identification:
+            ``person`` int32 (of the probe), ``rank`` int32 (1 for a hit at once, 0 for a probe without a mate).
+            Two models can be compared trial by trial where their trials come from the same lists.
+        mistakes: The hardest errors, worst first within each kind.
     """
 
     protocol: str
     metrics: tuple[Metric, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     curves: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    trials: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def headline(self) -> Metric:
@@ -66,10 +94,15 @@ class Embeddings:
     Attributes:
         values: float32, (N, D).
         flipped: The same of the mirrored images, (N, D), or None if they were not computed.
+        quality: Quality score of each image, (N,), higher or lower is better as its scorer declares; None without one.
+        skipped: Images that protocols must leave out because they could not be read, bool, (N,); their rows are zero.
+            None if there are none.
     """
 
     values: FloatArray
     flipped: FloatArray | None = None
+    quality: FloatArray | None = None
+    skipped: NDArray[np.bool_] | None = None
 
 
 class Protocol(ABC):
