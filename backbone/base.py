@@ -39,9 +39,12 @@ class Backbone(nn.Module, ABC):
         input_spec: Size, colour order and value range that the network was (or will be) trained with.
         feat_dim: D, the length of an embedding.
         unit_norm: Whether embeddings come out with norm 1 (then the norm carries no quality).
+        needs_quality: Whether the network takes a quality score of each image: ``forward(image, quality)`` with
+            ``quality`` float32, (B,), as its scorer gives it. Training and extraction then refuse to start without one.
     """
 
     citation: ClassVar[Citation | None] = None
+    needs_quality: bool = False
 
     def __init__(self, input_spec: InputSpec, feat_dim: int, *, unit_norm: bool = False) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ from facelab.registry import Registry
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
+UNKNOWN_ALIGNMENT = "unknown"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -50,7 +52,15 @@ class Batch:
 
 
 class ImageSet(ABC):
-    """A sequence of images that can be read by number, from several threads at once."""
+    """A sequence of images that can be read by number, from several threads at once.
+
+    Attributes:
+        alignment: How the faces were aligned, one line with hashes (`facelab.data.alignment_record`); ``unknown`` where
+            nobody wrote it down. Reports carry it, because alignment changes results more than most losses do. A set
+            that aligns while it reads says itself what it does.
+    """
+
+    alignment: str = UNKNOWN_ALIGNMENT
 
     @abstractmethod
     def __len__(self) -> int:
@@ -86,6 +96,10 @@ class ImageSet(ABC):
     @abstractmethod
     def location(self, index: int) -> str:
         """Where image ``index`` lies, for messages and reports: a path, or file and record."""
+
+    def name(self, index: int) -> str:
+        """Name of image ``index`` in score tables: its place in the set, not where the set lies if that can be told."""
+        return self.location(index)
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from facelab.catalogue import build
+from facelab.data.alignment_record import joined_alignment
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.images import hash_of
 from facelab.errors import ConfigError
@@ -42,6 +43,7 @@ class Concat(Source):
         before = [0] * len(classes) if share_labels else np.cumsum([0, *classes[:-1]]).tolist()
         labels = [source.labels + offset for source, offset in zip(self.sources, before, strict=True)]
         self.labels = np.concatenate(labels)
+        self.alignment = joined_alignment(source.alignment for source in self.sources)
         self._starts = np.cumsum([0, *map(len, self.sources)])
 
     def read(self, index: int) -> Pixels:
@@ -53,6 +55,11 @@ class Concat(Source):
         """Where the image's own source has it."""
         source, row = self.part(index)
         return source.location(row)
+
+    def name(self, index: int) -> str:
+        """Name of the image in its own source."""
+        source, row = self.part(index)
+        return source.name(row)
 
     def part(self, index: int) -> tuple[Source, int]:
         """The source that has image ``index``, and its number there."""

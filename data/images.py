@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from facelab.data.alignment_record import read_alignment
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.files import open_files
 from facelab.data.names import PackedNames
@@ -72,6 +73,8 @@ def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
 class PathImages(ImageSet):
     """Images by their names below a folder or inside a tar archive, in a given order; names may repeat.
 
+    How they were aligned is read from ``alignment.json`` at the root, where `facelab data align` writes it.
+
     Args:
         root: A folder or an uncompressed ``.tar`` archive.
         paths: Names below it, with ``/``.
@@ -88,22 +91,23 @@ class PathImages(ImageSet):
         if missing:
             raise DataError(f"{root}: {len(missing)} of {len(paths)} images are missing, the first is '{missing[0]}'.")
         self._fingerprint = hash_of(f"{path}\t{size}" for path, size in zip(paths, sizes, strict=True))
+        self.alignment = read_alignment(self.files)
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def path(self, index: int) -> str:
-        """Name of image ``index`` below the root."""
+    def name(self, index: int) -> str:
+        """Path of image ``index`` below the root."""
         return self._paths[index].decode("utf-8", "surrogateescape")
 
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
-        path = self.path(index)
+        path = self.name(index)
         return decode_image(self.files.read(path), self.files.where(path))
 
     def location(self, index: int) -> str:
         """The image's path."""
-        return self.files.where(self.path(index))
+        return self.files.where(self.name(index))
 
     def fingerprint(self) -> str:
         """Hash of all names and file sizes, in their order."""

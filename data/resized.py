@@ -20,6 +20,7 @@ class ResizedImages(ImageSet):
         in_range("height", height, 1, LARGEST)
         in_range("width", width, 1, LARGEST)
         self.images, self.height, self.width = images, height, width
+        self.alignment = images.alignment
 
     def __len__(self) -> int:
         return len(self.images)
@@ -31,6 +32,10 @@ class ResizedImages(ImageSet):
     def location(self, index: int) -> str:
         """Where the original lies."""
         return self.images.location(index)
+
+    def name(self, index: int) -> str:
+        """Name of the original."""
+        return self.images.name(index)
 
     def fingerprint(self) -> str:
         """Hash of the originals and the size."""

@@ -42,6 +42,8 @@ class SyntheticFaces(Source):
         DataError: If the cache cannot be written.
     """
 
+    alignment = "drawn in place"
+
     def __init__(
         self,
         identities: int = 400,
@@ -99,6 +101,7 @@ class LowResolution(ImageSet):
 
     def __init__(self, images: ImageSet, resolution: int) -> None:
         self.images = images
+        self.alignment = images.alignment
         self.resolution = int(in_range("resolution", resolution, 2, 4096))
 
     def __len__(self) -> int:

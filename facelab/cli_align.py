@@ -32,6 +32,7 @@ def align_command(
 ) -> None:
     """Align faces by their landmarks to the ArcFace template."""
     from facelab.data.align_files import AlignOptions, align_files
+    from facelab.data.alignment_record import AlignmentRecord
     from facelab.data.files import open_files
     from facelab.data.landmarks import read_landmarks
     from facelab.data.refusals import Refusals
@@ -41,18 +42,21 @@ def align_command(
     options = AlignOptions(size, form, file_format, quality, on_error, overwrite, workers)
     if (out / REPORT).exists() and not overwrite:
         raise DataError(f"{out / REPORT}: exists; write to another folder, or allow it with --overwrite.")
+    record = AlignmentRecord.of(size, form, landmarks)
+    if not overwrite:
+        record.refuse_other(out)
     faces = read_landmarks(landmarks)
     refused = Refusals()
     work = align_files(open_files(images), faces, out, options)
     for refusal in track(work, len(faces.names), "aligning", console):
         if refusal is not None:
             refused.add(refusal.location, refusal.reason)
+    record.write(out)
     done = len(faces.names) - refused.count
     console.print(
         f"{done} of {len(faces.names)} faces aligned to {size}x{size}, in {out}", highlight=False, markup=False
     )
     if refused.count:
-        out.mkdir(parents=True, exist_ok=True)  # not there if nothing could be aligned
         refused.write(out / REPORT)
         first = refused.entries[0].reason
         console.print(

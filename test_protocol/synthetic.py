@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from facelab.citation import Citation
+from facelab.data.alignment_record import joined_alignment
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.synthetic import synthetic_pairs
 from facelab.errors import ConfigError
@@ -19,6 +20,7 @@ class JoinedImages(ImageSet):
 
     def __init__(self, parts: list[ImageSet]) -> None:
         self._parts = parts
+        self.alignment = joined_alignment(part.alignment for part in parts)
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
@@ -108,8 +110,7 @@ class SyntheticPairs(Protocol):
         reports, start = [], 0
         for part in self._parts:
             rows = slice(start, start + len(part.images))
-            flipped = None if embeddings.flipped is None else embeddings.flipped[rows]
-            reports.append(part.evaluate(Embeddings(embeddings.values[rows], flipped)))
+            reports.append(part.evaluate(embeddings.part(rows)))
             start = rows.stop
         return reports
 

@@ -57,7 +57,7 @@ def test_aligned_images_keep_their_names(folder: Path) -> None:
     output = run(folder)
     assert f"3 of 3 faces aligned to 112x112, in {folder / 'out'}" in output
     found = sorted(str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file())
-    assert found == ["a/1.png", "a/2.png", "b.png"]
+    assert found == ["a/1.png", "a/2.png", "alignment.json", "b.png"]
     assert np.array_equal(read(folder / "out" / "a" / "2.png"), align(picture(1), FACE))
 
 
@@ -152,4 +152,15 @@ def test_unwritable_folder(folder: Path) -> None:
     (folder / "out").mkdir()
     (folder / "out" / "a").write_text("a file where a folder is needed")
     with pytest.raises(DataError, match=r"out/a/1.png: cannot be written"):
+        run(folder)
+
+
+def test_the_alignment_is_written_beside_the_images(folder: Path) -> None:
+    from facelab.data.images import PathImages
+
+    run(folder, "--size", "120")
+    assert PathImages(folder / "out", ["a/1.png"]).alignment.startswith("ArcFace scaled 120, template ")
+    (folder / "points.txt").write_text(line("b.png"))
+    (folder / "out" / "b.png").unlink()
+    with pytest.raises(DataError, match="were aligned otherwise"):
         run(folder)
