@@ -41,6 +41,21 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small copy of an image of a mistake, so that a report shows it where the data is not.
+
+    Attributes:
+        name: Where the image lies, as its `ImageSet` says.
+        jpeg: The small copy; empty if the image could not be read again.
+        quality: Its quality score, or None without a scorer.
+    """
+
+    name: str
+    jpeg: bytes
+    quality: float | None = None
+
+
+@dataclass(frozen=True)
 class Mistake:
     """One of the hardest errors of a protocol: what to look at first.
 
@@ -49,12 +64,14 @@ class Mistake:
         left: Row of one image (for a template: its best image) in the protocol's images.
         right: Row of the other image.
         score: Their similarity.
+        pictures: Small copies of both images, which `run_protocols` adds; None before.
     """
 
     kind: Literal["false match", "false non-match"]
     left: int
     right: int
     score: float
+    pictures: tuple[Picture, Picture] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from facelab.errors import DataError
 from facelab.test_protocol.base import Report
-from facelab.test_protocol.report import write_whole
+from facelab.test_protocol.whole_file import write_whole
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # told apart by everyone
 PANELS = (("loss", "loss"), ("accuracy", "training accuracy [%]"), ("lr", "learning rate"))

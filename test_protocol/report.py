@@ -1,23 +1,19 @@
-"""Reports as tables: on the terminal, and as JSON, CSV, Markdown and LaTeX files. No number is written half."""
+"""Reports as tables: on the terminal, and as CSV, Markdown and LaTeX files. No number is written half."""
 
 import csv
 import io
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from facelab.errors import DataError
 from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.report_store import Reports, write_reports
+from facelab.test_protocol.whole_file import write_whole
 
-Reports = Mapping[str, Sequence[Report]]
 MISSING = "–"
 
 
@@ -117,29 +113,6 @@ def render_report(report: Report, model: str = "") -> Table:
     return table
 
 
-def as_json(reports: Reports) -> str:
-    """Everything that the reports say, curves included; what is not finite becomes null."""
-    tree = {model: [_report_tree(report) for report in of_model] for model, of_model in reports.items()}
-    return json.dumps(tree, indent=1, allow_nan=False) + "\n"
-
-
-def _report_tree(report: Report) -> dict[str, Any]:
-    return {
-        "protocol": report.protocol,
-        "metrics": [_finite(vars(metric)) for metric in report.metrics],
-        "options": _finite(dict(report.options)),
-        "curves": {name: _finite(values.tolist()) for name, values in report.curves.items()},
-    }
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def as_csv(reports: Reports) -> str:
     """One line for each number: model, protocol, metric, value, spread, unit, kind, note."""
     lines = io.StringIO()
@@ -207,29 +180,12 @@ def _latex_cell(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file under a temporary name and rename it, replacing an older one.
-
-    Raises:
-        DataError: If the disk is full or the file cannot be written; an older file is left as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from None
-    return path
-
-
-def write_tables(folder: Path, reports: Reports, stem: str = "report") -> dict[str, Path]:
-    """Write ``report.json``, ``.csv``, ``.md`` and ``.tex``; gives the path by ending.
+def write_tables(folder: Path, reports: Reports) -> dict[str, Path]:
+    """Write ``report.json`` with its trials, ``report.csv``, ``.md`` and ``.tex``; gives the path by ending.
 
     Raises:
         DataError: If a file cannot be written.
     """
-    writers = {"json": as_json, "csv": as_csv, "md": as_markdown, "tex": as_latex}
-    return {ending: write_whole(folder / f"{stem}.{ending}", write(reports)) for ending, write in writers.items()}
+    writers = {"csv": as_csv, "md": as_markdown, "tex": as_latex}
+    tables = {ending: write_whole(folder / f"report.{ending}", write(reports)) for ending, write in writers.items()}
+    return {"json": write_reports(folder, reports), **tables}

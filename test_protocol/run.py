@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from facelab.distributed import is_main
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.embed import embed
 from facelab.test_protocol.forward import Precision, input_spec_of, model_hash
+from facelab.test_protocol.mistake_pictures import with_pictures
 
 NamedProgress = Callable[[str, int, int], None]
 
@@ -29,7 +31,8 @@ def run_protocols(
 ) -> list[Report]:
     """Reports of ``network`` on each protocol, in order.
 
-    Every process of a distributed run must call this; all of them get the same reports.
+    Every process of a distributed run must call this; all of them get the same reports, but only the main process reads
+    the pictures of mistakes.
 
     Args:
         network: A backbone, already on ``device``; its modes and the random generators are left as they were.
@@ -71,7 +74,9 @@ def run_protocols(
             "image_set": protocol.images.fingerprint(),
             "model": model_hash(network),
         }
-        reports.append(replace(report, protocol=name, options={**report.options, **conditions}))
+        mistakes = with_pictures(report.mistakes, protocol.images, embeddings) if is_main() else report.mistakes
+        options = {**report.options, **conditions}
+        reports.append(replace(report, protocol=name, options=options, mistakes=mistakes))
     return reports
 
 

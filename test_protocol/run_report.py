@@ -1,7 +1,6 @@
 """What a user gets to see after a run: the table, the files beside it, and one HTML page that needs no network."""
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,16 @@ import facelab
 from facelab.test_protocol.base import Report
 from facelab.test_protocol.plots import plot_roc, plot_scores, plot_training
 from facelab.test_protocol.report import (
-    Reports,
     compare,
     format_metric,
     render_report,
     render_table,
     unit_of,
     write_tables,
-    write_whole,
 )
 from facelab.test_protocol.report_page import PAGE
+from facelab.test_protocol.report_store import Reports, file_name
+from facelab.test_protocol.whole_file import write_whole
 
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
 
@@ -107,18 +106,14 @@ def _protocol_plots(folder: Path, reports: Reports) -> dict[str, list[_Picture]]
     pictures: dict[str, list[_Picture]] = {}
     for protocol, of_protocol in _by_protocol(reports).items():
         found = pictures.setdefault(protocol, [])
-        stem = _file_name(protocol)
+        stem = file_name(protocol)
         if any("far" in report.curves for report in of_protocol.values()):
             found.append(_picture(f"ROC on {protocol}", plot_roc(of_protocol, folder / f"{stem}-roc.png")))
         for model, report in of_protocol.items():
             if "score_edges" in report.curves:
-                png = folder / f"{stem}-{_file_name(model)}-scores.png"
+                png = folder / f"{stem}-{file_name(model)}-scores.png"
                 found.append(_picture(f"scores of {model} on {protocol}", plot_scores(report, png)))
     return pictures
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "unnamed"
 
 
 def _picture(title: str, png: Path) -> _Picture:

@@ -1,0 +1,54 @@
+"""Reading the trials of a report, which may come from anybody."""
+
+import hashlib
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab.errors import DataError
+
+MAX_BYTES = 1 << 32  # 15.7 million pairs need 0.2 GB
+
+
+def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
+    """Arrays of one length by name: numbers or truth values, one for each trial.
+
+    Args:
+        path: An ``.npz`` file.
+        sha256: The hash that its report states.
+
+    Raises:
+        DataError: If the file is missing, another one than the report's, or holds anything else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the trials of the report cannot be read ({error.strerror}).") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(f"{path}: is damaged or of another report: its hash is not the one that the report states.")
+    try:
+        arrays = _unpack(content)
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile, NotImplementedError, zlib.error) as error:
+        raise DataError(f"{path}: is not a file of trials ({error}).") from None
+    for name, values in arrays.items():
+        if values.ndim != 1 or values.dtype.kind not in "biuf":
+            raise DataError(f"{path}: '{name}' is {values.dtype} {values.shape}, but trials are lists of numbers.")
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: '{name}' holds values that are not finite.")
+    if len({len(values) for values in arrays.values()}) > 1:
+        raise DataError(f"{path}: its arrays differ in length.")
+    return arrays
+
+
+def _unpack(content: bytes) -> dict[str, NDArray[Any]]:
+    with ZipFile(io.BytesIO(content)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise ValueError(f"it unpacks to {size:,} bytes, more than the {MAX_BYTES:,} that are allowed")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {name: np.asarray(stored[name]) for name in stored.files}
