@@ -174,6 +174,17 @@ def kfold_accuracy(scores: ArrayLike, same: ArrayLike, fold: ArrayLike) -> FoldR
     return FoldResult(np.array(accuracy), np.array(threshold))
 
 
+def best_threshold(scores: ArrayLike, same: ArrayLike) -> float:
+    """The lowest of the thresholds with the best accuracy on all pairs; +inf if it is best to accept nothing.
+
+    Raises:
+        DataError: If the shapes differ, a score is NaN, or there are no pairs.
+    """
+    values, labels = checked(scores, same)
+    order = np.argsort(-values, kind="stable")
+    return _best_threshold(values[order], labels[order])
+
+
 def _best_threshold(falling: Floats, same: Booleans) -> float:
     gain = np.cumsum(np.where(same, 1, -1))  # right decisions more than when nothing is accepted
     ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))

@@ -1,0 +1,88 @@
+"""Which models are marked as no worse than the best."""
+
+import numpy as np
+import pytest
+
+from facelab.errors import ConfigError
+from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.significance import holm, marks, within_noise
+
+
+def pairs_report(errors: int, seed: int, headline: str = "accuracy", pairs: int = 400) -> Report:
+    """Pairs of two images each, of which a model gets some wrong."""
+    same = np.arange(pairs) % 2 == 0
+    left = np.arange(pairs, dtype=np.int32)
+    right = np.where(same, left, left + pairs).astype(np.int32)
+    wrong = np.zeros(pairs, bool)
+    wrong[np.random.default_rng(seed).choice(pairs, errors, replace=False)] = True
+    score = (np.where(same ^ wrong, 0.8, 0.2) + 1e-4 * np.arange(pairs)).astype(np.float32)
+    different = np.sort(score[~same])
+    tar = float(np.mean(score[same] >= different[-20]))
+    values = {"accuracy": 1 - errors / pairs, "TAR@FAR=1e-1": tar, "EER": errors / pairs}
+    names = sorted(values, key=lambda name: name != headline)
+    metrics = (*(Metric(name, values[name]) for name in names), Metric("threshold", 0.5, unit="score"))
+    return Report("LFW", metrics, trials={"score": score, "same": same, "left": left, "right": right})
+
+
+def probes_report(misses: int, seed: int, probes: int = 300) -> Report:
+    rank = np.ones(probes, np.int32)
+    rank[np.random.default_rng(seed).choice(probes, misses, replace=False)] = 7
+    trials = {"person": np.arange(probes, dtype=np.int32) // 3, "rank": rank}
+    return Report("TinyFace", (Metric("rank-1", 1 - misses / probes),), trials=trials)
+
+
+def test_holm_by_hand() -> None:
+    corrected = holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.9})
+    assert corrected == pytest.approx({"b": 0.04, "c": 0.09, "a": 0.09, "d": 0.9})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+@pytest.mark.parametrize("headline", ["accuracy", "TAR@FAR=1e-1", "EER"])
+def test_close_models_are_within_noise_and_bad_ones_are_not(headline: str) -> None:
+    reports = {
+        "near": pairs_report(12, 1, headline),
+        "best": pairs_report(4, 2, headline),
+        "bad": pairs_report(120, 3, headline),
+    }
+    assert within_noise(reports, draws=100) == {"near"}
+    found = marks(reports, draws=100)
+    assert {model: mark.verdict for model, mark in found.items()} == {
+        "near": "within noise",
+        "best": "best",
+        "bad": "worse",
+    }
+    assert found["bad"].p is not None
+    assert found["bad"].p <= 0.05
+    assert ("McNemar" in found["bad"].note) == (headline == "accuracy")
+
+
+def test_rank_is_compared_by_mcnemar() -> None:
+    reports = {"best": probes_report(20, 1), "near": probes_report(24, 2), "bad": probes_report(90, 3)}
+    found = marks(reports)
+    assert [found[model].verdict for model in reports] == ["best", "within noise", "worse"]
+    assert found["near"].note == "McNemar, Holm"
+
+
+def test_other_metrics_can_be_asked_for() -> None:
+    reports = {"a": pairs_report(10, 1), "b": pairs_report(14, 2)}
+    assert marks(reports, "EER", draws=50)["a"].verdict == "best"
+    assert marks(reports, "luck")["a"].note == "luck was not measured"
+
+
+def test_what_cannot_be_tested_is_not_within_noise() -> None:
+    best, other = pairs_report(10, 1), pairs_report(11, 2, pairs=396)
+    bare = Report("LFW", best.metrics)
+    unmeasured = Report("LFW", (Metric("accuracy", None),))
+    found = marks({"best": best, "other": other, "unmeasured": unmeasured})
+    assert found["other"].verdict == "untested"
+    assert "400 trials, the other on 396" in found["other"].note
+    assert found["unmeasured"].note == "accuracy was not measured"
+    assert within_noise({"best": best, "other": other}) == frozenset()
+    assert within_noise({"a": bare, "b": bare}) == frozenset()
+    assert within_noise({"only": best}) == frozenset()
+    assert within_noise({}) == frozenset()
+
+
+def test_senseless_level_is_refused() -> None:
+    with pytest.raises(ConfigError, match="level is 5"):
+        within_noise({"a": pairs_report(10, 1)}, level=5)
