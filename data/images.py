@@ -1,7 +1,7 @@
 """Encoded images to pixels, and image sets made of named files."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -78,18 +78,23 @@ class PathImages(ImageSet):
     Args:
         root: A folder or an uncompressed ``.tar`` archive.
         paths: Names below it, with ``/``.
+        wanted_by: Gives the place (file and line) that names image i, for the message if it is missing.
 
     Raises:
         DataError: If the root or any of the images is missing; the message says how many and which is the first.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+    def __init__(self, root: Path, paths: Sequence[str], wanted_by: Callable[[int], str] | None = None) -> None:
         self.files = open_files(Path(root))
         self._paths = PackedNames.of(path.encode("utf-8", "surrogateescape") for path in paths)
         sizes = [self.files.size(path) for path in paths]
-        missing = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+        missing = [row for row, size in enumerate(sizes) if size is None]
         if missing:
-            raise DataError(f"{root}: {len(missing)} of {len(paths)} images are missing, the first is '{missing[0]}'.")
+            first = missing[0]
+            place = "" if wanted_by is None else f", which {wanted_by(first)} names"
+            raise DataError(
+                f"{root}: {len(missing)} of {len(paths)} images are missing, the first is '{paths[first]}'{place}."
+            )
         self._fingerprint = hash_of(f"{path}\t{size}" for path, size in zip(paths, sizes, strict=True))
         self.alignment = read_alignment(self.files)
 

@@ -1,44 +1,86 @@
 """Labelled Faces in the Wild: 10-fold verification from ``pairs.txt`` and aligned images."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from facelab.citation import Citation
-from facelab.data.images import PathImages
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
-from facelab.test_protocol.metrics import balanced_folds
-from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds
-from facelab.test_protocol.pairs import PairList, read_lfw
-from facelab.test_protocol.verification import Verification
+from facelab.test_protocol.listed_pairs import ListedPairs, person_folder
+from facelab.test_protocol.pairs import ListedPair, PairList, text_lines
+
+
+def read_lfw(path: Path) -> PairList:
+    """LFW's ``pairs.txt``: a header ``folds<TAB>n``, then for each fold n same and n different pairs.
+
+    A header ``n`` alone means one fold. A same pair is ``name i j``, a different pair ``name1 i name2 j``, separated by
+    tabs or blanks; names may contain blanks. An image is ``name/name_%04d.jpg``.
+
+    Raises:
+        DataError: If the file is missing or a line is not a pair; the message names file and line.
+    """
+    lines = text_lines(path)
+    number, header = next(lines, (1, ""))
+    counts = header.split()
+    if not 1 <= len(counts) <= 2 or not all(map(str.isdecimal, counts)):
+        raise DataError(f"{path}:{number}: the first line must be 'folds<TAB>pairs', got '{header}'.")
+    folds, half = (int(counts[0]), int(counts[1])) if len(counts) == 2 else (1, int(counts[0]))
+    named = [lfw_pair(path, number, line) for number, line in lines]
+    if not named or len(named) != folds * 2 * half:
+        raise DataError(
+            f"{path}: the header promises {folds} folds of {half} same and {half} different pairs, "
+            f"that is {folds * 2 * half}, but {len(named)} pairs follow."
+        )
+    fold = np.arange(len(named)) // (2 * half)
+    same = np.bincount(fold, weights=[pair.same for pair in named], minlength=folds)
+    if (same != half).any():
+        wrong = int(np.argmax(same != half))
+        raise DataError(f"{path}: fold {wrong + 1} has {int(same[wrong])} same pairs, the header promises {half}.")
+    return PairList.of(named, fold)
+
+
+def lfw_pair(path: Path, number: int, line: str) -> ListedPair:
+    """The pair of a line ``name i j`` or ``name1 i name2 j``.
+
+    Raises:
+        DataError: If the line is neither; the message names file and line.
+    """
+    fields = line.split("\t") if line.count("\t") in (2, 3) else _blank_separated(line)
+    fields = [field.strip() for field in fields]
+    if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+        left, right, same = (fields[0], fields[1]), (fields[0], fields[2]), True
+    elif len(fields) == 4 and fields[1].isdecimal() and fields[3].isdecimal():
+        left, right, same = (fields[0], fields[1]), (fields[2], fields[3]), False
+    else:
+        raise DataError(f"{path}:{number}: expected 'name i j' or 'name1 i name2 j', got '{line}'.")
+    return ListedPair(_lfw_image(*left), _lfw_image(*right), same, f"{path}:", (number, number))
+
+
+def _blank_separated(line: str) -> list[str]:
+    """Fields of a line whose names may contain blanks, or nothing if it can be read in two ways."""
+    words = line.split()
+    numbers = [place for place, word in enumerate(words) if word.isdecimal() and place]
+    if numbers == [len(words) - 2, len(words) - 1]:
+        return [" ".join(words[:-2]), *words[-2:]]
+    if len(numbers) == 2 and numbers[1] == len(words) - 1:
+        first = numbers[0]
+        return [" ".join(words[:first]), words[first], " ".join(words[first + 1 : -1]), words[-1]]
+    return []
+
+
+def _lfw_image(name: str, number: str) -> str:
+    return f"{name}/{name}_{int(number):04d}.jpg"
 
 
 @PROTOCOLS.register("LFW")
-class LFW(Verification):
-    """Verification on LFW's pairs, or on any list of that form: any number of folds and pairs.
+class LFW(ListedPairs):
+    """LFW or a list of its form: ``pairs.txt`` with any number of folds and pairs, images ``Name/Name_0001.jpg``."""
 
-    Args:
-        root: Aligned images, ``Name/Name_0001.jpg``, in a folder or an uncompressed ``.tar``.
-        pairs: The list, ``pairs.txt``.
-        flip: Whether the embeddings of an image and of its mirror image are joined.
-        fusion: How they are joined: ``sum`` as they are, or ``normalised_sum``.
-        thresholds: ``exact``, or ``facexzoo``, ``insightface`` or ``magface`` to have that evaluator's number first.
-        fars: False accept rates to measure the true accept rate at.
-        exclude: People whose pairs are left out, for example because the model was trained on them: their names, or a
-            file with one name or image path a line (a training list will do). The remaining pairs stay in the folds
-            that they had, because LFW's folds share no person.
-        folds: Cut the pairs anew into so many folds, each with its share of same and different pairs. By default the
-            folds of the list; a list with one fold is cut into 10.
-        name: Name in tables.
-
-    Raises:
-        DataError: If a file or an image is missing, a line is not a pair, or no pair is left.
-    """
-
+    title = "LFW"
+    read_pairs = staticmethod(read_lfw)
+    person_of = staticmethod(person_folder)
     citation: ClassVar[Citation | None] = Citation(
         key="huang2007lfw",
         title="Labeled Faces in the Wild: A Database for Studying Face Recognition in Unconstrained Environments",
@@ -46,70 +88,3 @@ class LFW(Verification):
         venue="University of Massachusetts, Amherst, Technical Report 07-49",
         year=2007,
     )
-
-    def __init__(
-        self,
-        root: Path,
-        pairs: Path,
-        flip: bool = False,
-        fusion: Fusion = "sum",
-        thresholds: Thresholds = "exact",
-        fars: tuple[float, ...] = DEFAULT_FARS,
-        exclude: Path | list[str] | None = None,
-        folds: int | None = None,
-        name: str = "LFW",
-    ) -> None:
-        rules = Rules(flip, fusion, thresholds, fars)
-        listed = read_lfw(pairs)
-        self.excluded = people_in(exclude)
-        kept = without_people(listed, self.excluded)
-        if not len(kept):
-            raise DataError(f"{pairs}: no pair is left after {len(self.excluded)} people were excluded.")
-        kept = with_folds(kept, folds)
-        super().__init__(name, PathImages(root, kept.images), kept.pairs, kept.same, kept.fold, rules)
-        self.left_out = len(listed) - len(kept)
-
-    def options(self) -> Mapping[str, Any]:
-        """Settings, and how many people and pairs were left out."""
-        if not self.excluded:
-            return super().options()
-        return {**super().options(), "excluded_people": len(self.excluded), "excluded_pairs": self.left_out}
-
-
-def people_in(exclude: Path | list[str] | None) -> frozenset[str]:
-    """Names of people, from a list or from a file with a name or an image path in each line.
-
-    Raises:
-        DataError: If the file is missing or names nobody.
-    """
-    if exclude is None:
-        return frozenset()
-    if isinstance(exclude, Path):
-        if not exclude.is_file():
-            raise DataError(f"{exclude}: there is no such file of people to exclude.")
-        lines = exclude.read_text(encoding="utf-8").splitlines()
-    else:
-        lines = list(exclude)
-    people = frozenset(person_of(line.strip()) for line in lines if line.strip())
-    if not people:
-        raise DataError(f"exclude: {exclude} names nobody.")
-    return people
-
-
-def person_of(image: str) -> str:
-    """The person of an image name ``person/file``, also if it is ``folder/person/file``; a bare name is the person."""
-    parts = image.split("/")
-    return parts[-2] if len(parts) > 1 else image
-
-
-def without_people(pairs: PairList, people: frozenset[str]) -> PairList:
-    """The pairs that show none of some people, in the folds that they had."""
-    shown = np.array([person_of(image) in people for image in pairs.images], bool)
-    return pairs.keep(~np.any(shown[pairs.pairs], axis=1)) if shown.any() else pairs
-
-
-def with_folds(pairs: PairList, folds: int | None) -> PairList:
-    """The same pairs cut into ``folds``; by default as they are, or into 10 if they are in one."""
-    if folds is None and pairs.folds > 1:
-        return pairs
-    return replace(pairs, fold=balanced_folds(pairs.same, folds or 10))

@@ -148,6 +148,11 @@ def eer(curve: Roc) -> float:
     return float(curve.far[left] + share * (curve.far[right] - curve.far[left]))
 
 
+def eer_threshold(curve: Roc) -> float:
+    """The threshold at which the rates of false accepts and of false rejects are nearest to each other."""
+    return float(curve.threshold[int(np.argmin(np.abs(1.0 - curve.tar - curve.far)))])
+
+
 def kfold_accuracy(scores: ArrayLike, same: ArrayLike, fold: ArrayLike) -> FoldResult:
     """Accuracy of each fold at the threshold that is best on all others.
 

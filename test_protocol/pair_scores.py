@@ -6,15 +6,26 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facelab.data.base import ImageSet
 from facelab.errors import ConfigError, DataError, one_of
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.metrics import Booleans, Floats, Integers
+from facelab.test_protocol.metrics import (
+    Booleans,
+    Floats,
+    FoldResult,
+    Integers,
+    Roc,
+    eer_threshold,
+    kfold_accuracy,
+    roc,
+)
 
 Thresholds = Literal["exact", "facexzoo", "insightface", "magface"]
 Fusion = Literal["sum", "normalised_sum"]
 RULES: tuple[Thresholds, ...] = ("exact", "facexzoo", "insightface", "magface")
 FUSIONS: tuple[Fusion, ...] = ("sum", "normalised_sum")
 DEFAULT_FARS = (1e-3, 1e-2, 1e-1)
+PAIRS_AT_ONCE = 1 << 16  # bounds the memory that gathered embeddings take
 
 
 @dataclass(frozen=True)
@@ -83,8 +94,26 @@ class ScoredPairs:
     @cached_property
     def cosine(self) -> Floats:
         """Cosine of each pair, (P,)."""
-        left, right = self._sides(unit(self.fused))
-        return np.asarray(np.einsum("pd,pd->p", left, right))
+        unit_length = unit(self.fused)
+        parts = np.array_split(self.pairs, 1 + len(self.pairs) // PAIRS_AT_ONCE)
+        return np.concatenate([np.einsum("pd,pd->p", unit_length[p[:, 0]], unit_length[p[:, 1]]) for p in parts])
+
+    @cached_property
+    def roc(self) -> Roc:
+        """The curve of true against false accepts by cosine; there must be pairs of both classes."""
+        return roc(self.cosine, self.same)
+
+    @cached_property
+    def fold_result(self) -> FoldResult | None:
+        """Accuracy over folds by cosine, or None if all pairs are in one fold."""
+        return kfold_accuracy(self.cosine, self.same, self.fold) if (self.fold != self.fold[0]).any() else None
+
+    @cached_property
+    def decision_threshold(self) -> Floats:
+        """The cosine that each pair must reach, (P,): that of its fold, without folds that of the equal error rate."""
+        if self.fold_result is None:
+            return np.full(len(self.pairs), eer_threshold(self.roc))
+        return self.fold_result.threshold[np.unique(self.fold, return_inverse=True)[1]]
 
     @cached_property
     def squared_distance(self) -> Floats:
@@ -138,6 +167,28 @@ def check_count(embeddings: Embeddings, images: int) -> None:
     for part in (embeddings.values, embeddings.flipped):
         if part is not None and (part.ndim != 2 or len(part) != images):
             raise DataError(f"{images} images need as many embeddings, got an array of shape {part.shape}.")
+
+
+def check_embeddings(embeddings: Embeddings, images: ImageSet) -> None:
+    """Refuse embeddings that cannot be those of some images.
+
+    Raises:
+        DataError: If there are more or fewer, they have no length or mirrored images another one, or a value is not
+            finite; the message names the image.
+    """
+    check_count(embeddings, len(images))
+    width = embeddings.values.shape[1]
+    if not width:
+        raise DataError("the embeddings have no length: their array has no columns.")
+    if embeddings.flipped is not None and embeddings.flipped.shape[1] != width:
+        raise DataError(
+            f"embeddings of {width} values, but {embeddings.flipped.shape[1]} values for the mirrored images: "
+            "both must come from one network."
+        )
+    for part in (embeddings.values, embeddings.flipped):
+        if part is not None and not np.isfinite(part).all():
+            row = int(np.argmin(np.isfinite(part).all(axis=1)))
+            raise DataError(f"the embedding of image {row} (from 0), {images.location(row)}, is not finite.")
 
 
 def _finite(values: Any) -> Floats:

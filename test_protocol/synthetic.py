@@ -1,52 +1,22 @@
 """Verification on seeded synthetic faces: no download, identities that no training set contains."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from facelab.citation import Citation
-from facelab.data.alignment_record import joined_alignment
-from facelab.data.base import ImageSet, Pixels
 from facelab.data.synthetic import synthetic_pairs
 from facelab.errors import ConfigError
-from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Protocol, Report
-from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds, check_count
+from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Report
+from facelab.test_protocol.joint import JointVerification
+from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds
 from facelab.test_protocol.verification import Verification
 
 
-class JoinedImages(ImageSet):
-    """Several image sets one after the other."""
-
-    def __init__(self, parts: list[ImageSet]) -> None:
-        self._parts = parts
-        self.alignment = joined_alignment(part.alignment for part in parts)
-        self._starts = np.cumsum([0, *map(len, parts)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def read(self, index: int) -> Pixels:
-        """Image ``index`` as RGB, uint8, (H, W, 3)."""
-        part, row = self._place(index)
-        return part.read(row)
-
-    def location(self, index: int) -> str:
-        """Where the image lies in its part."""
-        part, row = self._place(index)
-        return part.location(row)
-
-    def fingerprint(self) -> str:
-        """The parts' hashes, joined."""
-        return "+".join(part.fingerprint() for part in self._parts)
-
-    def _place(self, index: int) -> tuple[ImageSet, int]:
-        place = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[place], index - int(self._starts[place])
-
-
 @PROTOCOLS.register("SyntheticPairs")
-class SyntheticPairs(Protocol):
+class SyntheticPairs(JointVerification):
     """Verification on synthetic identities that no training run draws, at full and at reduced resolutions.
 
     Args:
@@ -86,35 +56,26 @@ class SyntheticPairs(Protocol):
         for pixels in resolution:
             if not 2 <= pixels < size:
                 raise ConfigError(f"resolution {pixels} must be at least 2 and below the image size, {size} pixels.")
-        self.rules = Rules(flip, fusion, thresholds, fars)
-        self.flip = flip
+        rules = Rules(flip, fusion, thresholds, fars)
         self.resolution = resolution
         self._drawn = {"identities": identities, "per_identity": per_identity, "seed": seed, "size": size}
-        self._parts: list[Verification] = []
+        people = np.repeat(np.arange(identities), per_identity)
+        parts: list[Verification] = []
         for reduced in (None, *resolution):
             images, rows, same, fold = synthetic_pairs(
                 identities, per_identity, folds, pairs, seed, size, resolution=reduced
             )
-            self._parts.append(Verification("SyntheticPairs", images, rows, same, fold, self.rules))
-        self.images = JoinedImages([part.images for part in self._parts])
+            parts.append(Verification("SyntheticPairs", images, rows, same, fold, rules, people))
+        super().__init__("SyntheticPairs", parts)
 
     def evaluate(self, embeddings: Embeddings) -> Report:
         """The report at full resolution, with the accuracies at the reduced ones behind it."""
-        check_count(embeddings, len(self.images))
-        full, *reduced = self._reports(embeddings)
+        full, *reduced = self.reports(embeddings)
         extra = [self._at(report, pixels) for report, pixels in zip(reduced, self.resolution, strict=True)]
         options: Mapping[str, Any] = {**full.options, **self._drawn, "resolution": list(self.resolution)}
-        return Report(full.protocol, (*full.metrics, *extra), options, full.curves)
-
-    def _reports(self, embeddings: Embeddings) -> list[Report]:
-        reports, start = [], 0
-        for part in self._parts:
-            rows = slice(start, start + len(part.images))
-            reports.append(part.evaluate(embeddings.part(rows)))
-            start = rows.stop
-        return reports
+        return replace(full, metrics=(*full.metrics, *extra), options=options)
 
     @staticmethod
     def _at(report: Report, pixels: int) -> Metric:
         accuracy = next(metric for metric in report.metrics if metric.name == "accuracy")
-        return Metric(f"accuracy@{pixels}px", accuracy.value, accuracy.spread, note=accuracy.note)
+        return replace(accuracy, name=f"accuracy@{pixels}px")

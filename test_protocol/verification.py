@@ -1,6 +1,6 @@
 """What all 1:1 protocols share: from embeddings of pairs to a report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from facelab.errors import DataError
 from facelab.test_protocol import metrics, reference_rules
 from facelab.test_protocol.base import Embeddings, Metric, Protocol, Report
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
-from facelab.test_protocol.pair_scores import Rules, ScoredPairs, check_count
+from facelab.test_protocol.mistakes import worst_mistakes
+from facelab.test_protocol.pair_scores import Rules, ScoredPairs, check_embeddings
 
 VAL_FAR = 1e-3
 HISTOGRAM_BINS = 100
@@ -27,10 +28,21 @@ class Verification(Protocol):
         same: Whether each pair shows one person, (P,).
         fold: Number of each pair's fold, (P,).
         rules: How to score and count.
+        people: Number of each image's person, (N,); -1 where unknown. By default all are.
+
+    Attributes:
+        repeated: How many pairs are there already, in either order.
     """
 
     def __init__(
-        self, name: str, images: ImageSet, pairs: Integers, same: Booleans, fold: Integers, rules: Rules
+        self,
+        name: str,
+        images: ImageSet,
+        pairs: Integers,
+        same: Booleans,
+        fold: Integers,
+        rules: Rules,
+        people: Integers | None = None,
     ) -> None:
         self.name = name
         self.images = images
@@ -39,16 +51,52 @@ class Verification(Protocol):
         self.fold = fold
         self.rules = rules
         self.flip = rules.flip
+        self.people = np.full(len(images), -1) if people is None else people
+        self.repeated = len(pairs) - len(np.unique(np.sort(pairs, axis=1) @ [len(images), 1]))
 
     def evaluate(self, embeddings: Embeddings) -> Report:
-        """Accuracy over folds, TAR at some FARs, AUC and EER of the pairs."""
-        check_count(embeddings, len(self.images))
-        scored = ScoredPairs.of(embeddings, self.pairs, self.same, self.fold, self.rules)
-        return Report(self.name, verification_metrics(scored, self.rules), self.options(), curves(scored))
+        """Accuracy over folds, TAR at some FARs, AUC and EER of the pairs.
+
+        Pairs with an image that the embeddings skip are left out and counted.
+
+        Raises:
+            DataError: If the embeddings do not fit, a value is not finite, or no pair is left.
+        """
+        check_embeddings(embeddings, self.images)
+        used = self._used(embeddings.skipped)
+        scored = ScoredPairs.of(embeddings, self.pairs[used], self.same[used], self.fold[used], self.rules)
+        skipped = len(used) - int(used.sum())
+        left, right = self.people[scored.pairs].astype(np.int32).T
+        return Report(
+            self.name,
+            (*verification_metrics(scored, self.rules), *self._remarks(skipped)),
+            {**self.options(), **({"skipped_pairs": skipped} if skipped else {})},
+            curves(scored),
+            {"score": scored.cosine.astype(np.float32), "same": scored.same, "left": left, "right": right},
+            ()
+            if scored.one_class
+            else worst_mistakes(scored.cosine, scored.same, scored.decision_threshold, scored.pairs),
+        )
 
     def options(self) -> Mapping[str, Any]:
         """What the numbers depend on, for the report."""
-        return {**self.rules.options(), "folds": len(np.unique(self.fold)), "pairs": len(self.same)}
+        repeated = {"repeated_pairs": self.repeated} if self.repeated else {}
+        return {**self.rules.options(), "folds": len(np.unique(self.fold)), "pairs": len(self.same), **repeated}
+
+    def _used(self, skipped: Booleans | None) -> Booleans:
+        used = np.ones(len(self.pairs), bool)
+        if skipped is not None:
+            used &= ~skipped[self.pairs].any(axis=1)
+        if not used.any():
+            raise DataError(f"{self.name}: each of the {len(used)} pairs has an image that could not be read.")
+        return used
+
+    def _remarks(self, skipped: int) -> Iterator[Metric]:
+        if self.repeated:
+            note = "stand in the list more than once; every time counts"
+            yield Metric("repeated pairs", float(self.repeated), unit="count", note=note)
+        if skipped:
+            yield Metric("skipped pairs", float(skipped), unit="count", note="left out: an image could not be read")
 
 
 def verification_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...]:
@@ -62,13 +110,12 @@ def verification_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...
         note = f"cannot be measured: all {same + different} pairs are {'same' if same else 'different'} pairs"
         names = ["accuracy", *map(far_name, rules.fars), "AUC", "EER"]
         return (*(Metric(name, None, note=note) for name in names), *counts)
-    curve = metrics.roc(scored.cosine, scored.same)
     return (
         *_reference_metrics(scored, rules),
-        *_accuracy_metrics(metrics.kfold_accuracy(scored.cosine, scored.same, scored.fold)),
-        *(far_metric(point, curve.negatives) for point in metrics.tar_at_far(curve, rules.fars)),
-        Metric("AUC", metrics.auc(curve)),
-        Metric("EER", metrics.eer(curve)),
+        *(() if scored.fold_result is None else _accuracy_metrics(scored.fold_result)),
+        *far_metrics(scored.roc, rules.fars),
+        Metric("AUC", metrics.auc(scored.roc)),
+        Metric("EER", metrics.eer(scored.roc)),
         *counts,
     )
 
@@ -87,6 +134,23 @@ def far_name(far: float) -> str:
     """For example ``TAR@FAR=1e-3``."""
     mantissa, exponent = f"{far:.6e}".split("e")
     return f"TAR@FAR={float(mantissa):g}e{int(exponent)}"
+
+
+def far_metrics(curve: metrics.Roc, fars: Sequence[float]) -> Iterator[Metric]:
+    """True accept rate and threshold to deploy at each false accept rate."""
+    for point in metrics.tar_at_far(curve, fars):
+        yield far_metric(point, curve.negatives)
+        yield threshold_metric(point)
+
+
+def threshold_metric(point: metrics.OperatingPoint) -> Metric:
+    """The threshold to deploy at a false accept rate, or why there is none."""
+    name = far_name(point.target).replace("TAR", "threshold")
+    if not point.measurable:
+        return Metric(name, None, unit="score", note="cannot be measured: too few different pairs")
+    if not np.isfinite(point.threshold):
+        return Metric(name, None, unit="score", note="there is none: a different pair has the highest score of all")
+    return Metric(name, point.threshold, unit="score", note=f"accept cosine >= this; real FAR {point.far:.3g}")
 
 
 def far_metric(point: metrics.OperatingPoint, negatives: int) -> Metric:
@@ -140,15 +204,20 @@ def _insightface_val(scored: ScoredPairs) -> Metric:
 
 
 def curves(scored: ScoredPairs) -> dict[str, Floats]:
-    """Arrays for plots: a histogram of the scores, and the ROC unless all pairs are of one class."""
+    """The arrays of `score_curves` for scored pairs."""
+    return score_curves(scored.cosine, scored.same)
+
+
+def score_curves(scores: Floats, same: Booleans) -> dict[str, Floats]:
+    """Arrays for plots: a histogram of the scores (P,), and the ROC unless all pairs are of one class."""
     edges = np.linspace(-1.0, 1.0, HISTOGRAM_BINS + 1)
     result = {"score_edges": edges}
-    for name, rows in (("same", scored.same), ("different", ~scored.same)):
-        counts, _ = np.histogram(np.clip(scored.cosine[rows], -1.0, 1.0), edges)
+    for name, rows in (("same", same), ("different", ~same)):
+        counts, _ = np.histogram(np.clip(scores[rows], -1.0, 1.0), edges)
         result[f"{name}_count"] = counts.astype(np.float64)
-    if scored.one_class:
+    if same.all() or not same.any():
         return result
-    curve = metrics.roc(scored.cosine, scored.same)
+    curve = metrics.roc(scores, same)
     kept = corners(curve)
     return {**result, "far": curve.far[kept], "tar": curve.tar[kept], "threshold": curve.threshold[kept]}
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from facelab.errors import DataError
-from facelab.test_protocol import metrics, pairs, reference_rules
+from facelab.test_protocol import agedb, calfw, cfp, cplfw, lfw, metrics, reference_rules, rfw
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.pair_scores import Rules, ScoredPairs
+from facelab.test_protocol.pairs import PairList
 
 SMALL = Path(__file__).resolve().parent.parent / "golden"
 RULES = {
@@ -22,11 +23,11 @@ RULES = {
     "flip_sum": Rules(flip=True),
     "normalised_sum": Rules(flip=True, fusion="normalised_sum"),
 }
-READERS: dict[str, Callable[[Path], pairs.PairList]] = {
-    "LFW": pairs.read_lfw,
-    "CPLFW": pairs.read_cplfw,
-    "CALFW": pairs.read_calfw,
-    "AgeDB30": pairs.read_agedb,
+READERS: dict[str, Callable[[Path], PairList]] = {
+    "LFW": lfw.read_lfw,
+    "CPLFW": cplfw.read_cplfw,
+    "CALFW": calfw.read_calfw,
+    "AgeDB30": agedb.read_agedb,
 }
 
 
@@ -39,13 +40,13 @@ class Golden:
         self.scored = cache(self._scored)
         self.list = cache(self._list)
 
-    def _list(self, name: str) -> pairs.PairList:
+    def _list(self, name: str) -> PairList:
         """The pair list of a parse metric, by the name of its file or set."""
         if name.startswith("cfp_"):
-            return pairs.read_cfp(self.folder / "cfp" / "Protocol", name.removeprefix("cfp_"))
+            return cfp.read_cfp(self.folder / "cfp" / "Protocol", name.removeprefix("cfp_"))
         reader = self.expected[f"parse/{name}"]["options"]
         if reader.startswith("RFW_"):
-            return pairs.read_rfw(self.folder / "rfw" / reader.removeprefix("RFW_") / name)
+            return rfw.read_rfw(self.folder / "rfw" / reader.removeprefix("RFW_") / name)
         return READERS[reader](self.folder / name)
 
     def _pool(self, names: tuple[str, ...]) -> Embeddings:
@@ -94,7 +95,7 @@ class Golden:
         return reference(self.source(metric), metric.split("/")[0], what)
 
 
-def parsed(listed: pairs.PairList) -> dict[str, Any]:
+def parsed(listed: PairList) -> dict[str, Any]:
     named = [(left, right, int(same)) for left, right, same in listed.named()]
     lines = "".join(f"{left} {right} {label}\n" for left, right, label in named)
     return {

@@ -9,7 +9,8 @@ import pytest
 
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings
-from facelab.test_protocol.lfw import LFW, person_of
+from facelab.test_protocol.lfw import LFW
+from facelab.test_protocol.listed_pairs import folder_or_name
 from facelab.test_protocol.run import run_protocols
 
 
@@ -63,8 +64,8 @@ def test_excluded_people_take_their_pairs_with_them(small_lfw: tuple[Path, Path]
     assert LFW(root, pairs, exclude=training_list).same.tolist() == protocol.same.tolist()
 
 
-def test_person_of() -> None:
-    assert [person_of(text) for text in ("Al", "Al/1.jpg 0", "x/Al/1.jpg")] == ["Al", "Al", "Al"]
+def test_people_of_lists() -> None:
+    assert [folder_or_name(text) for text in ("Al", "Al/1.jpg 0", "x/Al/1.jpg")] == ["Al", "Al", "Al"]
 
 
 def test_folds_can_be_cut_anew(small_lfw: tuple[Path, Path]) -> None:
@@ -98,7 +99,7 @@ def test_embeddings_must_fit(small_lfw: tuple[Path, Path], make_net: Callable[..
         protocol.evaluate(Embeddings(good))
     bad = good.copy()
     bad[3, 1] = np.inf
-    with pytest.raises(DataError, match=r"image 3 \(from 0\) is not finite"):
+    with pytest.raises(DataError, match=r"image 3 \(from 0\), .*Person_1_0003\.jpg, is not finite"):
         protocol.evaluate(Embeddings(good, bad))
 
 

@@ -117,3 +117,8 @@ def test_refusals() -> None:
         metrics.contiguous_folds(3, 5)
     with pytest.raises(ConfigError, match="target FAR"):
         metrics.tar_at_far(metrics.roc(SCORES, SAME), [0.0])
+
+
+def test_threshold_of_the_equal_error_rate() -> None:
+    curve = metrics.roc([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [True, True, False, True, False, False])
+    assert metrics.eer_threshold(curve) == 0.7  # a third of the same pairs is rejected, a third of the others accepted
