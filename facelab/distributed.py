@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, FacelabError
 
 T = TypeVar("T")
 
@@ -116,6 +116,30 @@ def gather_objects(value: T) -> list[T]:
     boxes: list[Any] = [None] * world_size()
     dist.all_gather_object(boxes, value)
     return cast(list[T], boxes)
+
+
+def broadcast_into(tensor: Tensor, source: int) -> None:
+    """Overwrite ``tensor`` on every process with that of rank ``source``; shape and type must be equal everywhere."""
+    if world_size() > 1:
+        dist.broadcast(tensor, source)
+
+
+def together(work: Callable[[], None]) -> None:
+    """Do something on every process; if it fails on one, all of them raise its error instead of waiting for it.
+
+    Raises:
+        FacelabError: What ``work`` raised on the first process where it did.
+    """
+    failure: FacelabError | None = None
+    try:
+        work()
+    except FacelabError as error:
+        if world_size() == 1:
+            raise
+        failure = error
+    for found in gather_objects(failure):
+        if found is not None:
+            raise found
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

@@ -1,46 +1,26 @@
 """The one extractor: images in, raw embeddings out. Every protocol, command and evaluation during training uses it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from facelab.data.base import ImageSet
-from facelab.distributed import gather_objects, rank, world_size
-from facelab.errors import ConfigError, DataError, FacelabError
+from facelab.distributed import broadcast_object, is_main, rank, together, world_size
+from facelab.errors import CorruptImage, DataError
+from facelab.scores import Scores
+from facelab.test_protocol.assembled import Assembled
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.embedding_cache import load_embeddings, save_embeddings
-from facelab.test_protocol.forward import AUTOCAST, Forward, Precision, input_spec_of, model_hash
-from facelab.test_protocol.image_batches import image_batches
+from facelab.test_protocol.embedding_cache import EmbeddingCache, block_rows
+from facelab.test_protocol.extraction import Block, ProgressCallback, cut, embedded_blocks
+from facelab.test_protocol.extraction_settings import ExtractionSettings, OnCorrupt
+from facelab.test_protocol.forward import Forward, Precision, check_quality, input_spec_of, model_hash, takes_quality
 
-ProgressCallback = Callable[[int, int], None]
-BATCHES_TOGETHER = 8
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The checked settings of `embed`, which explains them."""
-
-    device: torch.device
-    batch_size: int
-    flip: bool
-    precision: Precision
-    channels_last: bool
-    resize: bool
-    workers: int
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0:
-            raise ConfigError(
-                f"batch_size must be at least 1 and workers at least 0, got {self.batch_size} and {self.workers}."
-            )
-        if self.precision not in ("fp32", *AUTOCAST):
-            raise ConfigError(f"precision is '{self.precision}'. Known: fp32, {', '.join(AUTOCAST)}.")
+ROWS_TOGETHER = 1024
+"""Images that a process holds beside its result."""
 
 
 def embed(
@@ -55,12 +35,15 @@ def embed(
     resize: bool = False,
     workers: int = 0,
     cache: Path | None = None,
+    on_corrupt: OnCorrupt = "error",
+    quality: Scores | None = None,
     progress: ProgressCallback | None = None,
 ) -> Embeddings:
     """Embeddings of every image.
 
-    With several processes each takes a contiguous block, and all get the whole result. The network is put into
-    evaluation mode and back, and the random generators are left as they were, so that this can run during training.
+    With several processes each takes a part, and all get the whole result, which lies in memory once. The network is
+    put into evaluation mode and back, and the random generators are left as they were, so that this can run during
+    training.
     How a CPU's cores are used, and how a network can forbid it: see `Forward`.
 
     Args:
@@ -74,97 +57,95 @@ def embed(
         resize: Whether images of another size are resized (averaging areas when they shrink, linear when they grow);
             otherwise they are refused.
         workers: Threads that read images ahead; 0 for one per core, at most 8.
-        cache: Folder that keeps embeddings of the same model, images and settings, or None.
+        cache: Folder that keeps embeddings of the same model, images and preprocessing, or None. They are written block
+            by block, so that an extraction that was killed goes on where it stood, on any number of processes.
+        on_corrupt: What becomes of an image that cannot be read: ``error`` stops, ``zero`` gives it an embedding of
+            zeros, ``skip`` marks it so that protocols leave it out. ``Embeddings.failed`` lists all of them.
+        quality: Scores of the images, for networks that take them and for protocols that ask for them, or None.
         progress: Called with the images done and all images of this process.
 
     Raises:
-        ConfigError: If the network does not say what input it takes, or an option is out of range.
-        CorruptImage: If an image cannot be read.
-        DataError: If there is no image, one has another size than the network takes (without ``resize``), or an
-            embedding is not finite. With several processes, all of them raise.
+        ConfigError: If the network does not say what input it takes, takes quality scores and gets none, or an option
+            is out of range.
+        CorruptImage: If an image cannot be read, under ``on_corrupt: error``.
+        DataError: If there is no image, or none can be read; one has another size than the network takes (without
+            ``resize``), no quality score, or an embedding that is not finite; the cache is damaged or cannot be
+            written. With several processes, all of them raise.
     """
-    how = _Settings(torch.device(device), batch_size, flip, precision, channels_last, resize, workers)
+    how = ExtractionSettings(
+        torch.device(device), batch_size, flip, precision, channels_last, resize, workers, on_corrupt
+    )
     input_spec_of(network)
+    check_quality(network, given=quality is not None)
     if not len(images):
         raise DataError("there is no image to embed.")
-    cached = None if cache is None else cache / f"{_cache_key(network, images, how)}.npz"
-    if cached is not None and all(gather_objects(cached.is_file())):
-        return load_embeddings(cached)
-    embeddings = _join(gather_objects(_own_block(network, images, how, progress)))
-    if cached is not None and rank() == 0:
-        save_embeddings(cached, embeddings)
-    return embeddings
+    if quality is not None and on_corrupt == "error":
+        quality.require(images)
+    job = _Job(network, images, how, quality, progress)
+    result = job.in_memory() if cache is None else job.through(cache)
+    return result.embeddings(images, on_corrupt, quality)
 
 
-def _own_block(
-    network: nn.Module, images: ImageSet, how: _Settings, progress: ProgressCallback | None
-) -> Embeddings | FacelabError:
-    """This process's share, or the error that all processes are to raise; raised here alone, the others would wait."""
-    start, stop = (len(images) * place // world_size() for place in (rank(), rank() + 1))
-    try:
-        with Forward(network, how.device, how.precision, how.channels_last) as forward:
-            return _embed_rows(forward, images, range(start, stop), how, progress)
-    except FacelabError as error:
-        if world_size() == 1:
-            raise
-        return error
+@dataclass(frozen=True)
+class _Job:
+    """What is to be embedded and how."""
 
+    network: nn.Module
+    images: ImageSet
+    how: ExtractionSettings
+    quality: Scores | None
+    progress: ProgressCallback | None
 
-def _embed_rows(
-    forward: Forward, images: ImageSet, rows: range, how: _Settings, progress: ProgressCallback | None
-) -> Embeddings:
-    plain, mirrored = _Collector(images), _Collector(images)
-    size, readers = forward.spec.size, how.workers
-    for batch, pixels in image_batches(images, rows, how.batch_size, size, resize=how.resize, workers=readers):
-        on_device = torch.from_numpy(pixels).to(how.device).permute(0, 3, 1, 2)
-        plain.add(batch, forward(on_device))
-        if how.flip:
-            mirrored.add(batch, forward(on_device.flip(3)))
-        if progress is not None:
-            progress(batch.stop - rows.start, len(rows))
-    return Embeddings(plain.result(), mirrored.result() if how.flip else None)
+    def in_memory(self) -> Assembled:
+        """Each process embeds one share of the rows, then all exchange theirs."""
+        count, processes = len(self.images), world_size()
+        shares = [range(count * place // processes, count * (place + 1) // processes) for place in range(processes)]
+        rows = self.how.batch_size * max(1, ROWS_TOGETHER // self.how.batch_size)
+        result = Assembled(count, self.how.flip)
+        together(lambda: self._embed(cut(shares[rank()], rows), result.put))
+        result.share(shares)
+        return result
 
+    def through(self, folder: Path) -> Assembled:
+        """Blocks that the cache lacks are embedded and stored, then every process reads all of them."""
+        cache = self._open(folder)
+        missing = broadcast_object(cache.missing())
+        together(lambda: self._embed(missing[rank() :: world_size()], cache.save))
+        result = Assembled(len(self.images), self.how.flip)
+        together(lambda: self._read(cache, result))
+        return result
 
-class _Collector:
-    """Brings embeddings to the host in groups, so that the device is not waited for at every batch."""
+    def _open(self, folder: Path) -> EmbeddingCache:
+        made_of = {
+            "model": model_hash(self.network),
+            "image_set": self.images.fingerprint(),
+            "preprocessing": self.how.preprocessing(self.network, self.images),
+        }
+        if self.quality is not None and takes_quality(self.network):
+            made_of["quality"] = hashlib.sha256(self.quality.values.tobytes()).hexdigest()[:32]
+        place = folder / hashlib.sha256(" ".join(made_of.values()).encode()).hexdigest()[:32]
+        rows = block_rows(len(self.images), world_size(), self.how.batch_size)
+        blocks: list[range] = []
+        together(
+            lambda: blocks.extend(EmbeddingCache.plan(place, len(self.images), rows, made_of) if is_main() else ())
+        )
+        return EmbeddingCache(place, broadcast_object(blocks))
 
-    def __init__(self, images: ImageSet) -> None:
-        self._images = images
-        self._rows: list[int] = []
-        self._on_device: list[Tensor] = []
-        self._done: list[NDArray[np.float32]] = []
-
-    def add(self, rows: range, embedding: Tensor) -> None:
-        self._rows += rows
-        self._on_device.append(embedding)
-        if len(self._on_device) == BATCHES_TOGETHER:
-            self._fetch()
-
-    def result(self) -> NDArray[np.float32]:
-        self._fetch()
-        return np.concatenate(self._done) if self._done else np.empty((0, 0), np.float32)
-
-    def _fetch(self) -> None:
-        if not self._on_device:
+    def _embed(self, blocks: Sequence[range], keep: Callable[[Block], None]) -> None:
+        if not blocks:
             return
-        values = torch.cat(self._on_device).cpu().numpy()
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            image = self._rows[int(np.argmin(finite))]
-            raise DataError(f"{self._images.location(image)}: its embedding is not finite; the model may be damaged.")
-        self._done.append(values)
-        self._rows, self._on_device = [], []
+        how = self.how
+        with Forward(self.network, how.device, how.precision, how.channels_last) as forward:
+            for block in embedded_blocks(forward, self.images, blocks, how, self.quality, self.progress):
+                keep(block)
 
+    def _read(self, cache: EmbeddingCache, result: Assembled) -> None:
+        for rows in cache.blocks:
+            block = cache.load(rows, self.how.flip)
+            if block.failed and self.how.on_corrupt == "error":
+                raise CorruptImage(
+                    f"{block.failed[0][1]} So it was when {cache.path(rows)} was written; delete that file if it "
+                    "was mended."
+                )
 
-def _join(outcomes: list[Embeddings | FacelabError]) -> Embeddings:
-    for outcome in outcomes:
-        if isinstance(outcome, FacelabError):
-            raise outcome
-    parts = [outcome for outcome in outcomes if isinstance(outcome, Embeddings) and len(outcome.values)]
-    mirrored = [part.flipped for part in parts if part.flipped is not None]
-    return Embeddings(np.concatenate([part.values for part in parts]), np.concatenate(mirrored) if mirrored else None)
-
-
-def _cache_key(network: nn.Module, images: ImageSet, how: _Settings) -> str:
-    settings = (how.flip, how.precision, how.resize, how.device.type)
-    return hashlib.sha256(f"{model_hash(network)} {images.fingerprint()} {settings}".encode()).hexdigest()[:32]
+            result.put(block)

@@ -1,41 +1,137 @@
-"""Embeddings kept on disk, so that a second evaluation of the same model costs nothing."""
+"""Embeddings kept on disk in blocks: a second evaluation costs nothing, and an extraction that was killed goes on.
 
+A folder for each model, image set and preprocessing holds ``manifest.json`` and one ``.npz`` file for each block, whose
+checksums numpy verifies when it is read. Files are written under temporary names and renamed, so none is half written.
+"""
+
+import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO, Literal
 from zipfile import BadZipFile
 
 import numpy as np
+from pydantic import Field, ValidationError
 
+from facelab.config import Strict
 from facelab.errors import DataError
-from facelab.test_protocol.base import Embeddings
+from facelab.test_protocol.extraction import Block, cut
+
+MANIFEST = "manifest.json"
+BLOCK_ROWS = 1024
+DAMAGE = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, RuntimeError)
+"""What numpy and zipfile raise for files whose bytes were changed."""
 
 
-def load_embeddings(path: Path) -> Embeddings:
-    """Read what `save_embeddings` wrote.
+class Manifest(Strict):
+    """What ``manifest.json`` says.
 
-    Raises:
-        DataError: If the file is damaged.
+    Attributes:
+        format: Of the folder.
+        images: N.
+        rows: Images in a block; the last one may have fewer.
+        made_of: Hashes that name the folder, for a curious reader.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Embeddings(arrays["values"], arrays.get("flipped"))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path}: the cached embeddings are damaged ({error}); delete the file.") from None
+
+    format: Literal[1] = 1
+    images: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    made_of: dict[str, str] = Field(default_factory=dict)
 
 
-def save_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write embeddings under a temporary name and rename the file, so that none is ever half written.
+class EmbeddingCache:
+    """The blocks of one extraction.
 
-    Raises:
-        DataError: If the file cannot be written.
+    Args:
+        folder: Where they lie; made when something is written.
+        blocks: Rows of each block.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    mirrored = {} if embeddings.flipped is None else {"flipped": embeddings.flipped}
+
+    def __init__(self, folder: Path, blocks: list[range]) -> None:
+        self.folder = folder
+        self.blocks = blocks
+
+    @staticmethod
+    def plan(folder: Path, images: int, rows: int, made_of: dict[str, str]) -> list[range]:
+        """Rows of each block of a folder; a new folder gets blocks of ``rows``, another keeps those that it has.
+
+        Raises:
+            DataError: If its manifest is damaged or cannot be written.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            manifest = Manifest(images=images, rows=rows, made_of=made_of)
+            with _written(path) as file:
+                file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            raise DataError(f"{path}: is damaged; delete the folder {folder}.") from None
+        if manifest.images != images:
+            raise DataError(f"{path}: counts {manifest.images} images instead of {images}; delete the folder {folder}.")
+        return cut(range(images), manifest.rows)
+
+    def missing(self) -> list[range]:
+        """Blocks that are still to be embedded."""
+        return [block for block in self.blocks if not self.path(block).is_file()]
+
+    def save(self, block: Block) -> None:
+        """Keep a block.
+
+        Raises:
+            DataError: If it cannot be written.
+        """
+        arrays: dict[str, Any] = {} if block.flipped is None else {"flipped": block.flipped}
+        with _written(self.path(block.rows)) as file:
+            np.savez(file, values=block.values, failed=np.array(json.dumps(block.failed)), **arrays)
+
+    def load(self, rows: range, flip: bool) -> Block:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: If the file is missing or damaged.
+        """
+        path = self.path(rows)
+        if not path.is_file():
+            raise DataError(
+                f"{path}: was written by another process but is not to be seen here; "
+                "the cache must lie where all processes reach it."
+            )
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                failed = tuple((int(row), str(reason)) for row, reason in json.loads(arrays["failed"].item()))
+                block = Block(rows, arrays["values"], arrays["flipped"] if flip else None, failed)
+            shapes = {part.shape for part in (block.values, block.flipped) if part is not None}
+            if len(shapes) != 1 or block.values.dtype != np.float32 or block.values.shape[:1] != (len(rows),):
+                raise ValueError(f"{block.values.dtype} of shape {block.values.shape}")
+        except DAMAGE as error:
+            raise DataError(
+                f"{path}: the cached embeddings are damaged ({error}); delete the file, and only its images are "
+                "embedded again."
+            ) from None
+        return block
+
+    def path(self, rows: range) -> Path:
+        """The file of a block."""
+        return self.folder / f"{rows.start:09d}-{rows.stop:09d}.npz"
+
+
+def block_rows(images: int, processes: int, batch_size: int) -> int:
+    """Images in a block of a new folder: whole batches, about a thousand, fewer if processes would have no work."""
+    wanted = min(BLOCK_ROWS, images // processes)
+    return batch_size * max(1, wanted // batch_size)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name when it is whole; one that exists is replaced."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            np.savez(file, values=embeddings.values, allow_pickle=False, **mirrored)
+            yield file
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

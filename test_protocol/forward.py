@@ -24,7 +24,8 @@ class Forward:
 
     On a CPU a batch is shared out to threads that compute with one core each: cores then never wait for each other
     inside an operation, which is faster, and very much so when other programs use the machine. A network whose forward
-    pass must not run in several threads at once says so by an attribute ``sequential_forward = True``.
+    pass must not run in several threads at once says so by an attribute ``sequential_forward = True``. One that takes a
+    quality score of each image says ``needs_quality = True`` and has ``forward(image, quality)``.
 
     Args:
         network: A backbone, on ``device``.
@@ -35,6 +36,7 @@ class Forward:
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision, channels_last: bool) -> None:
         self.spec = input_spec_of(network)
+        self._takes_quality = takes_quality(network)
         self._network = network
         self._device = device
         self._precision = precision
@@ -60,19 +62,33 @@ class Forward:
     ) -> None:
         self._open.close()
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Embeddings of RGB uint8 pixels (B, 3, H, W) on the device: float32, (B, D), still on the device."""
-        shares = min(self._threads, len(pixels) // LEAST_SHARE)
+    def __call__(self, pixels: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Embeddings of images.
+
+        Args:
+            pixels: RGB uint8, (B, 3, H, W), on the device.
+            quality: Score of each image, float32, (B,), on the device; only networks that take it see it.
+
+        Returns:
+            float32, (B, D), still on the device.
+
+        Raises:
+            ConfigError: If the network takes quality scores and there are none.
+        """
+        inputs = (pixels, quality) if self._takes_quality and quality is not None else (pixels,)
+        check_quality(self._network, given=quality is not None)
         if self._pool is None:
-            return self._compute(pixels)
-        return torch.cat(list(self._pool.map(self._in_thread, pixels.tensor_split(max(shares, 1)))))
+            return self._compute(*inputs)
+        shares = max(1, min(self._threads, len(pixels) // LEAST_SHARE))
+        return torch.cat(list(self._pool.map(self._in_thread, *(tensor.tensor_split(shares) for tensor in inputs))))
 
-    def _in_thread(self, pixels: Tensor) -> Tensor:
+    def _in_thread(self, pixels: Tensor, *quality: Tensor) -> Tensor:
         with self._computing():  # these modes belong to a thread
-            return self._compute(pixels)
+            return self._compute(pixels, *quality)
 
-    def _compute(self, pixels: Tensor) -> Tensor:
-        embedding: Tensor = self._network(normalise(pixels, self.spec).contiguous(memory_format=self._layout))
+    def _compute(self, pixels: Tensor, *quality: Tensor) -> Tensor:
+        image = normalise(pixels, self.spec).contiguous(memory_format=self._layout)
+        embedding: Tensor = self._network(image, *quality)
         return embedding.to(torch.float32)
 
     @contextmanager
@@ -98,6 +114,25 @@ def input_spec_of(network: nn.Module) -> InputSpec:
             f"{type(network).__name__} has no input_spec, so size, colour order and value range are unknown."
         )
     return spec
+
+
+def takes_quality(network: nn.Module) -> bool:
+    """Whether a network's forward pass takes a quality score of each image beside the images."""
+    return bool(getattr(network, "needs_quality", False))
+
+
+def check_quality(network: nn.Module, *, given: bool) -> None:
+    """Refuse a network that takes quality scores where there are none.
+
+    Raises:
+        ConfigError: If so; the message says how to get them.
+    """
+    if takes_quality(network) and not given:
+        raise ConfigError(
+            f"{type(network).__name__} takes a quality score of each image, and there are none: make a table with "
+            "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test), or by data.quality and "
+            "evaluation.quality (facelab train)."
+        )
 
 
 def model_hash(network: nn.Module) -> str:

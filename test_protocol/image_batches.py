@@ -2,73 +2,86 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from facelab.data.base import ImageSet, Pixels
-from facelab.errors import DataError
+from facelab.data.batch_reader import read_checked
+from facelab.data.images import resize_image
+from facelab.errors import CorruptImage, DataError
+from facelab.test_protocol.extraction_settings import ExtractionSettings
 
 MAX_READERS = 8
 BATCHES_AHEAD = 2  # beside one in each reader
 
+FailedImage = tuple[int, str]
+"""Row of an image that could not be read, and why."""
+
+
+@dataclass(frozen=True)
+class ReadBatch:
+    """Some images in a row.
+
+    Attributes:
+        rows: Which images of the set.
+        pixels: uint8 RGB, (B, H, W, 3): channels_last once the axes are permuted; black where one could not be read.
+        failed: Those that could not be read.
+    """
+
+    rows: range
+    pixels: Pixels
+    failed: tuple[FailedImage, ...]
+
 
 def image_batches(
-    images: ImageSet, rows: range, batch_size: int, size: tuple[int, int], *, resize: bool = False, workers: int = 0
-) -> Iterator[tuple[range, Pixels]]:
-    """Row numbers and pixels of some images, batch by batch in their order.
+    images: ImageSet, batches: Sequence[range], size: tuple[int, int], how: ExtractionSettings
+) -> Iterator[ReadBatch]:
+    """Some batches of a set in their order.
 
     Args:
         images: What to read.
-        rows: Which of them.
-        batch_size: B; the last batch may be smaller.
+        batches: Rows of each batch.
         size: Height and width that the images must have.
-        resize: Whether images of another size are resized; otherwise they are refused.
-        workers: Threads; 0 for one per core, at most 8.
-
-    Yields:
-        The rows, and uint8 RGB pixels (B, H, W, 3): channels_last once the axes are permuted.
+        how: Whether others are resized, what becomes of corrupt images, and how many threads read (0 for one per core,
+            at most 8).
 
     Raises:
-        CorruptImage: If an image cannot be read.
+        CorruptImage: If an image cannot be read, under ``on_corrupt: error``.
         DataError: If one has another size and ``resize`` is off.
     """
-    readers = workers or min(MAX_READERS, os.cpu_count() or 1)
-    waiting: deque[tuple[range, Future[Pixels]]] = deque()
+    readers = how.workers or min(MAX_READERS, os.cpu_count() or 1)
+    waiting: deque[Future[ReadBatch]] = deque()
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
         try:
-            for start in range(rows.start, rows.stop, batch_size):
-                batch = range(start, min(start + batch_size, rows.stop))
-                waiting.append((batch, pool.submit(_read, images, batch, size, resize)))
+            for rows in batches:
+                waiting.append(pool.submit(_read, images, rows, size, how))
                 if len(waiting) >= readers + BATCHES_AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
+                    yield waiting.popleft().result()
             while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read(images: ImageSet, rows: range, size: tuple[int, int], resize: bool) -> Pixels:
+def _read(images: ImageSet, rows: range, size: tuple[int, int], how: ExtractionSettings) -> ReadBatch:
     batch = np.empty((len(rows), *size, 3), np.uint8)
+    failed = []
     for place, row in enumerate(rows):
-        pixels = images.read(row)
-        if pixels.shape[:2] != size:
-            if not resize:
-                raise DataError(
-                    f"{images.location(row)}: the image is {pixels.shape[0]}x{pixels.shape[1]}, but the network takes "
-                    f"{size[0]}x{size[1]}; align the images to that size, or allow resizing with resize=true."
-                )
-            pixels = resized(pixels, size)
-        batch[place] = pixels
-    return batch
-
-
-def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Pixels (H, W, 3) at another (height, width): areas are averaged when the image shrinks, else linear."""
-    shrinks = size[0] <= pixels.shape[0] and size[1] <= pixels.shape[1]
-    rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, size[::-1], interpolation=rule), np.uint8)
+        try:
+            pixels = read_checked(images, row)
+        except CorruptImage as error:
+            if how.on_corrupt == "error":
+                raise
+            failed.append((row, str(error)))
+            batch[place] = 0
+            continue
+        if pixels.shape[:2] != size and not how.resize:
+            raise DataError(
+                f"{images.location(row)}: the image is {pixels.shape[0]}x{pixels.shape[1]}, but the network takes "
+                f"{size[0]}x{size[1]}; align the images to that size, or allow resizing with resize=true."
+            )
+        batch[place] = resize_image(pixels, *size)
+    return ReadBatch(rows, batch, tuple(failed))

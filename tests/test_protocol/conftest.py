@@ -1,6 +1,6 @@
 """Tiny networks, image sets and pair lists for the protocol tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facelab.data.base import ImageSet, Pixels
+from facelab.errors import CorruptImage
 from facelab.inputs import InputSpec
 
 
@@ -33,15 +34,18 @@ class TinyNet(nn.Module):
 
 
 class ArrayImages(ImageSet):
-    """Images held in memory."""
+    """Images held in memory; those whose rows are in ``broken`` cannot be read."""
 
-    def __init__(self, pixels: list[Pixels]) -> None:
+    def __init__(self, pixels: list[Pixels], broken: Collection[int] = ()) -> None:
         self.pixels = pixels
+        self.broken = broken
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def read(self, index: int) -> Pixels:
+        if index in self.broken:
+            raise CorruptImage(f"{self.location(index)} is broken.")
         return self.pixels[index]
 
     def location(self, index: int) -> str:
@@ -63,7 +67,7 @@ def tiny_images() -> ArrayImages:
 
 
 @pytest.fixture
-def make_images() -> Callable[[list[Pixels]], ArrayImages]:
+def make_images() -> Callable[..., ArrayImages]:
     return ArrayImages
 
 
