@@ -4,12 +4,10 @@ A folder for each model, image set and preprocessing holds ``manifest.json`` and
 checksums numpy verifies when it is read. Files are written under temporary names and renamed, so none is half written.
 """
 
+import io
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,6 +16,7 @@ from pydantic import Field, ValidationError
 from facelab.config import Strict
 from facelab.errors import DataError
 from facelab.test_protocol.extraction import Block, cut
+from facelab.test_protocol.whole_file import write_whole
 
 MANIFEST = "manifest.json"
 BLOCK_ROWS = 1024
@@ -63,8 +62,7 @@ class EmbeddingCache:
         path = folder / MANIFEST
         if not path.is_file():
             manifest = Manifest(images=images, rows=rows, made_of=made_of)
-            with _written(path) as file:
-                file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
+            write_whole(path, manifest.model_dump_json(indent=1) + "\n")
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
@@ -84,8 +82,9 @@ class EmbeddingCache:
             DataError: If it cannot be written.
         """
         arrays: dict[str, Any] = {} if block.flipped is None else {"flipped": block.flipped}
-        with _written(self.path(block.rows)) as file:
-            np.savez(file, values=block.values, failed=np.array(json.dumps(block.failed)), **arrays)
+        file = io.BytesIO()
+        np.savez(file, values=block.values, failed=np.array(json.dumps(block.failed)), **arrays)
+        write_whole(self.path(block.rows), file.getvalue())
 
     def load(self, rows: range, flip: bool) -> Block:
         """Read what `save` wrote.
@@ -122,18 +121,3 @@ def block_rows(images: int, processes: int, batch_size: int) -> int:
     """Images in a block of a new folder: whole batches, about a thousand, fewer if processes would have no work."""
     wanted = min(BLOCK_ROWS, images // processes)
     return batch_size * max(1, wanted // batch_size)
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name when it is whole; one that exists is replaced."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"{path}: the embeddings cannot be cached ({error.strerror}).") from None

@@ -121,7 +121,7 @@ def test_a_block_that_only_another_machine_sees(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(tiny_net: Any, images: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="the embeddings cannot be cached"):
+    with pytest.raises(DataError, match="cannot be written"):
         embed(tiny_net, images, cache=tmp_path / "file")
 
 
