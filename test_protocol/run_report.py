@@ -1,7 +1,7 @@
 """What a user gets to see after a run: the table, the files beside it, and one HTML page that needs no network."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from rich.console import Console
 
 import facelab
 from facelab.test_protocol.base import Report
-from facelab.test_protocol.plots import plot_roc, plot_scores, plot_training
+from facelab.test_protocol.charts import Chart, charts_of
+from facelab.test_protocol.plots import plot
 from facelab.test_protocol.report import (
     compare,
     format_metric,
@@ -21,6 +22,7 @@ from facelab.test_protocol.report import (
 )
 from facelab.test_protocol.report_page import PAGE
 from facelab.test_protocol.report_store import Reports, file_name
+from facelab.test_protocol.training_charts import training_charts
 from facelab.test_protocol.whole_file import write_whole
 
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
@@ -57,7 +59,7 @@ def write_run_report(folder: Path, reports: Reports, console: Console | None = N
     pictures = _protocol_plots(folder / "plots", reports)
     written = {"report": folder / "report.html", "table": tables["md"]}
     if (folder / METRICS).is_file() and (folder / METRICS).stat().st_size:
-        written["curves"] = plot_training(folder / METRICS, folder / "training.png")
+        written["curves"] = plot(training_charts(folder / METRICS), folder / "training.png")
         pictures = {"": [_picture("training", written["curves"])], **pictures}
     write_whole(written["report"], render_page(folder.name, reports, pictures, _texts(folder)))
     return written
@@ -105,15 +107,19 @@ def _by_protocol(reports: Reports) -> dict[str, dict[str, Report]]:
 def _protocol_plots(folder: Path, reports: Reports) -> dict[str, list[_Picture]]:
     pictures: dict[str, list[_Picture]] = {}
     for protocol, of_protocol in _by_protocol(reports).items():
-        found = pictures.setdefault(protocol, [])
-        stem = file_name(protocol)
-        if any("far" in report.curves for report in of_protocol.values()):
-            found.append(_picture(f"ROC on {protocol}", plot_roc(of_protocol, folder / f"{stem}-roc.png")))
-        for model, report in of_protocol.items():
-            if "score_edges" in report.curves:
-                png = folder / f"{stem}-{file_name(model)}-scores.png"
-                found.append(_picture(f"scores of {model} on {protocol}", plot_scores(report, png)))
+        names = numbered_names(protocol, charts_of(protocol, of_protocol))
+        pictures[protocol] = [_picture(chart.title, plot([chart], folder / name)) for name, chart in names.items()]
     return pictures
+
+
+def numbered_names(protocol: str, charts: Sequence[Chart]) -> dict[str, Chart]:
+    """File names for the charts of a protocol: ``LFW-roc.png``, and numbers where there are several of a kind."""
+    kinds = [chart.kind for chart in charts]
+    result = {}
+    for place, chart in enumerate(charts):
+        number = f"-{kinds[:place].count(chart.kind) + 1}" if kinds.count(chart.kind) > 1 else ""
+        result[f"{file_name(protocol)}-{chart.kind}{number}.png"] = chart
+    return result
 
 
 def _picture(title: str, png: Path) -> _Picture:

@@ -6,13 +6,12 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from rich.console import Console
 
 from facelab.errors import DataError
-from facelab.test_protocol import plots, report
+from facelab.test_protocol import report
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.pair_scores import Rules, ScoredPairs
 from facelab.test_protocol.run_report import write_run_report
@@ -107,48 +106,10 @@ def test_files_are_replaced_whole(reports: dict[str, list[Report]], tmp_path: Pa
         report.write_tables(tmp_path / "file", reports)
 
 
-def image(path: Path) -> np.ndarray:
-    pixels = cv2.imread(str(path))
-    assert pixels is not None
-    return np.asarray(pixels)
-
-
-def test_plots_show_something(reports: dict[str, list[Report]], tmp_path: Path) -> None:
-    lfw = {model: of_model[0] for model, of_model in reports.items()}
-    roc = image(plots.plot_roc(lfw, tmp_path / "roc.png"))
-    scores = image(plots.plot_scores(lfw["strong"], tmp_path / "scores.png"))
-    for pixels in (roc, scores):
-        assert pixels.shape[1] >= 800
-        assert 0.005 < (pixels < 128).any(axis=2).mean() < 0.9
-    same_only = reports["weak_50% & <i>"][1]
-    assert image(plots.plot_scores(same_only, tmp_path / "same.png")).size
-    with pytest.raises(DataError, match="no report has a ROC curve"):
-        plots.plot_roc({"m": same_only}, tmp_path / "none.png")
-
-
 def write_metrics(path: Path) -> None:
     lines = [json.dumps({"update": n, "loss": 10 / n, "accuracy": n / 40, "lr": 0.1}) for n in range(1, 40)]
     lines += [json.dumps({"update": 40, "LFW/accuracy": 0.7}), '{"update": 41, "lo']
     path.write_text("\n".join(lines))
-
-
-def test_training_curves(tmp_path: Path) -> None:
-    write_metrics(tmp_path / "metrics.jsonl")
-    curves = plots.read_curves(tmp_path / "metrics.jsonl")
-    assert curves["LFW/accuracy"] == ([40.0], [0.7])
-    assert len(curves["loss"][0]) == 39  # the unfinished last line is passed over
-    assert image(plots.plot_training(tmp_path / "metrics.jsonl", tmp_path / "t.png")).size
-
-
-def test_training_curves_refuse(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no such file"):
-        plots.plot_training(tmp_path / "none.jsonl", tmp_path / "t.png")
-    (tmp_path / "bad.jsonl").write_text('{"update": 1}\nnoise\n{"update": 2}\n')
-    with pytest.raises(DataError, match=r"bad\.jsonl:2: is not a JSON object"):
-        plots.plot_training(tmp_path / "bad.jsonl", tmp_path / "t.png")
-    (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(DataError, match="nothing to draw"):
-        plots.plot_training(tmp_path / "empty.jsonl", tmp_path / "t.png")
 
 
 class Page(HTMLParser):
@@ -181,7 +142,7 @@ def test_the_page_is_self_contained_and_escaped(reports: dict[str, list[Report]]
     assert "script" not in page.tags
     assert "i" in page.tags
     assert "weak_50% &amp; &lt;i&gt;" in text
-    assert len(page.images) == 1 + 1 + 2 + 1  # training, ROC, two histograms on LFW, one of the other protocol
+    assert len(page.images) == 1 + 2 + 2 + 1  # training, ROC, DET, two histograms on LFW, one of the other protocol
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert "LFW accuracy [%]" in console.file.getvalue()  # type: ignore[attr-defined]
 

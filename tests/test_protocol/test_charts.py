@@ -1,0 +1,100 @@
+"""What charts show of reports and of a training run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facelab.errors import DataError
+from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.charts import charts_of, cmc, det, error_reject, roc, scores
+from facelab.test_protocol.training_charts import read_curves, training_charts
+
+
+def report(metrics: tuple[Metric, ...] = (Metric("accuracy", 0.9),), **curves: list[float]) -> Report:
+    return Report("LFW", metrics, curves={name: np.array(values, float) for name, values in curves.items()})
+
+
+WEAK = report(far=[0, 0, 0.02, 1], tar=[0, 0.5, 0.75, 1], threshold=[np.inf, 0.8, 0.4, -1])
+STRONG = report(far=[0, 0, 0.5, 1], tar=[0, 0.9, 1, 1], threshold=[np.inf, 0.7, 0.3, -1])
+
+
+def test_roc_begins_with_all_that_is_accepted_without_a_false_accept() -> None:
+    chart = roc("LFW", {"weak": WEAK, "strong": STRONG, "none": report()})
+    assert chart is not None
+    assert [line.name for line in chart.lines] == ["weak", "strong"]
+    weak = chart.lines[0]
+    np.testing.assert_allclose(weak.x, [0.01, 0.02, 1])  # the power of ten below the least rate of all
+    np.testing.assert_allclose(weak.y, [50, 75, 100])
+    assert weak.threshold is not None
+    np.testing.assert_allclose(weak.threshold, [0.8, 0.4, -1])
+    assert chart.x_range == (0.01, 1.0)
+    assert chart.y_range == (40.0, 100.0)
+    assert chart.lines[1].x[0] == 0.01
+
+
+def test_det_shows_what_roc_misses() -> None:
+    chart = det("LFW", {"weak": WEAK})
+    assert chart is not None
+    np.testing.assert_allclose(chart.lines[0].y, [0.5, 0.25, 0])
+    assert chart.y_range == (0.1, 1.0)
+    assert chart.log_x
+    assert chart.log_y
+
+
+def test_no_curve_no_chart() -> None:
+    assert charts_of("LFW", {"m": report()}) == []
+    assert roc("LFW", {"m": report(far=[0, 0], tar=[0, 1])}) is None  # not one false accept
+    assert scores(report(score_edges=[0, 1], same_count=[0], different_count=[0]), "none") is None
+
+
+def test_cmc_and_error_reject() -> None:
+    chart = cmc("TinyFace", {"m": report(rank=[1, 5, 20], rank_rate=[0.25, 0.5, 0.75])})
+    assert chart is not None
+    np.testing.assert_allclose(chart.lines[0].y, [25, 50, 75])
+    assert (chart.x_range, chart.y_range) == ((1.0, 20.0), (20.0, 100.0))
+    curve = error_reject("LFW", {"m": report(reject=[0, 0.5], fnmr=[0.2, 0.1])})
+    assert curve is not None
+    np.testing.assert_allclose(curve.lines[0].x, [0, 50])
+    assert curve.y_range[1] == pytest.approx(21)
+
+
+def test_scores_show_the_threshold_and_the_used_range() -> None:
+    counts = {"same_count": [0.0] * 6 + [1, 3], "different_count": [0.0] * 4 + [2, 2, 0, 0]}
+    threshold = Metric("threshold", 0.5, unit="score")
+    chart = scores(report((threshold,), score_edges=list(np.linspace(-1, 1, 9)), **counts), "scores")
+    assert chart is not None
+    assert [line.name for line in chart.lines] == ["different pairs (4)", "same pairs (4)"]
+    np.testing.assert_allclose(chart.lines[1].y[-2:], [25, 75])
+    assert chart.marks == (("threshold 0.500", 0.5),)
+    assert chart.x_range == (-0.5, 1.0)
+
+
+def write_metrics(path: Path) -> None:
+    lines = [json.dumps({"update": n, "loss": 10 / n, "accuracy": n / 40, "lr": 0.1}) for n in range(1, 40)]
+    lines += [json.dumps({"update": 40, "LFW/accuracy": 0.7}), '{"update": 41, "lo']
+    path.write_text("\n".join(lines))
+
+
+def test_training_charts(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "metrics.jsonl")
+    curves = read_curves(tmp_path / "metrics.jsonl")
+    assert curves["LFW/accuracy"] == ([40.0], [0.7])
+    assert len(curves["loss"][0]) == 39  # the unfinished last line is passed over
+    charts = training_charts(tmp_path / "metrics.jsonl")
+    assert [chart.title for chart in charts] == ["loss", "training accuracy [%]", "learning rate", "evaluation [%]"]
+    assert charts[3].lines[0].y[0] == pytest.approx(70)
+    assert charts[0].y_range[0] == 0
+    assert charts[2].y_range[0] < 0.1 < charts[2].y_range[1]
+
+
+def test_training_charts_refuse(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        training_charts(tmp_path / "none.jsonl")
+    (tmp_path / "bad.jsonl").write_text('{"update": 1}\nnoise\n{"update": 2}\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:2: is not a JSON object"):
+        training_charts(tmp_path / "bad.jsonl")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match="nothing to draw"):
+        training_charts(tmp_path / "empty.jsonl")
