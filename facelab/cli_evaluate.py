@@ -38,9 +38,13 @@ def evaluate_command(
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings between calls.")] = None,
+    bootstrap: Annotated[
+        int, typer.Option(help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0)
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
+    from facelab.test_protocol.confidence import with_intervals
     from facelab.test_protocol.run import run_protocols
     from facelab.test_protocol.run_report import write_run_report
 
@@ -64,6 +68,8 @@ def evaluate_command(
                     progress=partial(_show, show, model.name),
                 )
         if distributed.is_main():
+            if bootstrap:
+                reports = {name: [with_intervals(one, draws=bootstrap) for one in of] for name, of in reports.items()}
             folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
             for what, path in write_run_report(folder, reports, console).items():
                 console.print(f"{what:>10}  {path}")

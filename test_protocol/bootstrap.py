@@ -116,7 +116,7 @@ class ResampledRoc:
         Raises:
             ConfigError: If ``draws`` is less than 1.
         """
-        _check_draws(draws)
+        check_draws(draws)
         blocks = []
         for weight in multiplicities(self.units.count, draws, seed):
             curves = self.curves(weight)
@@ -138,7 +138,7 @@ def draw_rank_rates(rank: Integers, ranks: Sequence[int], units: Units, draws: i
     Raises:
         ConfigError: If ``draws`` is less than 1.
     """
-    _check_draws(draws)
+    check_draws(draws)
     unit = np.maximum(units.first, units.second)  # one of the two is the unit that always counts
     hits = [(rank > 0) & (rank <= limit) for limit in ranks]
     counts = np.stack([np.bincount(unit, among, units.count + 1) for among in (rank > 0, *hits)])
@@ -163,7 +163,12 @@ def percentile_interval(values: Floats, level: float) -> tuple[float, float] | N
     return float(low), float(high)
 
 
-def _check_draws(draws: int) -> None:
+def check_draws(draws: int) -> None:
+    """Refuse a number of draws that is none.
+
+    Raises:
+        ConfigError: If it is less than 1.
+    """
     if draws < 1:
         raise ConfigError(f"a bootstrap needs at least 1 draw, got {draws}; 1000 is usual.")
 

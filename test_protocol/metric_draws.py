@@ -1,4 +1,8 @@
-"""Bootstrap draws of a report's metrics, by their names, from its trials."""
+"""Bootstrap draws of a report's metrics, by their names, from its trials.
+
+The trials are those of the headline. Where its name has something around it (``surveillance_to_single rank-1``),
+metrics with the same around theirs are meant, and those with nothing around.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,8 +20,8 @@ from facelab.test_protocol.resampling import Units, units_of_pairs, units_of_pro
 
 NUMBER = r"([0-9.]+(?:e[-+]?[0-9]+)?)"
 TAR, TPIR, RANK = (re.compile(name) for name in (rf"TAR@FAR={NUMBER}", rf"TPIR@FPIR={NUMBER}", r"rank-([0-9]+)"))
-
-Trials = Mapping[str, NDArray[Any]]
+KNOWN = re.compile(rf"{TAR.pattern}|{TPIR.pattern}|{RANK.pattern}|accuracy|AUC|EER")
+TOLERANCE = 1e-4  # between a reported value and that of the trials, whose scores are float32
 
 
 def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) -> dict[str, Floats]:
@@ -29,7 +33,8 @@ def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) ->
 
     Args:
         report: A report with trials.
-        names: Names of metrics; those that are unknown or could not be measured on the report's data are left out.
+        names: Names of metrics. Left out are those that are unknown, that could not be measured on the report's data,
+            and those whose reported value is not that of the trials, because they come from others.
         draws: Number of draws.
         seed: Of the random numbers.
 
@@ -40,13 +45,22 @@ def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) ->
         DataError: If the trials contradict each other.
         ConfigError: If ``draws`` is less than 1.
     """
-    wanted = [name for name in names if (found := metric_of(report, name)) is not None and found.value is not None]
-    trials = report.trials
-    if "same" in trials:
-        return _pair_draws(report, wanted, draws, seed)
-    if "rank" in trials:
-        return {**_rank_draws(trials, wanted, draws, seed), **_open_set_draws(trials, wanted, draws, seed)}
-    return {}
+    wanted = {
+        name: (core, metric.value)
+        for name in names
+        if (metric := metric_of(report, name)) is not None
+        and metric.value is not None
+        and (core := core_name(report, name)) is not None
+    }
+    cores = {core for core, _ in wanted.values()}
+    found = _core_draws(report, sorted(cores), draws, seed)
+    result = {}
+    for name, (core, value) in wanted.items():
+        if core == "accuracy" and core in found:
+            result[name] = np.clip(found[core][1:] + value - found[core][0], 0.0, 1.0)
+        elif core in found and abs(found[core][0] - value) <= TOLERANCE:
+            result[name] = found[core][1:]
+    return result
 
 
 def units_of(report: Report) -> Units:
@@ -68,6 +82,26 @@ def metric_of(report: Report, name: str) -> Metric | None:
     return next((metric for metric in found if metric.kind == "correct"), found[0] if found else None)
 
 
+def core_name(report: Report, name: str) -> str | None:
+    """What a metric of the headline's trials measures: ``rank-1`` for ``surveillance_to_single rank-1``, or None."""
+    headline = report.headline.name
+    inside = KNOWN.search(headline)
+    before, behind = (headline[: inside.start()], headline[inside.end() :]) if inside else ("", "")
+    if name.startswith(before) and name.endswith(behind) and not KNOWN.fullmatch(name):
+        name = name[len(before) : len(name) - len(behind)]
+    return name if KNOWN.fullmatch(name) else None
+
+
+def _core_draws(report: Report, cores: list[str], draws: int, seed: int) -> dict[str, Floats]:
+    """Value on all trials, and then those of the draws, (1 + draws,), for each name."""
+    trials = report.trials
+    if "same" in trials:
+        return _pair_draws(report, cores, draws, seed)
+    if "rank" in trials:
+        return {**_rank_draws(trials, cores, draws, seed), **_open_set_draws(trials, cores, draws, seed)}
+    return {}
+
+
 def _pair_draws(report: Report, names: list[str], draws: int, seed: int) -> dict[str, Floats]:
     trials, same = report.trials, report.trials["same"]
     threshold = metric_of(report, "threshold")
@@ -80,36 +114,41 @@ def _pair_draws(report: Report, names: list[str], draws: int, seed: int) -> dict
             statistics[name] = bootstrap.accuracy_at(fixed, float(np.mean(same)))
         elif name in ("AUC", "EER"):
             statistics[name] = bootstrap.auc if name == "AUC" else bootstrap.eer
-    if not statistics:
-        return {}
-    sample = ResampledRoc(trials["score"], same, units_of_pairs(trials), [] if fixed is None else [fixed])
-    result = dict(zip(statistics, sample.draw(list(statistics.values()), draws, seed), strict=True))
-    if "accuracy" in result:
-        whole = statistics["accuracy"](sample.curves(np.ones((1 + sample.units.count, 1))))
-        result["accuracy"] = np.clip(result["accuracy"] + _value(report, "accuracy") - whole, 0.0, 1.0)
-    return result
+    wanted = [] if fixed is None else [fixed]
+    return _drawn(trials["score"], same, units_of_pairs(trials), statistics, draws, seed, wanted)
 
 
-def _value(report: Report, name: str) -> float:
-    metric = metric_of(report, name)
-    return float("nan") if metric is None or metric.value is None else metric.value
-
-
-def _rank_draws(trials: Trials, names: list[str], draws: int, seed: int) -> dict[str, Floats]:
+def _rank_draws(trials: Mapping[str, NDArray[Any]], names: list[str], draws: int, seed: int) -> dict[str, Floats]:
     ranks = {name: int(found[1]) for name in names if (found := RANK.fullmatch(name))}
-    if not ranks:
+    if not ranks or not trials["rank"].any():
         return {}
-    rates = draw_rank_rates(trials["rank"], list(ranks.values()), units_of_probes(trials), draws, seed)
-    return dict(zip(ranks, rates, strict=True))
+    rank, limits = trials["rank"], list(ranks.values())
+    drawn = draw_rank_rates(rank, limits, units_of_probes(trials), draws, seed)
+    whole = [np.mean(rank[rank > 0] <= limit) for limit in limits]
+    return {name: np.append(first, rest) for name, first, rest in zip(ranks, whole, drawn, strict=True)}
 
 
-def _open_set_draws(trials: Trials, names: list[str], draws: int, seed: int) -> dict[str, Floats]:
+def _open_set_draws(trials: Mapping[str, NDArray[Any]], names: list[str], draws: int, seed: int) -> dict[str, Floats]:
     statistics = {name: bootstrap.tar_at_far(float(found[1])) for name in names if (found := TPIR.fullmatch(name))}
-    if not statistics or "score" not in trials:
+    if "score" not in trials:
         return {}
     rank, best = trials["rank"], trials["score"]
-    score = np.where(
-        rank <= 1, best, best.dtype.type(-np.inf)
-    )  # a mate that is not first is not found at any threshold
-    sample = ResampledRoc(score, rank > 0, units_of_probes(trials))
-    return dict(zip(statistics, sample.draw(list(statistics.values()), draws, seed), strict=True))
+    score = np.where(rank <= 1, best, best.dtype.type(-np.inf))  # a mate behind another entry is never identified
+    return _drawn(score, rank > 0, units_of_probes(trials), statistics, draws, seed)
+
+
+def _drawn(
+    score: NDArray[Any],
+    same: NDArray[np.bool_],
+    units: Units,
+    statistics: Mapping[str, Statistic],
+    draws: int,
+    seed: int,
+    thresholds: list[float] | None = None,
+) -> dict[str, Floats]:
+    if not statistics or same.all() or not same.any():
+        return {}
+    sample = ResampledRoc(score, same, units, thresholds or [])
+    drawn = sample.draw(list(statistics.values()), draws, seed)
+    whole = sample.curves(np.ones((1 + units.count, 1)))
+    return {name: np.append(one(whole), rest) for (name, one), rest in zip(statistics.items(), drawn, strict=True)}

@@ -61,11 +61,16 @@ def unit_of(metric: Metric) -> str:
 
 
 def format_metric(metric: Metric) -> str:
-    """Value and spread as text: fractions in percent, scores with four digits, counts whole."""
+    """Value, spread and interval as text: fractions in percent, scores with four digits, counts whole.
+
+    For example ``99.50 ± 0.12 [99.31, 99.66]``.
+    """
     if metric.value is None or not math.isfinite(metric.value):
         return MISSING
     value = _number(metric.value, metric.unit)
-    return value if metric.spread is None else f"{value} ± {_number(metric.spread, metric.unit)}"
+    spread = "" if metric.spread is None else f" ± {_number(metric.spread, metric.unit)}"
+    ends = [_number(end, metric.unit) for end in metric.interval or ()]
+    return f"{value}{spread} [{', '.join(ends)}]" if ends else f"{value}{spread}"
 
 
 def _number(value: float, unit: str) -> str:
@@ -97,6 +102,11 @@ def conditions(report: Report) -> str:
         f"without the {said['excluded_pairs']:,} pairs of {said['excluded_people']:,} people"
         if "excluded_pairs" in said
         else "",
+        "{level:.4g} % intervals in [ ], {draws:,} bootstrap draws {by}".format_map(
+            {**said["bootstrap"], "level": 100 * said["bootstrap"]["level"]}
+        )
+        if "bootstrap" in said
+        else "",
     )
     return "; ".join(part for part in parts if part)
 
@@ -114,15 +124,16 @@ def render_report(report: Report, model: str = "") -> Table:
 
 
 def as_csv(reports: Reports) -> str:
-    """One line for each number: model, protocol, metric, value, spread, unit, kind, note."""
+    """One line for each number: model, protocol, metric, value, spread, ends of the interval, unit, kind, note."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(("model", "protocol", "metric", "value", "spread", "unit", "kind", "note"))
+    writer.writerow(("model", "protocol", "metric", "value", "spread", "low", "high", "unit", "kind", "note"))
     for model, of_model in reports.items():
         for report in of_model:
             for m in report.metrics:
-                value, spread = ("" if x is None else repr(x) for x in (m.value, m.spread))
-                writer.writerow((model, report.protocol, m.name, value, spread, m.unit, m.kind, m.note))
+                numbers = (m.value, m.spread, *(m.interval or (None, None)))
+                told = ("" if number is None else repr(number) for number in numbers)
+                writer.writerow((model, report.protocol, m.name, *told, m.unit, m.kind, m.note))
     return lines.getvalue()
 
 

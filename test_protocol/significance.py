@@ -11,7 +11,7 @@ from typing import Literal
 
 from facelab.errors import DataError, in_range
 from facelab.test_protocol.base import Report
-from facelab.test_protocol.metric_draws import RANK, metric_of
+from facelab.test_protocol.metric_draws import RANK, core_name, metric_of
 from facelab.test_protocol.metrics import Floats
 from facelab.test_protocol.paired import (
     check_same_trials,
@@ -117,8 +117,10 @@ class _Rival:
 
     def __init__(self, report: Report, metric: str, draws: int, seed: int) -> None:
         self.report, self.metric, self.draws, self.seed = report, metric, draws, seed
-        self.rank = RANK.fullmatch(metric)
-        decisions = self.rank is not None or metric.startswith("accuracy")
+        core = core_name(report, metric) or ""
+        self.rank = RANK.fullmatch(core)
+        self.accuracy = core == "accuracy"
+        decisions = self.rank is not None or self.accuracy
         self.method = "McNemar, Holm" if decisions else "paired bootstrap by identity, Holm"
         self._own: Floats | None = None
 
@@ -132,7 +134,7 @@ class _Rival:
         if self.rank is not None and "rank" in other.trials:
             limit = int(self.rank[1])
             return mcnemar(right_probes(self.report, limit), right_probes(other, limit)).p
-        if self.metric.startswith("accuracy") and "same" in other.trials:
+        if self.accuracy and "same" in other.trials:
             return mcnemar(right_pairs(self.report), right_pairs(other)).p
         if self._own is None:
             self._own = one_metric_draws(self.report, self.metric, self.draws, self.seed)

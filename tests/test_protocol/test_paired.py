@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from facelab.errors import DataError
+from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.paired import check_same_trials, mcnemar, paired_bootstrap, right_pairs, right_probes
 
@@ -20,13 +21,13 @@ def verification(noise: float, seed: int = 0, people: int = PEOPLE) -> Report:
     same = left == right
     score = same + noise * np.random.default_rng(seed).normal(size=len(same))
     score = score.astype(np.float32)
-    accepted = score >= np.sort(score[~same])[-int(FAR * np.sum(~same))]
-    metrics = (
-        Metric(f"TAR@FAR={FAR}", float(np.mean(accepted[same]))),
+    (point,) = metrics.tar_at_far(metrics.roc(score, same), [FAR])
+    numbers = (
+        Metric(f"TAR@FAR={FAR}", point.tar),
         Metric("accuracy", float(np.mean((score >= 0.5) == same))),
         Metric("threshold", 0.5, unit="score"),
     )
-    return Report("own", metrics, trials={"score": score, "same": same, "left": left, "right": right})
+    return Report("own", numbers, trials={"score": score, "same": same, "left": left, "right": right})
 
 
 def identification(rank: list[int]) -> Report:

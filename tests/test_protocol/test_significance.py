@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from facelab.errors import ConfigError
+from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.significance import holm, marks, within_noise
 
@@ -16,12 +17,12 @@ def pairs_report(errors: int, seed: int, headline: str = "accuracy", pairs: int 
     wrong = np.zeros(pairs, bool)
     wrong[np.random.default_rng(seed).choice(pairs, errors, replace=False)] = True
     score = (np.where(same ^ wrong, 0.8, 0.2) + 1e-4 * np.arange(pairs)).astype(np.float32)
-    different = np.sort(score[~same])
-    tar = float(np.mean(score[same] >= different[-20]))
-    values = {"accuracy": 1 - errors / pairs, "TAR@FAR=1e-1": tar, "EER": errors / pairs}
+    curve = metrics.roc(score, same)
+    (point,) = metrics.tar_at_far(curve, [0.1])
+    values = {"accuracy": 1 - errors / pairs, "TAR@FAR=1e-1": point.tar, "EER": metrics.eer(curve)}
     names = sorted(values, key=lambda name: name != headline)
-    metrics = (*(Metric(name, values[name]) for name in names), Metric("threshold", 0.5, unit="score"))
-    return Report("LFW", metrics, trials={"score": score, "same": same, "left": left, "right": right})
+    numbers = (*(Metric(name, values[name]) for name in names), Metric("threshold", 0.5, unit="score"))
+    return Report("LFW", numbers, trials={"score": score, "same": same, "left": left, "right": right})
 
 
 def probes_report(misses: int, seed: int, probes: int = 300) -> Report:
