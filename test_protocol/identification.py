@@ -161,6 +161,7 @@ class _Rivals:
 
     def __init__(self, mate: Floats) -> None:
         self.mate = mate
+        self.depth = np.count_nonzero(mate > -np.inf, axis=1)
         self.lowest = np.where(mate > -np.inf, mate, np.inf).min(axis=1)  # nothing to count without a mate
         self.best, self.entry = np.full(len(mate), -np.inf), np.full(len(mate), NOBODY, np.int64)
         self.above, self.tied = np.zeros(mate.shape, np.int64), np.zeros(mate.shape, np.int64)
@@ -174,14 +175,14 @@ class _Rivals:
             self.entry[tile.rows[row]] = tile.columns[tile.scores[row].argmax()]
         self.best[tile.rows] = np.maximum(self.best[tile.rows], top)
         for row in np.flatnonzero(top >= self.lowest[tile.rows]):
-            self._count(int(tile.rows[row]), tile.scores[row], top[row])
+            self._count(int(tile.rows[row]), tile.scores[row])
 
-    def _count(self, probe: int, scores: Matrix, top: float) -> None:
-        for number, mate in enumerate(self.mate[probe].astype(scores.dtype)):
-            if -np.inf < mate <= top:
-                above = np.count_nonzero(scores > mate)
-                self.above[probe, number] += above
-                self.tied[probe, number] += np.count_nonzero(scores >= mate) - above
+    def _count(self, probe: int, scores: Matrix) -> None:
+        high = np.sort(scores[scores >= self.lowest[probe]])  # few, where the network is good
+        mates = self.mate[probe, : self.depth[probe]].astype(scores.dtype)
+        not_above = high.searchsorted(mates, side="right")
+        self.above[probe, : len(mates)] += len(high) - not_above
+        self.tied[probe, : len(mates)] += not_above - high.searchsorted(mates)
 
 
 def mate_rank(found: Search) -> Integers:
