@@ -122,8 +122,13 @@ def average_precision(
     The mean is NaN if no probe has a mate. Arguments and refusals are those of `search`.
     """
     each = rank_mates(probe, gallery, probe_person, gallery_person, block=block).average_precision()
-    known = each[~np.isnan(each)]
-    return (float(known.mean()) if len(known) else float("nan")), each
+    return mean_known(each), each
+
+
+def mean_known(values: Floats) -> float:
+    """Mean of the values that are numbers; NaN if none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _ranked(probe: Faces, gallery: Faces, block: int, deepest: int | None = None) -> Ranking:
@@ -196,10 +201,20 @@ def closed_set(found: Search, ranks: Sequence[int]) -> list[float]:
     Raises:
         ConfigError: If a rank is below 1.
     """
-    if any(rank < 1 for rank in ranks):
-        raise ConfigError(f"ranks are {list(ranks)}, but a rank is at least 1.")
+    check_ranks(ranks)
     place = mate_rank(found)[found.mated]
     return [float(np.mean(place <= rank)) if len(place) else float("nan") for rank in ranks]
+
+
+def check_ranks(ranks: Sequence[int]) -> tuple[int, ...]:
+    """The ranks as they are.
+
+    Raises:
+        ConfigError: If there is none, or one is below 1.
+    """
+    if not ranks or min(ranks) < 1:
+        raise ConfigError(f"ranks are {list(ranks)}, but at least one is needed, and a rank is at least 1.")
+    return tuple(ranks)
 
 
 def cmc(found: Search, upto: int) -> tuple[Floats, Floats]:
