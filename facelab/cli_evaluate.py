@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 
 from facelab import distributed
+from facelab.cli_protocols import open_protocols
 from facelab.errors import ConfigError
 from facelab.progress_bar import counted_bars
 
 if TYPE_CHECKING:
     from facelab.face_model import FaceModel
-    from facelab.test_protocol.base import Protocol
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -24,8 +24,9 @@ def evaluate_command(
         list[str],
         typer.Argument(
             metavar="[MODEL]... [PROTOCOL.OPTION=VALUE]...",
-            help="Folders of runs or checkpoints; then protocols, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt. "
-            "Without a protocol, those of the run's own configuration.",
+            help="Folders of runs or checkpoints; then protocols, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt, "
+            "or data_root=FOLDER for every test set that lies there, with options for single ones (LFW.flip=true, "
+            "IJB-C=null to leave it out). Without a protocol, those of the run's own configuration.",
         ),
     ],
     checkpoint: Annotated[str, typer.Option(help="last, best, all or step-<update>")] = "last",
@@ -53,7 +54,7 @@ def evaluate_command(
     try:
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         models = _open_models(names, checkpoint, backbone, weights, device)
-        protocols = _open_protocols([word for word in words if "=" in word], names, models)
+        protocols = open_protocols([word for word in words if "=" in word], names, models, console)
         reports = {}
         for model in models:
             with counted_bars(console) as show:
@@ -95,34 +96,6 @@ def _open_models(
     if not models:
         raise ConfigError("name a run to test, or --backbone with --weights.")
     return models
-
-
-def _open_protocols(
-    options: Sequence[str], names: Sequence[str], models: Sequence["FaceModel"]
-) -> list[tuple[str, "Protocol"]]:
-    """Protocols of the command line, else those of the first run's configuration."""
-    from facelab.catalogue import build
-    from facelab.config import parse_overrides, read_yaml
-    from facelab.test_protocol.base import PROTOCOLS
-    from facelab.tracking import CONFIG
-
-    if options:
-        specs = {name: {name: settings} for name, settings in parse_overrides(options).items()}
-    else:
-        files = [
-            path
-            for name in names
-            for path in (Path(name) / CONFIG, Path(name).parent.parent / CONFIG)
-            if path.is_file()
-        ]
-        specs = read_yaml(files[0]).get("evaluation", {}).get("protocols", {}) if files else {}
-    if not specs:
-        raise ConfigError(
-            "name a protocol, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt; see: facelab list protocols."
-        )
-    sizes = {side for model in models for side in model.input_spec.size}
-    supplied = {"size": sizes.pop()} if len(sizes) == 1 else {}  # for protocols that draw their images
-    return [(name, build(PROTOCOLS, spec, **supplied)) for name, spec in specs.items()]
 
 
 def _show(show: Callable[[str, int, int], None], model: str, protocol: str, done: int, total: int) -> None:

@@ -42,7 +42,7 @@ class Evaluation(Callback):
             self.log.write(progress.update, {"epoch": progress.update / progress.updates_per_epoch, **measured})
 
     def _due(self, progress: Progress) -> bool:
-        if not self.settings.protocols:
+        if not self.settings.wanted:
             return False
         every = self.settings.every_epochs
         by_epoch = progress.epoch_ended and bool(every) and progress.epoch % every == 0

@@ -14,6 +14,7 @@ from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
 from facelab.progress_bar import counted_bars
 from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
+from facelab.test_protocol.data_root import chosen_protocols
 from facelab.test_protocol.run import run_protocols
 from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, write_settings
 from facelab.training_mode.assembly import Parts, assemble, restore, supplied_size, take_snapshot
@@ -68,7 +69,7 @@ def run_training(
         check_changes(folder, config, allow_changes)
     with counted_bars(console) as show:
         parts = assemble(config, partial(show, "preparing the data"))
-    protocols = open_protocols(config)
+    protocols = open_protocols(config, console)
     if found:
         checkpoint = store.find("last")
         verify(checkpoint)
@@ -118,11 +119,12 @@ def _train(
     return evaluation
 
 
-def open_protocols(config: RunConfig) -> list[tuple[str, Protocol]]:
+def open_protocols(config: RunConfig, console: Console) -> list[tuple[str, Protocol]]:
     """The protocols of the settings, built before training so that a missing file is found at once."""
-    return [
-        (name, build(PROTOCOLS, spec, **supplied_size(config))) for name, spec in config.evaluation.protocols.items()
-    ]
+    specs, found = chosen_protocols(config.evaluation.data_root, config.evaluation.protocols)
+    if found:
+        console.print(found, highlight=False)
+    return [(name, build(PROTOCOLS, spec, **supplied_size(config))) for name, spec in specs.items()]
 
 
 def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
@@ -82,25 +82,34 @@ class EvaluationSettings(Strict):
 
     Attributes:
         protocols: What to test on, by the name that tables show; see ``facelab list protocols``. The headline of the
-            first one decides which checkpoint is the best. ``null`` takes back one that a file sets which is extended.
+            first one decides which checkpoint is the best. ``null`` takes back one that a file sets which is extended,
+            and leaves out one that ``data_root`` holds.
+        data_root: Folder of test sets, of which all that are found there are tested on too, behind ``protocols``.
         every_epochs: Epochs between two evaluations; the last epoch is always evaluated. 0 tests only at the end.
         every_updates: Updates between two evaluations, in addition, or null.
         batch_size: Images in a forward pass.
         precision: Precision of the embeddings.
     """
 
-    protocols: dict[str, Spec] = Field(default_factory=dict)
+    protocols: dict[str, Spec | None] = Field(default_factory=dict)
+    data_root: Path | None = None
     every_epochs: int = Field(default=1, ge=0)
     every_updates: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
     precision: Precision = "fp32"
 
-    @field_validator("protocols", mode="before")
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to test on."""
+        return self.data_root is not None or any(spec is not None for spec in self.protocols.values())
+
+    @model_validator(mode="before")
     @classmethod
-    def _without_null(cls, protocols: Any) -> Any:
-        if not isinstance(protocols, dict):
-            return protocols
-        return {name: spec for name, spec in protocols.items() if spec is not None}
+    def _without_null(cls, tree: Any) -> Any:
+        """Null says something only of what ``data_root`` holds."""
+        if not isinstance(tree, dict) or tree.get("data_root") or not isinstance(tree.get("protocols"), dict):
+            return tree
+        return {**tree, "protocols": {name: spec for name, spec in tree["protocols"].items() if spec is not None}}
 
 
 class CheckpointSettings(Strict):
