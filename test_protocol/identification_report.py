@@ -1,7 +1,7 @@
 """What all 1:N protocols put into a `Report`: metrics of ranks and of the open set, CMC, trials and hardest errors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from facelab.test_protocol.base import Metric, Mistake
 from facelab.test_protocol.identification import OpenSetPoint, Search, closed_set, cmc, mate_rank
 from facelab.test_protocol.metrics import Floats, Integers
+from facelab.test_protocol.mistakes import worst_of
 
-MOST_MISTAKES = 10
 Kind = Literal["correct", "reference"]
 NO_MATE = "cannot be measured: no probe has a mate in the gallery"
 
@@ -78,20 +78,21 @@ def hardest(found: Search, probe_image: Integers, gallery_image: Integers) -> tu
         gallery_image: Row of each gallery entry there, (G,).
     """
     wrong = np.flatnonzero(found.rival >= found.mate)
-    missed = wrong[found.mate[wrong] > -np.inf]
-    missed = missed[np.argsort(found.mate[missed], kind="stable")][:MOST_MISTAKES]
-    matched = wrong[found.rival_entry[wrong] >= 0]
-    matched = matched[np.argsort(-found.rival[matched], kind="stable")][:MOST_MISTAKES]
-    non_matches = (
-        Mistake(
-            "false non-match", int(probe_image[row]), int(gallery_image[found.mate_entry[row]]), float(found.mate[row])
-        )
-        for row in missed.tolist()
+    missed, matched = wrong[found.mate[wrong] > -np.inf], wrong[found.rival_entry[wrong] >= 0]
+    pairs = (
+        *(_mistakes("false match", probe_image, gallery_image, matched, found.rival_entry, found.rival)),
+        *(_mistakes("false non-match", probe_image, gallery_image, missed, found.mate_entry, found.mate)),
     )
-    matches = (
-        Mistake(
-            "false match", int(probe_image[row]), int(gallery_image[found.rival_entry[row]]), float(found.rival[row])
-        )
-        for row in matched.tolist()
-    )
-    return (*non_matches, *matches)
+    return worst_of(pairs)
+
+
+def _mistakes(
+    kind: Literal["false match", "false non-match"],
+    probe_image: Integers,
+    gallery_image: Integers,
+    rows: Integers,
+    entry: Integers,
+    score: Floats,
+) -> Iterator[Mistake]:
+    for row in rows:
+        yield Mistake(kind, int(probe_image[row]), int(gallery_image[entry[row]]), float(score[row]))

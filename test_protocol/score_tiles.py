@@ -40,13 +40,26 @@ class Faces:
     Attributes:
         vectors: As they are to be compared, usually of unit length, float32 or float64, (N, D).
         person: int64, (N,); `NOBODY` for a distractor, which is a mate of none.
+        rows: Which of them take part, so that none has to be copied; all if None.
     """
 
     vectors: Matrix
     person: Integers
+    rows: Integers | None = None
+
+    @classmethod
+    def strangers(cls, vectors: Matrix, rows: Integers | None = None) -> "Faces":
+        """Vectors of which none has a mate."""
+        return cls(vectors, np.full(len(vectors), NOBODY, np.int64), rows)
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.vectors) if self.rows is None else len(self.rows)
+
+    def blocks(self, block: int) -> list[Integers]:
+        """Rows of the vectors that take part, in the order of their people, in blocks."""
+        rows = np.arange(len(self.vectors)) if self.rows is None else self.rows
+        order = rows[np.argsort(self.person[rows], kind="stable")]
+        return [order[start : start + block] for start in range(0, len(order), block)]
 
     def check(self, what: str) -> None:
         """Refuse what cannot be searched.
@@ -59,7 +72,7 @@ class Faces:
             raise DataError(f"the {what} needs one vector and one person for each entry, {shapes}.")
         if not len(self):
             raise DataError(f"the {what} is empty.")
-        for start in range(0, len(self), BLOCK):
+        for start in range(0, len(self.vectors), BLOCK):
             finite = np.isfinite(self.vectors[start : start + BLOCK]).all(axis=1)
             if not finite.all():
                 raise DataError(f"the vector of {what} entry {start + int(np.argmin(finite))} (from 0) is not finite.")
@@ -94,8 +107,8 @@ def _tiles(probe: Faces, gallery: Faces, block: int, mates_only: bool) -> Iterat
     double = np.float64 in (probe.vectors.dtype, gallery.vectors.dtype)
     dtype = np.dtype(np.float64 if double else np.float32)
     scratch = np.empty(min(block, len(probe)) * min(block, len(gallery)), dtype)
-    rows_of = _blocks(probe.person, block)
-    for columns in _blocks(gallery.person, block):
+    rows_of = probe.blocks(block)
+    for columns in gallery.blocks(block):
         entries: Matrix | None = None
         for rows in rows_of:
             mates = _mates(probe.person[rows], gallery.person[columns])
@@ -111,11 +124,6 @@ def _tiles(probe: Faces, gallery: Faces, block: int, mates_only: bool) -> Iterat
 def multiply(left: Matrix, right: Matrix, out: Matrix) -> None:
     """Dot products of all rows of two writable arrays, (R, D) and (C, D), into ``out``, (R, C)."""
     torch.mm(torch.from_numpy(left), torch.from_numpy(right).T, out=torch.from_numpy(out))
-
-
-def _blocks(person: Integers, block: int) -> list[Integers]:
-    order = np.argsort(person, kind="stable")
-    return [order[start : start + block] for start in range(0, len(order), block)]
 
 
 def _mates(rows: Integers, columns: Integers) -> Booleans | None:
