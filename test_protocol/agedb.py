@@ -10,6 +10,7 @@ from facelab.citation import Citation
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.listed_pairs import ListedPairs
+from facelab.test_protocol.matlab import cell_text, read_variable
 from facelab.test_protocol.pairs import ListedPair, PairList
 
 
@@ -32,25 +33,8 @@ def read_agedb(path: Path) -> PairList:
 
 
 def _agedb_splits(path: Path) -> list[object]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
-    try:
-        splits = loadmat(path, variable_names=["splits"], appendmat=False).get("splits")
-    except (
-        MatReadError,
-        ValueError,
-        TypeError,
-        OSError,
-        NotImplementedError,
-        MemoryError,
-        KeyError,
-        IndexError,
-    ) as error:
-        raise DataError(f"{path}: is not a readable MATLAB file ({type(error).__name__}: {error}).") from None
-    if not isinstance(splits, np.ndarray) or splits.dtype != object or not splits.size:
+    splits = read_variable(path, "splits")
+    if splits.dtype != object or not splits.size:
         raise DataError(f"{path}: has no variable 'splits' that is a cell of splits.")
     return list(splits.ravel())
 
@@ -66,23 +50,11 @@ def _agedb_split(split: object, where: str) -> list[ListedPair]:
         raise DataError(f"{where} has labels other than 1 and -1.")
     place = f"{where}, pair "
     return [
-        ListedPair(f"{_stem(left, where)}.jpg", f"{_stem(right, where)}.jpg", bool(label == 1), place, (row, row))
+        ListedPair(
+            f"{cell_text(left, where)}.jpg", f"{cell_text(right, where)}.jpg", bool(label == 1), place, (row, row)
+        )
         for row, (left, right, label) in enumerate(zip(pairs[0], pairs[1], labels, strict=True), 1)
     ]
-
-
-def _stem(cell: object, where: str) -> str:
-    """The text inside nested 1x1 cells and structs."""
-    for _ in range(8):
-        if isinstance(cell, str) and cell:
-            return cell
-        if isinstance(cell, np.void) and cell.dtype.names:
-            cell = cell[0]
-        elif isinstance(cell, np.ndarray) and cell.size == 1:
-            cell = cell.ravel()[0]
-        else:
-            break
-    raise DataError(f"{where} holds something else than image names.")
 
 
 def agedb_person(image: str) -> str:

@@ -4,7 +4,7 @@ A score is a dot product of vectors as they are given, higher means more alike. 
 network that gives the same vector for every face finds nobody.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from facelab.errors import ConfigError, in_range
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
 from facelab.test_protocol.score_tiles import BLOCK, NOBODY, Faces, Matrix, Tile, tiles
+
+Visitor = Callable[[Tile], None]
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,25 @@ def search(
 
 
 def rank_mates(
-    probe: Matrix, gallery: Matrix, probe_person: Integers, gallery_person: Integers, *, block: int = BLOCK
+    probe: Matrix,
+    gallery: Matrix,
+    probe_person: Integers,
+    gallery_person: Integers,
+    *,
+    block: int = BLOCK,
+    also: Visitor | None = None,
 ) -> Ranking:
-    """As `search`, and in the same pass the place of every mate, for average precision."""
-    return _ranked(Faces(probe, probe_person), Faces(gallery, gallery_person), block)
+    """As `search`, and in the same pass the place of every mate, for average precision.
+
+    Args:
+        probe: As for `search`, like all that follow.
+        gallery: (G, D).
+        probe_person: (P,).
+        gallery_person: (G,).
+        block: Side of a tile.
+        also: Gets every tile too, with -inf for the scores of mates.
+    """
+    return _ranked(Faces(probe, probe_person), Faces(gallery, gallery_person), block, also=also)
 
 
 def average_precision(
@@ -131,11 +148,15 @@ def mean_known(values: Floats) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _ranked(probe: Faces, gallery: Faces, block: int, deepest: int | None = None) -> Ranking:
+def _ranked(
+    probe: Faces, gallery: Faces, block: int, deepest: int | None = None, also: Visitor | None = None
+) -> Ranking:
     score, entry = _mates_of(tiles(probe, gallery, block=block, mates_only=True), len(probe), deepest)
     against = _Rivals(score)
     for tile in tiles(probe, gallery, block=block):
         against.add(tile)
+        if also is not None:
+            also(tile)
     found = Search(score[:, 0], against.best, against.above[:, 0], against.tied[:, 0], entry[:, 0], against.entry)
     return Ranking(found, score, against.above, against.tied)
 

@@ -50,6 +50,13 @@ def _open_set_metric(point: OpenSetPoint, strangers: int) -> Metric:
     return share(fpir_name(point.target), point.tpir, f"rank 1 and score >= {point.threshold:.4f}")
 
 
+def count_metrics(found: Search, gallery: int, entries: str) -> tuple[Metric, ...]:
+    """How many probes and gallery entries there were; ``entries`` names the latter."""
+    mated = len(found.mated)
+    counts = {"probes with a mate": mated, "probes without a mate": len(found) - mated, entries: gallery}
+    return tuple(Metric(name, float(count), unit="count") for name, count in counts.items())
+
+
 def cmc_curves(found: Search, upto: int) -> dict[str, Floats]:
     """Curves ``rank`` and ``rank_rate`` up to a rank; none without a probe that has a mate."""
     if not len(found.mated):

@@ -1,6 +1,5 @@
 """TinyFace: low-resolution faces from the web are searched among 157,871 of their kind."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,9 +10,10 @@ from facelab.data.images import PathImages
 from facelab.errors import DataError, one_of
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Protocol, Report
 from facelab.test_protocol.fusion import JOININGS, Joining, readable, vectors
-from facelab.test_protocol.identification import Ranking, Search, check_ranks, closed_set, mean_known, rank_mates
+from facelab.test_protocol.identification import Ranking, check_ranks, closed_set, mean_known, rank_mates
 from facelab.test_protocol.identification_report import (
     cmc_curves,
+    count_metrics,
     hardest,
     rank_metrics,
     rank_trials,
@@ -97,7 +97,7 @@ class TinyFace(Protocol):
                 *rank_metrics(ranking.found, self.ranks),
                 share("mAP", mean_known(ranking.average_precision())),
                 _trapezoid("mAP (trapezoid)", ranking, "area under precision over recall"),
-                *_counts(ranking.found, len(gallery)),
+                *count_metrics(ranking.found, len(gallery), "gallery images"),
             ),
             self._options(int((~taken).sum())),
             cmc_curves(ranking.found, CURVE_RANKS),
@@ -147,13 +147,3 @@ def by_distance(probe: Matrix, gallery: Matrix) -> tuple[Matrix, Matrix]:
 
 def _trapezoid(name: str, ranking: Ranking, note: str) -> Metric:
     return share(name, mean_known(ranking.trapezoid_precision()), note, kind="reference")
-
-
-def _counts(found: Search, gallery: int) -> Iterator[Metric]:
-    mated = len(found.mated)
-    for name, count in (
-        ("probes with a mate", mated),
-        ("probes without a mate", len(found) - mated),
-        ("gallery images", gallery),
-    ):
-        yield Metric(name, float(count), unit="count")

@@ -1,0 +1,62 @@
+"""Weighted means of the images of each template, for galleries and probes of own data."""
+
+from typing import Literal
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from facelab.errors import ConfigError, DataError
+from facelab.test_protocol.base import Embeddings
+from facelab.test_protocol.fusion import Joining, vectors
+from facelab.test_protocol.metrics import Booleans, Floats, Integers
+from facelab.test_protocol.pair_scores import unit
+from facelab.test_protocol.score_tiles import Matrix
+
+Weighting = Literal["none", "norm", "quality"]
+WEIGHTINGS: tuple[Weighting, ...] = ("none", "norm", "quality")
+
+
+def template_means(
+    embeddings: Embeddings,
+    rows: Integers,
+    template: Integers,
+    taken: Booleans,
+    *,
+    count: int,
+    flip: bool,
+    fusion: Joining,
+    weighting: Weighting,
+) -> Matrix:
+    """The vector of each template, unit length, float32, (T, D); zeros where no image is left.
+
+    Args:
+        embeddings: Of all images.
+        rows: The image of each line of a list, (L,).
+        template: Number of each line's template, (L,).
+        taken: Which lines take part, (L,).
+        count: T.
+        flip: Whether mirrored images are joined; see `vectors`.
+        fusion: How.
+        weighting: Weight of an image's vector of unit length: ``none`` for 1, ``norm`` for the length that it had,
+            ``quality`` for its quality score.
+
+    Raises:
+        ConfigError: If quality is wanted and there is none.
+        DataError: If an embedding is not finite, mirrored ones are wanted and missing, or a quality is below 0.
+    """
+    lines = np.flatnonzero(taken)
+    faces = vectors(embeddings, flip, fusion, rows[lines], raw=weighting == "norm")
+    weight = _quality(embeddings, rows[lines]) if weighting == "quality" else np.ones(len(lines))
+    matrix = csr_array((weight.astype(np.float32), (template[lines], np.arange(len(lines)))), shape=(count, len(lines)))
+    return unit((matrix @ faces).astype(np.float64)).astype(np.float32)
+
+
+def _quality(embeddings: Embeddings, rows: Integers) -> Floats:
+    quality = embeddings.goodness
+    if quality is None:
+        raise ConfigError("weighting is 'quality', but the images have no quality scores; take 'none' or 'norm'.")
+    wrong = ~np.isfinite(quality[rows]) | (quality[rows] < 0)
+    if wrong.any():
+        row = int(rows[np.argmax(wrong)])
+        raise DataError(f"the quality of image {row} (from 0) is {quality[row]:g}; a weight must be 0 or more.")
+    return quality[rows].astype(np.float64)
