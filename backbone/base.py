@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from facelab.citation import Citation
-from facelab.errors import in_range
+from facelab.errors import ConfigError, in_range
 from facelab.inputs import InputSpec
 from facelab.registry import Registry
 
@@ -60,6 +60,25 @@ class Backbone(nn.Module, ABC):
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, H, W)."""
         return self.features(image).embedding
+
+
+def takes_quality(network: nn.Module) -> bool:
+    """Whether a network's forward pass takes a quality score of each image beside the images."""
+    return bool(getattr(network, "needs_quality", False))
+
+
+def check_quality(network: nn.Module, *, given: bool) -> None:
+    """Refuse a network that takes quality scores where there are none.
+
+    Raises:
+        ConfigError: If so; the message says how to get them.
+    """
+    if takes_quality(network) and not given:
+        raise ConfigError(
+            f"{type(network).__name__} takes a quality score of each image, and there are none: make a table with "
+            "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test), or by data.quality and "
+            "evaluation.quality (facelab train)."
+        )
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "facelab.backbone")

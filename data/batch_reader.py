@@ -49,7 +49,7 @@ class BatchReader:
             if that class has no good one.
         seed: Chooses the replacements, together with epoch and position.
         pin_memory: Put the images where a copy to a CUDA device need not wait.
-        quality: Quality score of each image of the source, float32, (N,).
+        quality: Quality score of each image of the source, float32, (N,); NaN where it could not be read.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class BatchReader:
 
         Raises:
             CorruptImage: If an image cannot be read and the policy is ``error``.
-            DataError: If images differ in size, or no replacement can be read.
+            DataError: If images differ in size, one has no quality score, or no replacement can be read.
             NotWantedError: If ``stop`` was set.
         """
         used = rows[:, 0].copy()
@@ -100,12 +100,16 @@ class BatchReader:
         return Assembled(self._batch(image, used, rows[:, 1]), tuple(corrupt))
 
     def _batch(self, image: torch.Tensor, index: Indices, role: Indices) -> Batch:
+        quality = None if self._quality is None else self._quality[index]
+        if quality is not None and np.isnan(quality).any():
+            where = self._source.location(int(index[np.isnan(quality).argmax()]))
+            raise DataError(f"{where}: the image has no quality score; score the set anew.")
         return Batch(
             image=image.permute(0, 3, 1, 2),
             label=torch.from_numpy(np.asarray(self._source.labels[index], np.int64)),
             index=torch.from_numpy(index),
             role=torch.from_numpy(role.copy()),
-            quality=None if self._quality is None else torch.from_numpy(self._quality[index]),
+            quality=None if quality is None else torch.from_numpy(quality),
         )
 
     def _chunk(self, indices: Indices, epoch: int, position: int) -> tuple[Pixels, Indices, list[tuple[int, str]]]:

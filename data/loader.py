@@ -65,6 +65,8 @@ class Loader:
     ) -> None:
         one_of("on_corrupt", on_corrupt, ("error", "skip"))
         _check_threads(workers, prefetch)
+        if quality is not None and quality.shape != (len(source),):
+            raise ConfigError(f"quality has the shape {quality.shape}, but the source has {len(source)} images.")
         _check_batch(batch_size, rank, world_size, sampler)
         if not drop_last:
             _check_last_batch(len(sampler) % batch_size, world_size, sampler)

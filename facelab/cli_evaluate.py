@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from facelab import distributed
-from facelab.cli_protocols import open_protocols
+from facelab.cli_protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 from facelab.progress_bar import counted_bars
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from facelab.face_model import FaceModel
 
 Precision = Literal["fp32", "bf16", "fp16"]
+OnCorrupt = Literal["error", "zero", "skip"]
 
 
 def evaluate_command(
@@ -38,7 +39,18 @@ def evaluate_command(
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings between calls.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps embeddings; what was stopped goes on from there."),
+    ] = None,
+    on_corrupt: Annotated[
+        OnCorrupt,
+        typer.Option(help="What becomes of images that cannot be read: error, zero (embeddings of zeros) or skip."),
+    ] = "error",
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[PROTOCOL=]TABLE", help="Quality scores for a protocol, or for all; may be repeated."),
+    ] = None,
     bootstrap: Annotated[
         int, typer.Option(help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0)
     ] = 0,
@@ -46,6 +58,7 @@ def evaluate_command(
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
     from facelab.test_protocol.confidence import with_intervals
+    from facelab.test_protocol.quality import open_scores
     from facelab.test_protocol.run import run_protocols
     from facelab.test_protocol.run_report import write_run_report
 
@@ -54,9 +67,12 @@ def evaluate_command(
     try:
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         models = _open_models(names, checkpoint, backbone, weights, device)
-        protocols = open_protocols([word for word in words if "=" in word], names, models, console)
+        chosen = [word for word in words if "=" in word]
+        protocols = open_protocols(chosen, names, models, console)
+        tables = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
         reports = {}
         for model in models:
+            scores = open_scores(protocols, tables, model.network, complete=on_corrupt == "error")
             with counted_bars(console) as show:
                 reports[model.name] = run_protocols(
                     model.network,
@@ -66,6 +82,8 @@ def evaluate_command(
                     batch_size=batch_size,
                     cache=cache,
                     resize=resize,
+                    on_corrupt=on_corrupt,
+                    quality=scores,
                     progress=partial(_show, show, model.name),
                 )
         if distributed.is_main():

@@ -45,6 +45,22 @@ def open_protocols(
     return [(name, build(PROTOCOLS, spec, **supplied)) for name, spec in specs.items()]
 
 
+def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
+    """Quality tables by the names of protocols.
+
+    Args:
+        words: ``TABLE`` for all protocols, or ``PROTOCOL=TABLE``.
+        protocols: Names of the protocols.
+        names: What the command line calls the models, if the protocols are those of the first run: then its tables
+            count too, unless a word says otherwise.
+    """
+    tables = {name: Path(table) for name, table in _evaluation_of(names).get("quality", {}).items()}
+    for word in words:
+        name, named, table = word.partition("=")
+        tables |= {name: Path(table)} if named else dict.fromkeys(protocols, Path(word))
+    return tables
+
+
 def _of_words(words: Sequence[str]) -> tuple[Mapping[str, "Spec"], str]:
     from facelab.config import parse_overrides
     from facelab.test_protocol.data_root import find_protocols
@@ -58,12 +74,19 @@ def _of_words(words: Sequence[str]) -> tuple[Mapping[str, "Spec"], str]:
 
 
 def _of_run(names: Sequence[str]) -> tuple[Mapping[str, "Spec"], str]:
-    from facelab.config import read_yaml
     from facelab.test_protocol.data_root import chosen_protocols
+
+    evaluation = _evaluation_of(names)
+    root = evaluation.get(DATA_ROOT)
+    return chosen_protocols(None if root is None else Path(root), evaluation.get("protocols", {}))
+
+
+def _evaluation_of(names: Sequence[str]) -> dict[str, Any]:
+    """The section ``evaluation`` of the first run's configuration; empty without a run."""
+    from facelab.config import read_yaml
     from facelab.tracking import CONFIG
 
     places = [place for name in names for place in (Path(name) / CONFIG, Path(name).parent.parent / CONFIG)]
     files = [path for path in places if path.is_file()]
-    evaluation = read_yaml(files[0]).get("evaluation", {}) if files else {}
-    root = evaluation.get(DATA_ROOT)
-    return chosen_protocols(None if root is None else Path(root), evaluation.get("protocols", {}))
+    section: dict[str, Any] = read_yaml(files[0]).get("evaluation", {}) if files else {}
+    return section

@@ -59,6 +59,7 @@ class FaceModel:
         resize: bool = False,
         unit: bool = True,
         batch_size: int = 64,
+        quality: Sequence[float] | NDArray[np.floating] | None = None,
     ) -> NDArray[np.float32]:
         """Embeddings of aligned face images.
 
@@ -70,14 +71,27 @@ class FaceModel:
                 the size of the network gives poor embeddings without any warning.
             unit: Scale embeddings to norm 1; without it the norm, a sign of quality for many heads, is kept.
             batch_size: Images in a forward pass.
+            quality: Score of each image, for networks that take it.
 
         Returns:
             float32, (N, D).
 
         Raises:
-            DataError: If an image cannot be read, has another size, or its colour order or range cannot be known.
+            ConfigError: If the network takes quality scores and there are none.
+            DataError: If an image cannot be read, has another size, or its colour order or range cannot be known; if
+                there are more or fewer scores than images.
         """
-        parts = [self._forward(pixels, flip) for pixels in self._batches(images, resize, batch_size)]
+        from facelab.backbone.base import check_quality
+
+        check_quality(self.network, given=quality is not None)
+        scores = None if quality is None else torch.tensor(np.asarray(quality, np.float32))
+        parts, done = [], 0
+        for pixels in self._batches(images, resize, batch_size):
+            part = None if scores is None else scores[done : done + len(pixels)]
+            parts.append(self._forward(pixels, flip, part))
+            done += len(pixels)
+        if scores is not None and len(scores) != done:
+            raise DataError(f"{done} images need as many quality scores, got {len(scores)}.")
         embeddings = np.concatenate(parts) if parts else np.zeros((0, self.feat_dim), np.float32)
         if unit:
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
@@ -88,12 +102,15 @@ class FaceModel:
         left, right = self.embed([first, second], **options)
         return float(left @ right)
 
-    def _forward(self, pixels: Tensor, flip: bool) -> NDArray[np.float32]:
+    def _forward(self, pixels: Tensor, flip: bool, scores: Tensor | None) -> NDArray[np.float32]:
+        if scores is not None and scores.shape != pixels.shape[:1]:
+            raise DataError(f"a batch of {len(pixels)} images has quality scores of shape {tuple(scores.shape)}.")
+        quality = (scores.to(self.device),) if scores is not None and self.network.needs_quality else ()
         with torch.inference_mode():
             image = normalise(pixels.to(self.device), self.input_spec)
-            embedding = self.network(image)
+            embedding = self.network(image, *quality)
             if flip:
-                embedding = embedding + self.network(image.flip(3))
+                embedding = embedding + self.network(image.flip(3), *quality)
         result: NDArray[np.float32] = embedding.float().cpu().numpy()
         return result
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from facelab.backbone.base import check_quality, takes_quality
 from facelab.data.base import ImageSet
 from facelab.distributed import broadcast_object, is_main, rank, together, world_size
 from facelab.errors import CorruptImage, DataError
@@ -17,7 +18,7 @@ from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.embedding_cache import EmbeddingCache, block_rows
 from facelab.test_protocol.extraction import Block, ProgressCallback, cut, embedded_blocks
 from facelab.test_protocol.extraction_settings import ExtractionSettings, OnCorrupt
-from facelab.test_protocol.forward import Forward, Precision, check_quality, input_spec_of, model_hash, takes_quality
+from facelab.test_protocol.forward import Forward, Precision, input_spec_of, model_hash
 
 ROWS_TOGETHER = 1024
 """Images that a process holds beside its result."""
@@ -126,10 +127,13 @@ class _Job:
         place = folder / hashlib.sha256(" ".join(made_of.values()).encode()).hexdigest()[:32]
         rows = block_rows(len(self.images), world_size(), self.how.batch_size)
         blocks: list[range] = []
-        together(
-            lambda: blocks.extend(EmbeddingCache.plan(place, len(self.images), rows, made_of) if is_main() else ())
-        )
-        return EmbeddingCache(place, broadcast_object(blocks))
+
+        def plan() -> None:
+            if is_main():
+                blocks.extend(EmbeddingCache.plan(place, len(self.images), rows, made_of))
+
+        together(plan)
+        return EmbeddingCache(*broadcast_object((place, blocks)))
 
     def _embed(self, blocks: Sequence[range], keep: Callable[[Block], None]) -> None:
         if not blocks:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from facelab.backbone.base import check_quality, takes_quality
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec, normalise
 
@@ -114,25 +115,6 @@ def input_spec_of(network: nn.Module) -> InputSpec:
             f"{type(network).__name__} has no input_spec, so size, colour order and value range are unknown."
         )
     return spec
-
-
-def takes_quality(network: nn.Module) -> bool:
-    """Whether a network's forward pass takes a quality score of each image beside the images."""
-    return bool(getattr(network, "needs_quality", False))
-
-
-def check_quality(network: nn.Module, *, given: bool) -> None:
-    """Refuse a network that takes quality scores where there are none.
-
-    Raises:
-        ConfigError: If so; the message says how to get them.
-    """
-    if takes_quality(network) and not given:
-        raise ConfigError(
-            f"{type(network).__name__} takes a quality score of each image, and there are none: make a table with "
-            "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test), or by data.quality and "
-            "evaluation.quality (facelab train)."
-        )
 
 
 def model_hash(network: nn.Module) -> str:

@@ -1,6 +1,6 @@
 """Several protocols on one network: what the command line and evaluation during training call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from facelab.distributed import is_main
+from facelab.scores import Scores
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.embed import embed
-from facelab.test_protocol.forward import Precision, input_spec_of, model_hash
+from facelab.test_protocol.extraction_settings import ExtractionSettings, OnCorrupt
+from facelab.test_protocol.failed_images import failed_options
+from facelab.test_protocol.forward import Precision, model_hash
 from facelab.test_protocol.mistake_pictures import with_pictures
 
 NamedProgress = Callable[[str, int, int], None]
@@ -27,6 +30,8 @@ def run_protocols(
     channels_last: bool = True,
     resize: bool = False,
     workers: int = 0,
+    on_corrupt: OnCorrupt = "error",
+    quality: Mapping[str, Scores] | None = None,
     progress: NamedProgress | None = None,
 ) -> list[Report]:
     """Reports of ``network`` on each protocol, in order.
@@ -44,38 +49,37 @@ def run_protocols(
         channels_last: Memory format of the images.
         resize: Whether images of another size than the network takes are resized; otherwise they are refused.
         workers: Threads that read images; 0 for one per core.
+        on_corrupt: What becomes of images that cannot be read: ``error``, ``zero`` or ``skip``; see `embed`. The
+            reports count them and name the first.
+        quality: Scores of a protocol's images by its name; see `facelab.test_protocol.quality.open_scores`.
         progress: Called with the protocol's name, the images done and all images of this process.
 
     Raises:
         FacelabError: As `embed` and the protocols' ``evaluate``.
     """
+    scores, model = quality or {}, model_hash(network)
     reports = []
     for name, protocol in protocols:
+        how = ExtractionSettings(
+            torch.device(device), batch_size, protocol.flip, precision, channels_last, resize, workers, on_corrupt
+        )
         embeddings = embed(
             network,
             protocol.images,
-            device=device,
-            batch_size=batch_size,
-            flip=protocol.flip,
-            precision=precision,
-            channels_last=channels_last,
-            resize=resize,
-            workers=workers,
+            **vars(how),
             cache=cache,
+            quality=scores.get(name),
             progress=_named(progress, name),
         )
         report = protocol.evaluate(embeddings)
-        conditions = {
-            "precision": precision,
-            "device": torch.device(device).type,
-            "input": input_spec_of(network).describe(),
-            "resize": resize,
-            "images": len(protocol.images),
-            "image_set": protocol.images.fingerprint(),
-            "model": model_hash(network),
+        options = {
+            **report.options,
+            **how.conditions(network, protocol.images),
+            **({"quality": scores[name].options()} if name in scores else {}),
+            **failed_options(embeddings, protocol.images),
+            "model": model,
         }
         mistakes = with_pictures(report.mistakes, protocol.images, embeddings) if is_main() else report.mistakes
-        options = {**report.options, **conditions}
         reports.append(replace(report, protocol=name, options=options, mistakes=mistakes))
     return reports
 

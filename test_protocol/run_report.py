@@ -11,6 +11,7 @@ from rich.console import Console
 import facelab
 from facelab.test_protocol.base import Report
 from facelab.test_protocol.charts import Chart, charts_of
+from facelab.test_protocol.failed_images import failure_warning
 from facelab.test_protocol.plots import plot
 from facelab.test_protocol.report import (
     compare,
@@ -94,6 +95,9 @@ def _print(console: Console, reports: Reports) -> None:
     for model, of_model in reports.items():
         for report in of_model:
             console.print(render_report(report, model if several else ""))
+            warning = failure_warning(report)
+            if warning is not None:
+                console.print(warning, style="yellow", highlight=False, markup=False)
 
 
 def _by_protocol(reports: Reports) -> dict[str, dict[str, Report]]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from facelab import distributed
-from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.base import BACKBONES, Backbone, check_quality
 from facelab.catalogue import build, resolve
 from facelab.checkpoint import Snapshot, read_local, read_rows, read_tree
 from facelab.config import merge
@@ -23,6 +25,7 @@ from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.optimization import Optimization, parameter_groups
 from facelab.plugins import import_plugins
+from facelab.scores import ScoreTable
 from facelab.training_mode.base import MODES, TrainingMode
 from facelab.training_mode.settings import RunConfig
 
@@ -101,6 +104,7 @@ def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts
             f"{len(source)} images; lower it."
         )
     backbone, card = open_backbone(config, device)
+    check_quality(backbone, given=config.data.quality is not None)
     head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
     if head.uses_norm and backbone.unit_norm:
         raise ConfigError(
@@ -149,7 +153,18 @@ def open_loader(config: RunConfig, source: Source, device: torch.device) -> Load
         on_corrupt=config.data.on_corrupt,
         seed=config.seed,
         pin_memory=device.type == "cuda",
+        quality=open_quality(config, source),
     )
+
+
+def open_quality(config: RunConfig, source: Source) -> NDArray[np.float32] | None:
+    """Quality score of each training image, (N,), if the settings name a table; what may be skipped needs none."""
+    if config.data.quality is None:
+        return None
+    scores = ScoreTable(config.data.quality).of(source)
+    if config.data.on_corrupt == "error":
+        scores.require(source)
+    return scores.values
 
 
 def open_backbone(config: RunConfig, device: torch.device) -> tuple[Backbone, dict[str, Any]]:

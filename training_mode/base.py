@@ -2,8 +2,8 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -78,6 +78,23 @@ def data_parallel(network: nn.Module) -> nn.Module:
     renamed = "forward_sync_buffers" in known  # since torch 2.13
     keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(network, **keep_buffers)
+
+
+@contextmanager
+def exported_buffers(network: nn.Module) -> Iterator[None]:
+    """Context in which every process has the buffers of the first one; afterwards each has its own again.
+
+    Processes keep BatchNorm statistics of their own while they train. Without this, each would embed its share of the
+    test images with a slightly different network, and none of the results would be that of the exported one.
+    """
+    own = [buffer.clone() for buffer in network.buffers()]
+    for buffer in network.buffers():
+        distributed.broadcast_into(buffer, 0)
+    try:
+        yield
+    finally:
+        for buffer, kept in zip(network.buffers(), own, strict=True):
+            buffer.copy_(kept)
 
 
 def without_sync(replica: nn.Module) -> AbstractContextManager[None]:

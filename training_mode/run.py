@@ -13,11 +13,14 @@ from facelab.config import differences, read_yaml
 from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
 from facelab.progress_bar import counted_bars
+from facelab.scores import Scores
 from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
 from facelab.test_protocol.data_root import chosen_protocols
+from facelab.test_protocol.quality import open_scores
 from facelab.test_protocol.run import run_protocols
 from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, write_settings
 from facelab.training_mode.assembly import Parts, assemble, restore, supplied_size, take_snapshot
+from facelab.training_mode.base import exported_buffers
 from facelab.training_mode.callbacks import Checkpointing, Evaluation
 from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig
 
@@ -70,6 +73,8 @@ def run_training(
     with counted_bars(console) as show:
         parts = assemble(config, partial(show, "preparing the data"))
     protocols = open_protocols(config, console)
+    network, complete = parts.mode.inference_network(), config.evaluation.on_corrupt == "error"
+    scores = open_scores(protocols, config.evaluation.quality, network, complete=complete)
     if found:
         checkpoint = store.find("last")
         verify(checkpoint)
@@ -79,27 +84,36 @@ def run_training(
     if distributed.is_main():
         write_settings(folder, config.tree())
     distributed.barrier()
-    evaluation = _train(parts, protocols, folder, store, console)
+    evaluation = _train(parts, protocols, scores, folder, store, console)
     _report_corrupt(parts, folder, console)
     return RunResult(folder, parts.progress, tuple(evaluation.reports))
 
 
 def _train(
-    parts: Parts, protocols: list[tuple[str, Protocol]], folder: Path, store: CheckpointStore, console: Console
+    parts: Parts,
+    protocols: list[tuple[str, Protocol]],
+    scores: dict[str, Scores],
+    folder: Path,
+    store: CheckpointStore,
+    console: Console,
 ) -> Evaluation:
     config, main = parts.config, distributed.is_main()
     log = MetricsLog(folder, tensorboard=config.tensorboard) if main else None
 
     def test() -> list[Report]:
-        return run_protocols(
-            parts.mode.inference_network(),
-            protocols,
-            device=parts.device,
-            precision=config.evaluation.precision,
-            batch_size=config.evaluation.batch_size,
-            channels_last=config.training.channels_last,
-            resize=config.data.resize,
-        )
+        network = parts.mode.inference_network()
+        with exported_buffers(network):
+            return run_protocols(
+                network,
+                protocols,
+                device=parts.device,
+                precision=config.evaluation.precision,
+                batch_size=config.evaluation.batch_size,
+                channels_last=config.training.channels_last,
+                resize=config.data.resize,
+                on_corrupt=config.evaluation.on_corrupt,
+                quality=scores,
+            )
 
     evaluation = Evaluation(config.evaluation, test, log)
     checkpointing = Checkpointing(config.checkpoint, store, lambda at: take_snapshot(parts, at), parts.optim.check)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
@@ -28,6 +28,7 @@ class DataSettings(Strict):
         workers: Threads that read and decode.
         prefetch: Batches read ahead.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
+        quality: Table of quality scores of the source's images, for networks and heads that take them, or null.
     """
 
     source: Spec
@@ -38,6 +39,7 @@ class DataSettings(Strict):
     workers: int = Field(default=2, ge=1)
     prefetch: int = Field(default=4, ge=1)
     on_corrupt: Literal["error", "skip"] = "error"
+    quality: Path | None = None
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -89,6 +91,9 @@ class EvaluationSettings(Strict):
         every_updates: Updates between two evaluations, in addition, or null.
         batch_size: Images in a forward pass.
         precision: Precision of the embeddings.
+        on_corrupt: What becomes of images that cannot be read: ``error`` stops, ``zero`` gives them embeddings of
+            zeros, ``skip`` leaves them out; reports count and name them.
+        quality: Table of quality scores by the protocol's name, for networks that take them; ``null`` takes one back.
     """
 
     protocols: dict[str, Spec | None] = Field(default_factory=dict)
@@ -97,6 +102,8 @@ class EvaluationSettings(Strict):
     every_updates: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
     precision: Precision = "fp32"
+    on_corrupt: Literal["error", "zero", "skip"] = "error"
+    quality: dict[str, Path] = Field(default_factory=dict)
 
     @property
     def wanted(self) -> bool:
@@ -110,6 +117,11 @@ class EvaluationSettings(Strict):
         if not isinstance(tree, dict) or tree.get("data_root") or not isinstance(tree.get("protocols"), dict):
             return tree
         return {**tree, "protocols": {name: spec for name, spec in tree["protocols"].items() if spec is not None}}
+
+    @field_validator("quality", mode="before")
+    @classmethod
+    def _without_null_tables(cls, tables: Any) -> Any:
+        return {name: one for name, one in tables.items() if one is not None} if isinstance(tables, dict) else tables
 
 
 class CheckpointSettings(Strict):

@@ -285,3 +285,20 @@ def test_report_as_json_lines_and_csv(tmp_path: Any) -> None:
         report.write(tmp_path / "corrupt.txt")
     with pytest.raises(DataError, match="cannot be written"):
         report.write(tmp_path / "missing" / "corrupt.csv")
+
+
+def test_scores_of_another_count_or_without_a_number_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"quality has the shape \(3,\), but the source has 100 images"):
+        loader(quality=np.zeros(3, np.float32))
+    scores = np.ones(100, np.float32)
+    scores[7] = np.nan
+    with pytest.raises(DataError, match="dot 7: the image has no quality score"):
+        list(loader(quality=scores).batches(0))
+
+
+def test_an_image_that_is_replaced_needs_no_score() -> None:
+    scores = np.arange(100, dtype=np.float32)
+    scores[7] = np.nan
+    for batch in loader(Dots(bad={7: CorruptImage}), quality=scores, on_corrupt="skip").batches(0):
+        assert batch.quality is not None
+        assert torch.equal(batch.quality, torch.from_numpy(scores)[batch.index])

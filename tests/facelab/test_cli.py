@@ -1,12 +1,18 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from facelab import cli
 from facelab.cli_show import REGISTRIES, find_citation
-from facelab.errors import ConfigError
+from facelab.data.synthetic import SyntheticFaces
+from facelab.errors import ConfigError, CorruptImage, FacelabError
+from facelab.scores import ScorerCard, write_scores
+from facelab.test_protocol.lfw import LFW
+from facelab.test_protocol.report_store import read_reports
 
 runner = CliRunner()
 
@@ -15,6 +21,12 @@ def output_of(*words: str) -> str:
     result = runner.invoke(cli.app, list(words), env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return result.output
+
+
+def error_of(kind: type[FacelabError], *words: str) -> str:
+    result = runner.invoke(cli.app, list(words))
+    assert isinstance(result.exception, kind), result.output
+    return str(result.exception)
 
 
 @pytest.mark.parametrize("kind", [*REGISTRIES, "configs"])
@@ -102,3 +114,45 @@ def test_embed_and_verify(trained_run: Path, photos: list[Path], tmp_path: Path)
     text = output_of("verify", *map(str, photos), "--model", str(trained_run), "--threshold", "-1")
     assert "cosine similarity" in text
     assert "same person at threshold -1" in text
+
+
+@pytest.fixture
+def damaged_lfw(tmp_path: Path) -> tuple[str, str]:
+    """Options of an LFW protocol with 4 people; one image is damaged."""
+    faces = SyntheticFaces(identities=4, per_identity=2, size=32, split="test")
+    for row in range(8):
+        path = tmp_path / "faces" / f"P{row // 2}" / f"P{row // 2}_{row % 2 + 1:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), faces.read(row)[:, :, ::-1])
+    (tmp_path / "faces" / "P3" / "P3_0002.jpg").write_bytes(b"damaged")
+    lines = ["2\t2", "P0\t1\t2", "P1\t1\t2", "P0\t1\tP1\t1", "P2\t1\tP3\t1"]
+    lines += ["P2\t1\t2", "P3\t1\t2", "P0\t2\tP2\t2", "P1\t2\tP3\t1"]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    return f"LFW.root={tmp_path / 'faces'}", f"LFW.pairs={tmp_path / 'pairs.txt'}"
+
+
+def test_test_names_images_that_it_could_not_read(
+    trained_run: Path, damaged_lfw: tuple[str, str], tmp_path: Path
+) -> None:
+    words = ["test", str(trained_run), *damaged_lfw, "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert "P3_0002.jpg" in error_of(CorruptImage, *words)
+    text = output_of(*words, "--on-corrupt", "skip")
+    assert "LFW: 1 of 8 images could not be read, they were left out: " in text
+    assert text.count("P3_0002.jpg") == 1
+    (report,) = read_reports(tmp_path / "out" / "report.json")[trained_run.name]
+    assert report.options["failed_images"]["count"] == 1
+    assert report.options["alignment"] == "unknown"
+    assert len(report.options["preprocessing"]) == 32
+
+
+def test_test_passes_a_quality_table_on(trained_run: Path, damaged_lfw: tuple[str, str], tmp_path: Path) -> None:
+    images = LFW(*(Path(option.partition("=")[2]) for option in damaged_lfw)).images
+    table = tmp_path / "quality.csv"
+    write_scores(table, images, np.linspace(0, 1, 8, dtype=np.float32), ScorerCard(name="Made", version="1"))
+    words = ["test", str(trained_run), *damaged_lfw, "--out", str(tmp_path / "out"), "--on-corrupt", "zero"]
+    for named in (str(table), f"LFW={table}"):
+        output_of(*words, "--quality", named)
+        (report,) = read_reports(tmp_path / "out" / "report.json")[trained_run.name]
+        assert report.options["quality"]["scorer"] == "Made"
+    error = error_of(ConfigError, *words, "--quality", f"LWF={table}")
+    assert "a quality table for 'LWF', but no such protocol. Did you mean 'LFW'" in error

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 import facelab
 from facelab.checkpoint import CheckpointStore
-from facelab.errors import CheckpointError, DataError
+from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.face_model import FaceModel, load_backbone
+from facelab.inputs import InputSpec
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,21 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"0123456789")
     with pytest.raises(CheckpointError, match="is not a safetensors file"):
         load_backbone("MobileFaceNet", tmp_path / "bad.safetensors")
+
+
+def test_a_network_that_takes_quality_gets_one_score_for_each_image(photos: list[Path]) -> None:
+    class Weighted(torch.nn.Module):
+        input_spec, feat_dim, needs_quality = InputSpec(32, 32), 2, True
+
+        def forward(self, image: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+            return torch.stack([quality, image.mean(dim=(1, 2, 3))], dim=1)
+
+    weighted = FaceModel(Weighted(), "weighted", {}, torch.device("cpu"))  # type: ignore[arg-type]
+    for batch_size in (1, 64):
+        found = weighted.embed(photos, quality=[0.25, 0.5], unit=False, flip=True, batch_size=batch_size)
+        assert found[:, 0].tolist() == [0.5, 1.0]  # image and mirrored image, added
+    with pytest.raises(ConfigError, match="Weighted takes a quality score of each image"):
+        weighted.embed(photos)
+    for scores in ([0.1], [0.1, 0.2, 0.3], [[0.1, 0.2]]):
+        with pytest.raises(DataError, match="quality scores"):
+            weighted.embed(photos, quality=scores)  # type: ignore[arg-type]

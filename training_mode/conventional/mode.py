@@ -34,7 +34,8 @@ class Conventional(TrainingMode):
 
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
-        embedding = self._replica(normalise(batch.image, self.network.input_spec))
+        quality = (batch.quality,) if self.network.needs_quality else ()
+        embedding = self._replica(normalise(batch.image, self.network.input_spec), *quality)
         output = self.classifier(embedding, batch.label)
         return StepOutput(output.loss, output.metrics)
 

@@ -1,0 +1,41 @@
+"""Quality tables of protocols: which table belongs to which, found and checked before anything is embedded."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from facelab.backbone.base import check_quality
+from facelab.errors import ConfigError, did_you_mean
+from facelab.scores import Scores, ScoreTable
+from facelab.test_protocol.base import Protocol
+
+
+def open_scores(
+    protocols: Sequence[tuple[str, Protocol]],
+    tables: Mapping[str, Path],
+    network: nn.Module | None = None,
+    *,
+    complete: bool = True,
+) -> dict[str, Scores]:
+    """Scores of the images of each protocol that has a table.
+
+    Args:
+        protocols: Name for tables and protocol.
+        tables: Score table by the protocol's name.
+        network: What is to be tested; if it takes quality scores, every protocol needs a table.
+        complete: Whether every image needs a score; else those that cannot be read may do without.
+
+    Raises:
+        ConfigError: If a table is for no protocol, or one is missing that the network needs.
+        DataError: If a table is damaged, or misses an image.
+    """
+    names = [name for name, _ in protocols]
+    for name in tables.keys() - set(names):
+        raise ConfigError(f"there is a quality table for '{name}', but no such protocol.{did_you_mean(name, names)}")
+    if network is not None and protocols:
+        check_quality(network, given=tables.keys() == set(names))
+    found = {name: (ScoreTable(tables[name]).of(of.images), of.images) for name, of in protocols if name in tables}
+    for scores, images in found.values() if complete else ():
+        scores.require(images)
+    return {name: scores for name, (scores, _) in found.items()}
