@@ -1,0 +1,181 @@
+"""The contract of every adapter, and the backbone with adapters in it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from facelab.adapter.gate import Gate
+from facelab.adapter.gate_slot import gate_of_forward
+from facelab.adapter.low_rank import LowRankLayer
+from facelab.adapter.targets import replace
+from facelab.backbone.base import Backbone, Features
+from facelab.citation import Citation
+from facelab.errors import ConfigError
+from facelab.registry import Registry
+
+
+class Adapter(ABC):
+    """A change to a built backbone after which few of its parameters, or chosen ones, are trained.
+
+    The constructor's signature is the YAML schema.
+
+    Attributes:
+        needs_gate: Whether its layers weigh experts by the quality of each image.
+        moving_statistics: Whether the BatchNorm layers of the base keep following the training images. They move the
+            embeddings of all images, also of those that the base was good at, so by default they stay.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    needs_gate: bool = False
+    moving_statistics: bool = False
+
+    @abstractmethod
+    def inject(self, network: Backbone) -> None:
+        """Change ``network`` in place. All its parameters come frozen; set free those that are to be trained.
+
+        Raises:
+            ConfigError: If the adapter does not fit the network.
+        """
+
+
+ADAPTERS: Registry[Adapter] = Registry("adapter", "facelab.adapter")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How much of an adapted backbone is trained.
+
+    Attributes:
+        base: Parameters of the backbone as it was.
+        added: Parameters of its adapters.
+        trainable: Parameters that are trained, the gate's included.
+    """
+
+    base: int
+    added: int
+    trainable: int
+
+    def describe(self) -> str:
+        """For example ``1,441,792 of 213,666,768 parameters are trained (0.67 %), 1,441,792 of them in adapters``."""
+        share = 100 * self.trainable / self.base
+        return (
+            f"{self.trainable:,} parameters are trained ({share:.2f} % of the base's {self.base:,}), "
+            f"{self.added:,} of them in adapters"
+        )
+
+
+class AdaptedBackbone(Backbone):
+    """A backbone with adapters. The base is changed in place: there is no second copy of it.
+
+    Args:
+        network: The backbone; it belongs to the adapted one from now on.
+        adapter: What to change.
+        gate: Maps quality scores to gate values; needed by adapters that weigh experts, refused by others.
+
+    Attributes:
+        network: The backbone with adapters in its layers. Frozen parameters keep their names.
+        gate: The gate, or None.
+
+    Raises:
+        ConfigError: If adapter and network, or adapter and gate, do not go together.
+    """
+
+    def __init__(self, network: Backbone, adapter: Adapter, gate: Gate | None = None) -> None:
+        super().__init__(network.input_spec, network.feat_dim, unit_norm=network.unit_norm)
+        if adapter.needs_gate != (gate is not None):
+            needs = "needs a gate from quality scores" if adapter.needs_gate else "has no use for a gate"
+            raise ConfigError(f"the adapter {type(adapter).__name__} {needs}.")
+        base = sum(parameter.numel() for parameter in network.parameters())
+        network.requires_grad_(False)
+        adapter.inject(network)
+        self.network = network
+        self.gate = gate
+        self.needs_quality = gate is not None
+        self.moving_statistics = adapter.moving_statistics
+        self._base_parameters = base
+        self.train(network.training)
+
+    def features(self, image: Tensor, quality: Tensor | None = None) -> Features:
+        """Embedding and inner features of normalised images (B, 3, H, W) with quality scores (B,)."""
+        with gate_of_forward(self.gate_of(quality)):
+            return self.network.features(image)
+
+    def forward(self, image: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Embeddings (B, D).
+
+        Args:
+            image: Normalised images, (B, 3, H, W).
+            quality: Score of each image as its scorer gives it, (B,), where the adapter has a gate.
+
+        Raises:
+            ConfigError: If the scores are missing.
+        """
+        return self.with_gate(image, self.gate_of(quality))
+
+    def with_gate(self, image: Tensor, gate: Tensor | None) -> Tensor:
+        """Embeddings (B, D) for given gate values (B,) instead of quality scores."""
+        with gate_of_forward(gate):
+            embedding: Tensor = self.network(image)
+        return embedding
+
+    def gate_of(self, quality: Tensor | None) -> Tensor | None:
+        """Gate values (B,) of quality scores (B,).
+
+        Raises:
+            ConfigError: If there is a gate, and no scores.
+        """
+        if self.gate is None:
+            return None
+        if quality is None:
+            raise ConfigError(
+                "the adapted backbone weighs its experts by quality, but there are no quality scores; make them with "
+                "`facelab iqa score DATA`."
+            )
+        values: Tensor = self.gate(quality)
+        return values
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for the statistics of the base's BatchNorm layers, unless they are to move."""
+        super().train(mode)
+        if mode and not self.moving_statistics:
+            for layer in self.network.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
+        return self
+
+    def low_rank_layers(self) -> dict[str, LowRankLayer]:
+        """The layers with low-rank updates, by their names in the network."""
+        return {name: layer for name, layer in self.network.named_modules() if isinstance(layer, LowRankLayer)}
+
+    def count(self) -> ParameterCount:
+        """Parameters of the base, of the adapters, and those that are trained."""
+        added = sum(
+            layer.low_rank_down.numel() + layer.low_rank_up.numel() for layer in self.low_rank_layers().values()
+        )
+        trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return ParameterCount(self._base_parameters, added, trainable)
+
+    def merged(self, gate: float = 0.5) -> Backbone:
+        """The backbone as an ordinary one, with dense weights that act as the adapters do at one gate value.
+
+        Adapters are taken out of this object: it must not be used afterwards.
+
+        Args:
+            gate: The value that all images get from now on; of no effect without a gate.
+
+        Raises:
+            ConfigError: If a layer cannot be merged; nothing is changed then.
+        """
+        weights = {name: layer.merged_weight(gate).detach() for name, layer in self.low_rank_layers().items()}
+        for name, layer in self.low_rank_layers().items():
+            replace(self.network, name, layer.plain(weights[name]))
+        return self.network
+
+
+def trained_names(network: nn.Module) -> Sequence[str]:
+    """Names of the parameters that are trained."""
+    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
