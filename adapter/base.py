@@ -1,11 +1,10 @@
 """The contract of every adapter, and the backbone with adapters in it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab.adapter.gate import Gate
@@ -16,6 +15,7 @@ from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.registry import Registry
+from facelab.state_hash import state_hash
 
 
 class Adapter(ABC):
@@ -79,6 +79,7 @@ class AdaptedBackbone(Backbone):
     Attributes:
         network: The backbone with adapters in its layers. Frozen parameters keep their names.
         gate: The gate, or None.
+        base_hash: Hash of the backbone's state before the change; a file of adapters names it.
 
     Raises:
         ConfigError: If adapter and network, or adapter and gate, do not go together.
@@ -89,14 +90,14 @@ class AdaptedBackbone(Backbone):
         if adapter.needs_gate != (gate is not None):
             needs = "needs a gate from quality scores" if adapter.needs_gate else "has no use for a gate"
             raise ConfigError(f"the adapter {type(adapter).__name__} {needs}.")
-        base = sum(parameter.numel() for parameter in network.parameters())
+        self.base_hash = state_hash(network.state_dict())
+        self._base_parameters = sum(parameter.numel() for parameter in network.parameters())
         network.requires_grad_(False)
         adapter.inject(network)
         self.network = network
         self.gate = gate
         self.needs_quality = gate is not None
         self.moving_statistics = adapter.moving_statistics
-        self._base_parameters = base
         self.train(network.training)
 
     def features(self, image: Tensor, quality: Tensor | None = None) -> Features:
@@ -174,8 +175,3 @@ class AdaptedBackbone(Backbone):
         for name, layer in self.low_rank_layers().items():
             replace(self.network, name, layer.plain(weights[name]))
         return self.network
-
-
-def trained_names(network: nn.Module) -> Sequence[str]:
-    """Names of the parameters that are trained."""
-    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]

@@ -71,7 +71,8 @@ class DualLoRA(Adapter):
         self.targets = targets
         self.single = single
         self.kinds = kinds
-        self.experts: Which = one_of("DualLoRA experts", experts, get_args(Which))
+        one_of("DualLoRA experts", experts, get_args(Which))
+        self.experts: Which = experts
         self.moving_statistics = moving_statistics
 
     def inject(self, network: Backbone) -> None:

@@ -108,8 +108,12 @@ class LowRankLayer(nn.Module):
         narrow = self._down(x)
         if mix is not None:
             narrow = narrow * self._wide(mix.to(narrow.dtype), narrow)
-        parts = zip(narrow.split(self.rank, self._channel_axis), self.low_rank_up.split(self.rank, dim=1), strict=True)
-        outputs = [F.dropout(self.scale * self._up(part, up), self.dropout) for part, up in parts]
+        narrow_parts = torch.split(narrow, self.rank, self._channel_axis)
+        factors = torch.split(self.low_rank_up, self.rank, dim=1)
+        outputs = [
+            F.dropout(self.scale * self._up(part, factor), self.dropout)
+            for part, factor in zip(narrow_parts, factors, strict=True)
+        ]
         return torch.stack(outputs).sum(dim=0)
 
     def factors(self, expert: int) -> tuple[Tensor, Tensor]:
@@ -129,6 +133,12 @@ class LowRankLayer(nn.Module):
             down, up = self.factors(expert)
             update = update + weight * self._product(down, up)
         return self.weight + self.scale * update
+
+    def _filled(self, layer: nn.Module, weight: Tensor) -> nn.Module:
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        if self.bias is not None:
+            layer.bias = self.bias
+        return layer.train(self.training)
 
     _channel_axis: int
 
@@ -197,8 +207,7 @@ class LowRankLinear(LowRankLayer):
     def plain(self, weight: Tensor) -> nn.Module:
         """A linear layer with this weight."""
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), self.bias
-        return layer
+        return self._filled(layer, weight)
 
     def extra_repr(self) -> str:
         """Sizes and rank."""
@@ -250,7 +259,7 @@ class LowRankConv2d(LowRankLayer):
         if self.geometry["groups"] == 1:
             return self._convolve(x, self.low_rank_down, None)
         # Groups cut the output channels in order, so the rows of two experts cannot share one grouped convolution.
-        return torch.cat([self._convolve(x, part, None) for part in self.low_rank_down.split(self.rank)], dim=1)
+        return torch.cat([self._convolve(x, part, None) for part in torch.split(self.low_rank_down, self.rank)], dim=1)
 
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.conv2d(narrow, factor[:, :, None, None])
@@ -269,8 +278,7 @@ class LowRankConv2d(LowRankLayer):
     def plain(self, weight: Tensor) -> nn.Module:
         """A convolution with this weight."""
         layer = nn.Conv2d(**self.geometry, bias=self.bias is not None, device="meta")
-        layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), self.bias
-        return layer
+        return self._filled(layer, weight)
 
     def extra_repr(self) -> str:
         """Geometry and rank."""

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from facelab.config import Strict
 from facelab.errors import DataError
 from facelab.test_protocol.extraction import Block, cut
-from facelab.test_protocol.whole_file import write_whole
+from facelab.whole_file import write_whole
 
 MANIFEST = "manifest.json"
 BLOCK_ROWS = 1024

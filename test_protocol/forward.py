@@ -1,6 +1,5 @@
 """Running a network on stored pixels: input, precision, threads, and leaving it as it was."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from facelab.backbone.base import check_quality, takes_quality
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec, normalise
+from facelab.state_hash import state_hash
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -120,11 +120,7 @@ def input_spec_of(network: nn.Module) -> InputSpec:
 def model_hash(network: nn.Module) -> str:
     """A hash (hex) of a network's structure, input and every value of its state dict."""
     structure = re.sub(r" at 0x[0-9a-f]+", "", f"{network!r} {getattr(network, 'input_spec', None)}")
-    digest = hashlib.sha256(structure.encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
+    return state_hash(network.state_dict(), structure)
 
 
 @contextmanager

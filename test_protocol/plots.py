@@ -10,7 +10,7 @@ import numpy as np
 
 from facelab.errors import DataError
 from facelab.test_protocol.charts import Chart, Line
-from facelab.test_protocol.whole_file import write_whole
+from facelab.whole_file import write_whole
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # told apart by everyone
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))  # from the eighth line on

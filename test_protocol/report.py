@@ -12,7 +12,7 @@ from rich.text import Text
 
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.report_store import Reports, write_reports
-from facelab.test_protocol.whole_file import write_whole
+from facelab.whole_file import write_whole
 
 MISSING = "–"
 

@@ -23,7 +23,7 @@ from facelab.config import Strict, validate
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.trials_file import read_trials
-from facelab.test_protocol.whole_file import write_whole
+from facelab.whole_file import write_whole
 
 Reports = Mapping[str, Sequence[Report]]
 

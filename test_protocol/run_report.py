@@ -24,7 +24,7 @@ from facelab.test_protocol.report import (
 from facelab.test_protocol.report_page import PAGE
 from facelab.test_protocol.report_store import Reports, file_name
 from facelab.test_protocol.training_charts import training_charts
-from facelab.test_protocol.whole_file import write_whole
+from facelab.whole_file import write_whole
 
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
 

@@ -1,0 +1,110 @@
+"""Adapter-only files: a few megabytes that belong to one base model and refuse any other."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.adapter.gate import GATES
+from facelab.backbone.base import Backbone
+from facelab.errors import CheckpointError
+from facelab.state_hash import state_hash
+from facelab.whole_file import write_whole
+
+FORMAT = "facelab adapter 1"
+
+
+def adapter_state(adapted: AdaptedBackbone) -> dict[str, Tensor]:
+    """What distinguishes an adapted backbone from its base: low-rank factors, trained parameters, and the gate."""
+    own = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    low_rank = (".low_rank_down", ".low_rank_up")
+    return {
+        name: tensor
+        for name, tensor in adapted.state_dict().items()
+        if name in own or name.endswith(low_rank) or name.startswith("gate.")
+    }
+
+
+def save_adapter(
+    path: Path, adapted: AdaptedBackbone, adapter: Mapping[str, Any], gate: Mapping[str, Any] | None = None
+) -> None:
+    """Write the adapters of a network, without its base.
+
+    Args:
+        path: The new ``.safetensors`` file.
+        adapted: The network; BatchNorm statistics of its base must not have moved.
+        adapter: The adapter as ``{name: {options}}``.
+        gate: The gate as ``{name: {options}}``, where there is one.
+
+    Raises:
+        CheckpointError: If the base changed, so that adapters alone cannot bring the network back.
+        DataError: If the file cannot be written.
+    """
+    if adapted.moving_statistics:
+        raise CheckpointError(
+            "the adapter lets BatchNorm statistics of the base move, so a file of adapters alone would not bring the "
+            "network back; store the whole model."
+        )
+    header = {"format": FORMAT, "base": adapted.base_hash, "adapter": adapter, "gate": gate}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(adapted).items()}
+    write_whole(path, save(tensors, {"facelab": json.dumps(header)}))
+
+
+def load_adapter(path: Path, base: Backbone) -> AdaptedBackbone:
+    """Put stored adapters into their base, which is changed in place.
+
+    Args:
+        path: A file of `save_adapter`.
+        base: The base model with its weights.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or of another kind, or made for another base.
+        ConfigError: If the adapter or an option of it is unknown here.
+    """
+    header, tensors = _read(path)
+    found = state_hash(base.state_dict())
+    if header["base"] != found:
+        raise CheckpointError(
+            f"the adapters in '{path}' belong to the base model {header['base']}, but this one is {found}; load the "
+            "base that they were trained on."
+        )
+    ((name, options),) = header["adapter"].items()
+    gate = None
+    if header["gate"] is not None:
+        ((gate_name, gate_options),) = header["gate"].items()
+        gate = GATES.build(gate_name, gate_options)
+    adapted = AdaptedBackbone(base, ADAPTERS.build(name, options), gate)
+    wanted = {key: tensor.shape for key, tensor in adapter_state(adapted).items()}
+    given = {key: tensor.shape for key, tensor in tensors.items()}
+    if wanted != given:
+        differing = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
+        raise CheckpointError(
+            f"'{path}': {len(differing)} tensors do not fit the adapter, the first is '{differing[0]}'."
+        )
+    adapted.load_state_dict(tensors, strict=False)
+    return adapted
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("facelab", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"'{path}' cannot be read as an adapter file ({error}).") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not _complete(header):
+        raise CheckpointError(f"'{path}' is not an adapter file of this facelab.")
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise CheckpointError(f"'{path}' holds values that are not finite.")
+    return header, tensors
+
+
+def _complete(header: Mapping[str, Any]) -> bool:
+    named = [header.get("adapter"), *([] if header.get("gate") is None else [header["gate"]])]
+    return isinstance(header.get("base"), str) and all(isinstance(one, dict) and len(one) == 1 for one in named)
