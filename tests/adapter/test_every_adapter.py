@@ -1,0 +1,322 @@
+"""What holds for every adapter on every backbone family: start, training, merging, threads, recomputing, files, DDP."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facelab import distributed
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.adapter.files import load_adapter, save_adapter
+from facelab.adapter.gate import SigmoidGate
+from facelab.adapter.gate_slot import gate_of_rows
+from facelab.adapter.peft_format import save_peft
+from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.recompute import recomputed
+from facelab.errors import CheckpointError, ConfigError, DataError
+from facelab.inputs import InputSpec
+from facelab.scores import ScorerCard
+from facelab.training_mode.base import data_parallel
+
+# Options that make a backbone small, and the kinds of its layers that are worth adapting.
+FAMILIES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "MobileFaceNet": ({"width": 0.125}, ["linear"]),
+    "IResNet": ({"depth": 18, "width": 0.125}, ["conv", "linear"]),
+    "Timm": ({"model": "edgenext_xx_small", "output": "classifier"}, ["linear"]),
+}
+CASES = [(adapter, family) for adapter in ADAPTERS.names() for family in FAMILIES]
+QUALITY = torch.tensor([0.1, 0.5, 0.8, 0.9])
+
+
+def base(family: str) -> Backbone:
+    torch.manual_seed(0)
+    side = 64 if family == "Timm" else 32
+    options = {"feat_dim": 16, "input_spec": {"height": side, "width": side}, **FAMILIES[family][0]}
+    return BACKBONES.build(family, options).eval()
+
+
+def adapter_options(adapter: str, family: str) -> dict[str, Any]:
+    return {} if adapter == "Full" else {"rank": 2, "kinds": FAMILIES[family][1], "dropout": 0.0}
+
+
+def adapted(adapter: str, family: str, **options: Any) -> AdaptedBackbone:
+    network = base(family)
+    built = ADAPTERS.build(adapter, {**adapter_options(adapter, family), **options})
+    return AdaptedBackbone(network, built, calibrated_gate() if built.needs_gate else None)
+
+
+def calibrated_gate() -> SigmoidGate:
+    gate = SigmoidGate()
+    gate.calibrate([0.1, 0.2, 0.8, 0.9], ScorerCard(name="test", low=0, high=1))
+    return gate
+
+
+def images(network: Backbone) -> Tensor:
+    return torch.rand(4, 3, *network.input_spec.size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def moved(network: AdaptedBackbone) -> AdaptedBackbone:
+    """The network after something was learned."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network
+
+
+def quality_of(network: AdaptedBackbone) -> Tensor | None:
+    return QUALITY if network.needs_quality else None
+
+
+@pytest.mark.parametrize(("adapter", "family"), CASES)
+def test_unchanged_at_the_start(adapter: str, family: str) -> None:
+    network = adapted(adapter, family).eval()
+    plain = base(family)
+    assert torch.equal(network(images(plain), quality_of(network)), plain(images(plain)))
+
+
+@pytest.mark.parametrize(("adapter", "family"), CASES)
+def test_exactly_the_trainable_parameters_get_gradients_and_no_statistic_moves(adapter: str, family: str) -> None:
+    network = adapted(adapter, family)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network = moved(network).train()
+    (network(images(network), quality_of(network)) * torch.linspace(-1, 1, 16)).square().sum().backward()
+    with_gradient = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert with_gradient
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+@pytest.mark.parametrize(("adapter", "family"), CASES)
+@pytest.mark.parametrize("gate", [0.0, 0.3, 1.0])
+def test_merged_equals_unmerged(adapter: str, family: str, gate: float) -> None:
+    network = moved(adapted(adapter, family)).double().eval()
+    picture = images(network).double()
+    expected = network.with_gate(picture, torch.full((4,), gate, dtype=torch.float64))
+    merged = network.merged(gate)
+    assert {name: tensor.shape for name, tensor in merged.state_dict().items()} == {
+        name: tensor.shape for name, tensor in base(family).state_dict().items()
+    }
+    torch.testing.assert_close(merged(picture), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_image_has_its_own_gate(family: str) -> None:
+    network = moved(adapted("DualLoRA", family)).eval()
+    together = network(images(network), QUALITY)
+    alone = torch.cat([network(images(network)[i : i + 1], QUALITY[i : i + 1]) for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
+    other = network(images(network), QUALITY.flip(0))
+    assert float((together - other).abs().max() / together.abs().max()) > 1e-3
+
+
+def test_the_low_expert_is_silent_at_high_quality() -> None:
+    network = moved(adapted("DualLoRA", "Timm", experts="low")).eval()
+    plain = base("Timm")
+    assert torch.equal(network.with_gate(images(plain), torch.ones(4)), plain(images(plain)))
+    assert not torch.equal(network.with_gate(images(plain), torch.zeros(4)), plain(images(plain)))
+
+
+def test_base_parameters_are_the_same_objects_under_the_same_names() -> None:
+    network = base("Timm")
+    parameters = dict(network.named_parameters())
+    AdaptedBackbone(network, ADAPTERS.build("LoRA", {"rank": 2}))
+    after = dict(network.named_parameters())
+    assert all(after[name] is parameter for name, parameter in parameters.items())
+
+
+@pytest.mark.parametrize(("adapter", "family"), CASES)
+def test_a_copy_shares_nothing(adapter: str, family: str) -> None:
+    network = moved(adapted(adapter, family)).eval()
+    copy = deepcopy(network)
+    expected = network(images(network), quality_of(network))
+    moved(network)
+    assert torch.equal(copy(images(copy), quality_of(copy)), expected)
+
+
+class Recomputing(Backbone):
+    """Two linear layers on tokens, computed again in the backward pass."""
+
+    def __init__(self, again: bool) -> None:
+        super().__init__(InputSpec(4, 4), 6)
+        torch.manual_seed(0)
+        self.again = again
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 6)
+
+    def features(self, image: Tensor) -> Features:
+        tokens = image.flatten(0, 2)  # rows of all images: 12 for each
+        inner = recomputed(self._block, tokens) if self.again else self._block(tokens)
+        return Features(inner.unflatten(0, (len(image), -1)).mean(dim=1))
+
+    def _block(self, tokens: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(tokens)))
+
+
+def test_recomputing_finds_the_gate_of_its_own_forward_pass() -> None:
+    gradients = []
+    for again in (False, True):
+        network = moved(AdaptedBackbone(Recomputing(again), ADAPTERS.build("DualLoRA", {"rank": 2}), calibrated_gate()))
+        network.train()
+        torch.manual_seed(3)
+        first = network(images(network), QUALITY)
+        second = network(images(network)[:2], QUALITY[2:])  # two forward passes before one backward pass
+        (first.square().sum() + 2 * second.square().sum()).backward()
+        gradients.append([p.grad for p in network.parameters() if p.requires_grad])
+    for kept, recomputed_gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed_gradient)
+
+
+def test_original_options_start_elsewhere_and_move_statistics() -> None:
+    torch.manual_seed(0)
+    network = adapted("DualLoRA", "IResNet", initial="trunc_normal", dropout_on="output", moving_statistics=True)
+    plain = base("IResNet")
+    assert not torch.equal(network.eval()(images(plain), QUALITY), plain(images(plain)))
+    before = {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith("running_mean")}
+    network.train()(images(plain), QUALITY)
+    assert all(not torch.equal(network.get_buffer(name), mean) for name, mean in before.items())
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_dropout_keeps_the_expected_update(side: str) -> None:
+    torch.manual_seed(0)
+    network = moved(adapted("DualLoRA", "Timm", dropout=0.5, dropout_on=side))
+    layer = next(iter(network.low_rank_layers().values()))
+    x = torch.randn(1, layer.weight.shape[1]).expand(4000, -1)
+    from facelab.adapter.gate_slot import gate_of_forward
+
+    with gate_of_forward(torch.tensor([0.3])):
+        expected = layer.eval()(x[:1])
+        mean = layer.train()(x).mean(dim=0, keepdim=True)
+    torch.testing.assert_close(mean, expected, atol=0.03, rtol=0.05)
+
+
+@pytest.mark.parametrize(("adapter", "family"), CASES)
+def test_adapter_files_bring_the_network_back(adapter: str, family: str, tmp_path: Path) -> None:
+    network = moved(adapted(adapter, family)).eval()
+    path, gate = tmp_path / "adapter.safetensors", {"sigmoid": {}} if network.needs_quality else None
+    save_adapter(path, network, {adapter: adapter_options(adapter, family)}, gate)
+    back = load_adapter(path, base(family)).eval()
+    assert torch.equal(back(images(back), quality_of(back)), network(images(network), quality_of(network)))
+
+
+def test_adapters_of_another_base_are_refused(tmp_path: Path) -> None:
+    network = adapted("LoRA", "Timm")
+    save_adapter(tmp_path / "a.safetensors", network, {"LoRA": adapter_options("LoRA", "Timm")})
+    other = base("Timm")
+    next(iter(other.parameters())).data.add_(1.0)
+    with pytest.raises(CheckpointError, match=f"belong to the base model {network.base_hash}, but this one is"):
+        load_adapter(tmp_path / "a.safetensors", other)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors' cannot be read as an adapter file"):
+        load_adapter(path, base("Timm"))
+
+
+def test_moved_statistics_do_not_fit_into_an_adapter_file(tmp_path: Path) -> None:
+    network = adapted("LoRA", "IResNet", moving_statistics=True)
+    with pytest.raises(CheckpointError, match="store the whole model"):
+        save_adapter(tmp_path / "a.safetensors", network, {"LoRA": {}})
+
+
+def test_peft_files_hold_the_update(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    network = moved(adapted("LoRA", "Timm", scale=3.0))
+    save_peft(tmp_path, network)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    for name, layer in network.low_rank_layers().items():
+        a, b = (tensors[f"base_model.model.{name}.lora_{which}.weight"] for which in "AB")
+        torch.testing.assert_close(layer.weight + 3.0 * b @ a, layer.merged_weight(0.5))
+    assert '"lora_alpha": 6.0' in (tmp_path / "adapter_config.json").read_text()
+
+
+def test_two_experts_do_not_fit_into_pefts_format(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds plain LoRA alone"):
+        save_peft(tmp_path, adapted("DualLoRA", "Timm"))
+
+
+def _gradients(rank_count: int) -> list[Tensor]:
+    network = moved(adapted("DualLoRA", "Timm")).train()
+    replica = data_parallel(network)
+    start, stop = distributed.class_range(4, distributed.rank(), rank_count)
+    embedding = replica(images(network)[start:stop], QUALITY[start:stop])
+    embedding.square().mean().backward()
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+
+def test_two_processes_train_as_one() -> None:
+    (alone,) = distributed.run_processes(_gradients, 1, 1)
+    for shared in distributed.run_processes(_gradients, 2, 2):
+        for one, both in zip(alone, shared, strict=True):
+            torch.testing.assert_close(both, one, rtol=1e-3, atol=1e-6)
+
+
+def test_counts() -> None:
+    network = adapted("DualLoRA", "MobileFaceNet")
+    count = network.count()
+    layer = next(iter(network.low_rank_layers().values()))
+    outputs, inputs = layer.weight.shape
+    assert count.added == count.trainable == 2 * 2 * (inputs + outputs)
+    assert count.base == sum(parameter.numel() for parameter in base("MobileFaceNet").parameters())
+    assert f"{count.trainable:,} parameters are trained" in count.describe()
+
+
+def test_a_pattern_that_matches_nothing_is_answered_with_what_could() -> None:
+    with pytest.raises(
+        ConfigError, match=r"target '\*\.qvk' matches none of the \d+ linear layers\. Could match: netw"
+    ):
+        adapted("LoRA", "Timm", targets=["*.qvk"])
+
+
+def test_a_parameter_pattern_that_matches_nothing_is_answered_too() -> None:
+    with pytest.raises(ConfigError, match=r"pattern 'nrom' matches none of the \d+ parameters\. Could match"):
+        adapted("Full", "MobileFaceNet", parameters=["nrom"])
+
+
+def test_a_rank_larger_than_the_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"adapter rank 99 is larger than the layer 'network\..*; at most \d+ there"):
+        adapted("LoRA", "Timm", rank=99)
+
+
+def test_a_rank_that_does_not_fit_groups_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is not a multiple of the .* groups of the convolution"):
+        adapted("LoRA", "MobileFaceNet", rank=1, kinds=["conv"])
+
+
+def test_a_layer_cannot_be_single_and_dual() -> None:
+    with pytest.raises(ConfigError, match="it can be in one"):
+        adapted("DualLoRA", "Timm", targets=["*.qkv"], single=["*.qkv"])
+
+
+def test_a_gate_where_it_belongs() -> None:
+    with pytest.raises(ConfigError, match="DualLoRA needs a gate"):
+        AdaptedBackbone(base("Timm"), ADAPTERS.build("DualLoRA", {"rank": 2}))
+    with pytest.raises(ConfigError, match="LoRA has no use for a gate"):
+        AdaptedBackbone(base("Timm"), ADAPTERS.build("LoRA", {"rank": 2}), SigmoidGate())
+
+
+def test_missing_quality_is_refused() -> None:
+    network = adapted("DualLoRA", "Timm")
+    with pytest.raises(ConfigError, match="no quality scores; make them with `facelab iqa score DATA`"):
+        network(images(network))
+
+
+def test_a_part_of_the_network_without_a_gate_is_refused() -> None:
+    network = adapted("DualLoRA", "Timm")
+    with pytest.raises(DataError, match="ran without a gate"):
+        network.network(images(network))
+
+
+def test_rows_that_are_not_whole_images_are_refused() -> None:
+    from facelab.adapter.gate_slot import gate_of_forward
+
+    with gate_of_forward(torch.zeros(4)), pytest.raises(DataError, match="got 6 rows for 4 images"):
+        gate_of_rows(6)

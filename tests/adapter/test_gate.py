@@ -1,0 +1,74 @@
+"""Gates: calibration by hand, direction, bounds, monotony, refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from facelab.adapter.gate import GATES, CompatGate, Gate, LearnedGate, SigmoidGate, two_modes
+from facelab.errors import ConfigError, DataError
+from facelab.scores import ScorerCard
+
+GOOD = ScorerCard(name="good", low=0.0, high=1.0)
+BAD = ScorerCard(name="bad", low=0.0, high=150.0, higher_is_better=False)
+TWO_GROUPS = [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]
+
+
+def calibrated(name: str, scorer: ScorerCard = GOOD) -> Gate:
+    gate = GATES.build(name, {"as_published": True} if name == "compat" else {})
+    gate.calibrate(TWO_GROUPS, scorer)
+    return gate
+
+
+def test_threshold_lies_between_the_modes_and_the_gate_is_sure_at_both() -> None:
+    tau, temperature = two_modes(TWO_GROUPS)
+    assert 0.3 < tau < 0.7
+    gate = SigmoidGate(tau=0.5, temperature=temperature)
+    gate.calibrate(TWO_GROUPS, GOOD)
+    torch.testing.assert_close(gate(torch.tensor([0.2, 0.5, 0.8])), torch.tensor([0.1, 0.5, 0.9]))
+
+
+def test_scores_that_are_missing_do_not_count() -> None:
+    assert two_modes([*TWO_GROUPS, np.nan]) == two_modes(TWO_GROUPS)
+
+
+@pytest.mark.parametrize("name", GATES.names())
+def test_better_quality_never_lowers_the_gate(name: str) -> None:
+    scores = torch.linspace(-0.5, 1.5, 101)
+    assert bool((calibrated(name)(scores).diff() >= 0).all())
+
+
+@pytest.mark.parametrize("name", sorted({*GATES.names()} - {"compat"}))
+def test_a_score_where_lower_is_better_is_turned_and_the_gate_stays_in_0_to_1(name: str) -> None:
+    values = calibrated(name, BAD)(torch.linspace(-100, 100, 101))
+    assert bool((values.diff() <= 0).all())
+    assert 0 <= float(values.detach().min()) <= float(values.detach().max()) <= 1
+
+
+@pytest.mark.parametrize("name", GATES.names())
+def test_what_was_learned_of_the_scores_survives_the_state_dict(name: str) -> None:
+    first, second = calibrated(name, BAD), GATES.build(name, {})
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(torch.tensor([0.4, 3.0])), second(torch.tensor([0.4, 3.0])))
+
+
+def test_the_learned_gate_starts_as_the_sigmoid_and_learns() -> None:
+    learned, plain = calibrated("learned"), calibrated("sigmoid")
+    scores = torch.tensor([0.1, 0.5, 0.9])
+    torch.testing.assert_close(learned(scores), plain(scores), atol=5e-3, rtol=0)
+    (learned(scores) * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
+    assert all(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in learned.parameters())
+
+
+def test_the_published_gate_refuses_another_range_or_direction() -> None:
+    with pytest.raises(ConfigError, match=r"bad, 0 to 150, lower is better; choose the gate 'sigmoid'"):
+        CompatGate().calibrate(TWO_GROUPS, BAD)
+
+
+def test_scores_that_do_not_differ_cannot_calibrate() -> None:
+    with pytest.raises(DataError, match="3 scores that do not differ cannot calibrate a gate; give it tau"):
+        SigmoidGate().calibrate([0.5, 0.5, 0.5], GOOD)
+
+
+def test_a_width_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ConfigError, match="gate temperature"):
+        LearnedGate(temperature=0.0)
