@@ -26,6 +26,10 @@ class _Section:
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
+    def is_on(self, key: str) -> bool:
+        """Whether a switch is there and not 0."""
+        return bool(self._entries.get(key, 0))
+
     def path(self, key: str) -> str:
         """A path, from the folder of the file where it is relative; the first that does not exist is remembered.
 
@@ -50,7 +54,12 @@ def _ijbc(section: _Section) -> Options:
 
 
 def _megaface(section: _Section) -> Options:
-    return {"root": section.path(IMAGES)}
+    lists = {"facescrub_list": "facescrub_list", "megaface_list": "megaceface_list"}  # their spelling
+    noises = {"facescrub_noises": "facescrub_noises_file", "megaface_noises": "megaface_noises_file"}
+    keys = {"root": IMAGES, **lists, **{option: key for option, key in noises.items() if key in section}}
+    if section.is_on("megaface-mask"):
+        keys["masked"] = "masked_cropped_face_folder"
+    return {option: section.path(key) for option, key in keys.items()}
 
 
 SETS: dict[str, tuple[str, str, Callable[[_Section], Options]]] = {

@@ -84,6 +84,28 @@ def test_facexzoo(tmp_path: Path) -> None:
         find_protocols(tmp_path)
 
 
+def test_facexzoos_megaface(tmp_path: Path) -> None:
+    names = ("faces.json", "strangers.json", "face_noises.txt", "stranger_noises.txt", "crops/x.jpg", "masked/x.jpg")
+    touch(tmp_path, *names)
+    conf = (
+        "MegaFace: {facescrub_list: faces.json, megaceface_list: strangers.json, cropped_face_folder: crops, "
+        "facescrub_noises_file: face_noises.txt, megaface_noises_file: stranger_noises.txt, megaface-mask: 1, "
+        "masked_cropped_face_folder: masked, image_list_file: /nowhere}\n"
+    )
+    (tmp_path / "data_conf.yaml").write_text(conf)
+    options = find_protocols(tmp_path).specs["MegaFace"]["MegaFace"]
+    assert options == {
+        "root": f"{tmp_path}/crops",
+        "facescrub_list": f"{tmp_path}/faces.json",
+        "megaface_list": f"{tmp_path}/strangers.json",
+        "facescrub_noises": f"{tmp_path}/face_noises.txt",
+        "megaface_noises": f"{tmp_path}/stranger_noises.txt",
+        "masked": f"{tmp_path}/masked",
+    }
+    (tmp_path / "data_conf.yaml").write_text(conf.replace("megaface-mask: 1", "megaface-mask: 0"))
+    assert "masked" not in find_protocols(tmp_path).specs["MegaFace"]["MegaFace"]
+
+
 def test_videos_of_ijbs_are_answered_with_the_command_that_cuts_them(tmp_path: Path) -> None:
     touch(tmp_path, "IJBS/videos/1.mp4", "IJBS/protocols/ijbs_metadata.csv")
     with pytest.raises(DataError, match="IJB-S .IJBS holds videos; cut the faces with: facelab data ijbs-crops"):
