@@ -1,0 +1,100 @@
+"""Templates of many frames: weighted sums of embeddings by group, in memory that does not grow with the frames."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from facelab.errors import DataError
+from facelab.test_protocol.base import Embeddings
+from facelab.test_protocol.metrics import Booleans, Floats, Integers
+from facelab.test_protocol.pair_scores import unit
+
+Weighting = Literal["norm", "norm2", "unit", "quality"]
+WEIGHTINGS: tuple[Weighting, ...] = ("norm", "norm2", "unit", "quality")
+CHUNK = 1 << 14  # embeddings in float64 at once
+
+
+def weighted_sums(
+    embeddings: Embeddings,
+    group: Integers,
+    groups: int,
+    weighting: Weighting,
+    flip: bool,
+    location: Callable[[int], str],
+    chunk: int = CHUNK,
+) -> Floats:
+    """Sum of the weighted embeddings of each group; its direction is that of their weighted mean.
+
+    An embedding has the weight of its norm (``norm``: it is added as it is), of its squared norm (``norm2``), of 1
+    (``unit``), or its direction that of its quality (``quality``; where a lower quality is better, of the distance to
+    the worst one). Images that could not be read add nothing.
+
+    Args:
+        embeddings: Of N images.
+        group: Number of each image's group, (N,).
+        groups: G.
+        weighting: Weight of an embedding.
+        flip: Whether the embeddings of the mirrored images are added before.
+        location: Where an image lies, for messages.
+        chunk: Embeddings that are taken at once.
+
+    Returns:
+        (G, D), zeros for a group without images.
+
+    Raises:
+        DataError: If a value is not finite, mirrored images or qualities are wanted and missing, or a quality that is
+            a weight is negative.
+    """
+    parts = [embeddings.values, *([_mirrored(embeddings)] if flip else [])]
+    weights = _qualities(embeddings, location) if weighting == "quality" else None
+    sums = np.zeros((groups, embeddings.values.shape[1]))
+    for start in range(0, len(group), chunk):
+        rows = slice(start, start + chunk)
+        values = np.sum([_finite(part[rows], start, location) for part in parts], axis=0)
+        if embeddings.skipped is not None:
+            values[embeddings.skipped[rows]] = 0.0
+        _add_runs(sums, group[rows], _weighted(values, weighting, None if weights is None else weights[rows]))
+    return sums
+
+
+def _add_runs(sums: Floats, group: Integers, values: Floats) -> None:
+    """Add rows to the sums of their groups; images of one group mostly follow each other."""
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    np.add.at(sums, group[starts], np.add.reduceat(values, starts, axis=0))
+
+
+def _weighted(values: Floats, weighting: Weighting, quality: Floats | None) -> Floats:
+    if weighting == "norm":
+        return values
+    if weighting == "norm2":
+        return np.asarray(values * np.linalg.norm(values, axis=1, keepdims=True))
+    return unit(values) if quality is None else unit(values) * quality[:, None]
+
+
+def _mirrored(embeddings: Embeddings) -> Floats:
+    if embeddings.flipped is None:
+        raise DataError("flip is on, but there are no embeddings of the mirrored images.")
+    return np.asarray(embeddings.flipped)
+
+
+def _finite(values: Floats, start: int, location: Callable[[int], str]) -> Floats:
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise DataError(f"{location(start + int(np.argmin(finite)))}: its embedding is not finite.")
+    return np.asarray(values, np.float64)
+
+
+def _qualities(embeddings: Embeddings, location: Callable[[int], str]) -> Floats:
+    """Weights from qualities, (N,), the better the heavier."""
+    if embeddings.quality is None:
+        raise DataError("frames are to be weighted by quality, but the images have no quality scores.")
+    quality = np.asarray(embeddings.quality, np.float64)
+    read: Booleans = np.ones(len(quality), bool) if embeddings.skipped is None else ~embeddings.skipped
+    usable = ~read | (np.isfinite(quality) & ((quality >= 0.0) | (not embeddings.higher_is_better)))
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise DataError(f"{location(row)}: its quality is {quality[row]:g}, but a weight must be finite and at least 0.")
+    if embeddings.higher_is_better:
+        return quality
+    return np.asarray(quality[read].max(initial=-np.inf) - quality)
