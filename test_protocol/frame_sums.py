@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from facelab.errors import DataError
-from facelab.test_protocol.base import Embeddings
+from facelab.test_protocol.base import Embeddings, FloatArray
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
 from facelab.test_protocol.pair_scores import unit
 
@@ -46,7 +46,7 @@ def weighted_sums(
         DataError: If a value is not finite, mirrored images or qualities are wanted and missing, or a quality that is
             a weight is negative.
     """
-    parts = [embeddings.values, *([_mirrored(embeddings)] if flip else [])]
+    parts = [embeddings.values, _mirrored(embeddings)] if flip else [embeddings.values]
     weights = _qualities(embeddings, location) if weighting == "quality" else None
     sums = np.zeros((groups, embeddings.values.shape[1]))
     for start in range(0, len(group), chunk):
@@ -72,13 +72,13 @@ def _weighted(values: Floats, weighting: Weighting, quality: Floats | None) -> F
     return unit(values) if quality is None else unit(values) * quality[:, None]
 
 
-def _mirrored(embeddings: Embeddings) -> Floats:
+def _mirrored(embeddings: Embeddings) -> FloatArray:
     if embeddings.flipped is None:
         raise DataError("flip is on, but there are no embeddings of the mirrored images.")
-    return np.asarray(embeddings.flipped)
+    return embeddings.flipped
 
 
-def _finite(values: Floats, start: int, location: Callable[[int], str]) -> Floats:
+def _finite(values: FloatArray, start: int, location: Callable[[int], str]) -> Floats:
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise DataError(f"{location(start + int(np.argmin(finite)))}: its embedding is not finite.")
@@ -89,12 +89,18 @@ def _qualities(embeddings: Embeddings, location: Callable[[int], str]) -> Floats
     """Weights from qualities, (N,), the better the heavier."""
     if embeddings.quality is None:
         raise DataError("frames are to be weighted by quality, but the images have no quality scores.")
-    quality = np.asarray(embeddings.quality, np.float64)
+    quality = np.array(embeddings.quality, np.float64)
+    if quality.shape != (len(embeddings.values),):
+        raise DataError(
+            f"{len(embeddings.values)} images need as many qualities, got an array of shape {quality.shape}."
+        )
     read: Booleans = np.ones(len(quality), bool) if embeddings.skipped is None else ~embeddings.skipped
     usable = ~read | (np.isfinite(quality) & ((quality >= 0.0) | (not embeddings.higher_is_better)))
     if not usable.all():
         row = int(np.argmin(usable))
-        raise DataError(f"{location(row)}: its quality is {quality[row]:g}, but a weight must be finite and at least 0.")
-    if embeddings.higher_is_better:
-        return quality
-    return np.asarray(quality[read].max(initial=-np.inf) - quality)
+        raise DataError(
+            f"{location(row)}: its quality is {quality[row]:g}, but a weight must be finite and at least 0."
+        )
+    if not embeddings.higher_is_better:
+        quality = quality[read].max(initial=0.0) - quality
+    return np.asarray(np.where(read, quality, 0.0))

@@ -103,7 +103,9 @@ def read_tasks(root: Path) -> tuple[Task, ...]:
     galleries = {kind: _read_galleries(folder / "galleries", prefix, kind) for kind in GALLERIES}
     probes = (surveillance, surveillance, to_surveillance, seen.all_videos(to_surveillance), uav)
     kinds = ("single", "booking", "surveillance", "booking", "booking")
-    tasks = tuple(Task(name, of_task, galleries[kind]) for name, of_task, kind in zip(TASKS, probes, kinds, strict=True))
+    tasks = tuple(
+        Task(name, of_task, galleries[kind]) for name, of_task, kind in zip(TASKS, probes, kinds, strict=True)
+    )
     for task, kind in zip(tasks, kinds, strict=True):
         _require_mates(task, [_gallery_path(folder / "galleries", prefix, kind, number) for number in (1, 2)])
     return tasks
@@ -128,7 +130,9 @@ def _read_gallery(path: Path, kind: str, owner: dict[str, Path]) -> tuple[Templa
             raise DataError(f"{path}:{line}: subject {subject} is in the other gallery too, {owner[subject].name}.")
         first = media.setdefault(subject, {}).setdefault(medium, line)
         if first != line and kind != "surveillance":  # a video has one line for each frame
-            raise DataError(f"{path}:{line}: '{row[2]}' of subject {subject} is listed a second time, first on {first}.")
+            raise DataError(
+                f"{path}:{line}: '{row[2]}' of subject {subject} is listed a second time, first on {first}."
+            )
     if kind == "surveillance":
         return tuple(Template(subject, (medium,)) for subject, of in media.items() for medium in of)
     return tuple(Template(subject, tuple(of)) for subject, of in media.items())
