@@ -11,7 +11,7 @@ PREFIXES = ("ijbs_", "cs6_")  # IJB-S's own, and the one that AdaFace's copy has
 METADATA = "metadata.csv"
 VIDEO_FOLDER, IMAGE_FOLDER = "videos", "img"
 LIST_FOLDERS = ("", "protocols", "protocol")
-_FILE = re.compile(r"(videos|img)/([^/\\]+)\.\w+")
+_FILE = re.compile(r"(videos|img)/([^/\\\x00]+)\.\w+")
 _VIDEO_CROP = re.compile(r"videos_(.+)_\d+")
 
 

@@ -27,11 +27,11 @@ def weighted_sums(
     """Sum of the weighted embeddings of each group; its direction is that of their weighted mean.
 
     An embedding has the weight of its norm (``norm``: it is added as it is), of its squared norm (``norm2``), of 1
-    (``unit``), or its direction that of its quality (``quality``; where a lower quality is better, of the distance to
+    (``unit``), or its direction that of its quality (``quality``; where a lower quality is better, of its distance to
     the worst one). Images that could not be read add nothing.
 
     Args:
-        embeddings: Of N images.
+        embeddings: Of N images, finite (see `check_embeddings`).
         group: Number of each image's group, (N,).
         groups: G.
         weighting: Weight of an embedding.
@@ -43,19 +43,27 @@ def weighted_sums(
         (G, D), zeros for a group without images.
 
     Raises:
-        DataError: If a value is not finite, mirrored images or qualities are wanted and missing, or a quality that is
-            a weight is negative.
+        DataError: If mirrored images or qualities are wanted and missing, or a weight is negative or not finite.
     """
     parts = [embeddings.values, _mirrored(embeddings)] if flip else [embeddings.values]
     weights = _qualities(embeddings, location) if weighting == "quality" else None
     sums = np.zeros((groups, embeddings.values.shape[1]))
     for start in range(0, len(group), chunk):
         rows = slice(start, start + chunk)
-        values = np.sum([_finite(part[rows], start, location) for part in parts], axis=0)
+        values = np.asarray(np.sum([part[rows] for part in parts], axis=0, dtype=np.float64))
         if embeddings.skipped is not None:
             values[embeddings.skipped[rows]] = 0.0
         _add_runs(sums, group[rows], _weighted(values, weighting, None if weights is None else weights[rows]))
     return sums
+
+
+def longest_rows(values: FloatArray, group: Integers, groups: int, chunk: int = CHUNK) -> Integers:
+    """Row of the longest embedding of each group, (G,); -1 for a group without images."""
+    parts = [np.linalg.norm(values[start : start + chunk], axis=1) for start in range(0, len(values), chunk)]
+    order = np.lexsort((np.concatenate(parts), group))
+    rows = np.full(groups, -1, np.int64)
+    rows[group[order]] = order  # of one group the last one stays
+    return rows
 
 
 def _add_runs(sums: Floats, group: Integers, values: Floats) -> None:
@@ -78,29 +86,20 @@ def _mirrored(embeddings: Embeddings) -> FloatArray:
     return embeddings.flipped
 
 
-def _finite(values: FloatArray, start: int, location: Callable[[int], str]) -> Floats:
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise DataError(f"{location(start + int(np.argmin(finite)))}: its embedding is not finite.")
-    return np.asarray(values, np.float64)
-
-
 def _qualities(embeddings: Embeddings, location: Callable[[int], str]) -> Floats:
     """Weights from qualities, (N,), the better the heavier."""
-    if embeddings.quality is None:
+    if embeddings.quality is None or embeddings.goodness is None:
         raise DataError("frames are to be weighted by quality, but the images have no quality scores.")
-    quality = np.array(embeddings.quality, np.float64)
-    if quality.shape != (len(embeddings.values),):
-        raise DataError(
-            f"{len(embeddings.values)} images need as many qualities, got an array of shape {quality.shape}."
-        )
-    read: Booleans = np.ones(len(quality), bool) if embeddings.skipped is None else ~embeddings.skipped
-    usable = ~read | (np.isfinite(quality) & ((quality >= 0.0) | (not embeddings.higher_is_better)))
+    if len(embeddings.quality) != len(embeddings.values):
+        raise DataError(f"{len(embeddings.values)} images need as many quality scores, got {len(embeddings.quality)}.")
+    unread = np.array([row for row, _ in embeddings.failed], np.int64)
+    weight = np.array(embeddings.goodness, np.float64)
+    weight[unread] = 0.0  # their embeddings are zeros
+    if embeddings.scorer is not None and not embeddings.scorer.higher_is_better:
+        weight -= np.nanmin(weight, initial=0.0)
+    usable: Booleans = np.isfinite(weight) & (weight >= 0.0)
     if not usable.all():
         row = int(np.argmin(usable))
-        raise DataError(
-            f"{location(row)}: its quality is {quality[row]:g}, but a weight must be finite and at least 0."
-        )
-    if not embeddings.higher_is_better:
-        quality = quality[read].max(initial=0.0) - quality
-    return np.asarray(np.where(read, quality, 0.0))
+        given = embeddings.quality[row]
+        raise DataError(f"{location(row)}: its quality is {given:g}, but a weight must be finite and at least 0.")
+    return weight

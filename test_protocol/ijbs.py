@@ -11,18 +11,16 @@ from facelab.data.files import open_files
 from facelab.data.images import PathImages
 from facelab.errors import one_of
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Mistake, Protocol, Report
-from facelab.test_protocol.frame_sums import WEIGHTINGS, Weighting, weighted_sums
-from facelab.test_protocol.identification import cmc, mate_rank
+from facelab.test_protocol.frame_sums import WEIGHTINGS, Weighting, longest_rows, weighted_sums
+from facelab.test_protocol.identification_report import cmc_curves, hardest, rank_trials
 from facelab.test_protocol.ijbs_files import Task, Template, read_tasks
 from facelab.test_protocol.ijbs_images import crop_folder, find_crops
 from facelab.test_protocol.ijbs_search import Searched, search_task, task_metrics
 from facelab.test_protocol.metrics import Floats, Integers
-from facelab.test_protocol.pair_scores import check_count, unit
+from facelab.test_protocol.pair_scores import check_embeddings, unit
 
 CMC_RANKS = 50
-HARDEST = 10  # mistakes of each kind
 Thresholds = Literal["exact", "reference"]
-MistakeKind = Literal["false match", "false non-match"]
 
 
 @PROTOCOLS.register("IJBS")
@@ -39,7 +37,7 @@ class IJBS(Protocol):
         root: Folder with the lists (``ijbs_metadata.csv`` …, or ``cs6_metadata.csv`` …), in it or in ``protocols``.
         images: Face crops ``<subject>/videos_<video>_<frame>.jpg`` and ``<subject>/img_<n>.jpg`` in a folder or an
             uncompressed ``.tar``. By default ``root/aligned``, ``crops`` or ``images``, else ``root`` itself.
-        weight: Weight of a frame's direction in its template: its ``norm`` (AdaFace), ``norm2``, its norm squared
+        weighting: Weight of a frame's direction in its template: its ``norm`` (AdaFace), ``norm2``, its norm squared
             (PETALface), ``unit`` for equal weights, or ``quality``, its score.
         thresholds: ``exact``, or ``reference`` to have the numbers of AdaFace's and PETALface's programs first.
         flip: Whether the embeddings of an image and of its mirror image are added.
@@ -63,14 +61,14 @@ class IJBS(Protocol):
         self,
         root: Path,
         images: Path | None = None,
-        weight: Weighting = "norm",
+        weighting: Weighting = "norm",
         thresholds: Thresholds = "exact",
         flip: bool = False,
         name: str = "IJB-S",
     ) -> None:
-        one_of("weight", weight, WEIGHTINGS)
+        one_of("weighting", weighting, WEIGHTINGS)
         one_of("thresholds", thresholds, ("exact", "reference"))
-        self.weight, self.thresholds, self.flip, self.name = weight, thresholds, flip, name
+        self.weighting, self.thresholds, self.flip, self.name = weighting, thresholds, flip, name
         self.tasks = read_tasks(root)
         self._sighting = sightings(self.tasks)
         files = open_files(images if images is not None else crop_folder(Path(root)))
@@ -84,11 +82,13 @@ class IJBS(Protocol):
         wanted = kinds if self.thresholds == "reference" else kinds[1:]
         metrics = [metric for kind in wanted for task in searched for metric in task_metrics(task, kind)]
         first = searched[0]
-        rank, rate = cmc(first.closed, min(CMC_RANKS, len(first.gallery)))
-        trials = {"person": first.person.astype(np.int32), "rank": mate_rank(first.closed).astype(np.int32)}
-        curves = {"rank": rank, "rank_rate": rate}
         return Report(
-            self.name, tuple(metrics), self.options(searched), curves, trials, self._mistakes(first, embeddings)
+            self.name,
+            tuple(metrics),
+            self.options(searched),
+            cmc_curves(first.closed, min(CMC_RANKS, len(first.gallery))),
+            rank_trials(first.closed, first.person),
+            self._mistakes(first, embeddings),
         )
 
     def search(self, embeddings: Embeddings) -> tuple[Searched, ...]:
@@ -97,8 +97,10 @@ class IJBS(Protocol):
         Raises:
             DataError: If the embeddings do not fit: other count, not finite, without the scores that are the weights.
         """
-        check_count(embeddings, len(self.images))
-        sums = weighted_sums(embeddings, self._group, len(self._sighting), self.weight, self.flip, self.images.location)
+        check_embeddings(embeddings, self.images)
+        sums = weighted_sums(
+            embeddings, self._group, len(self._sighting), self.weighting, self.flip, self.images.location
+        )
         numbers = {name: row for row, name in enumerate(dict.fromkeys(subject for subject, _ in self._sighting))}
 
         def vectors_of(templates: Sequence[Template]) -> Floats:
@@ -114,30 +116,17 @@ class IJBS(Protocol):
             task.name: {"probes": len(task.person), "gallery": len(task.gallery), "templates without image": task.empty}
             for task in searched
         }
-        return {"flip": self.flip, "weight": self.weight, "thresholds": self.thresholds, "protocols": sizes}
+        return {"flip": self.flip, "weighting": self.weighting, "thresholds": self.thresholds, "protocols": sizes}
 
-    def _mistakes(self, searched: Searched, embeddings: Embeddings) -> tuple[Mistake, ...]:
-        """The probes whose own person looks least alike, and those who look most like somebody else."""
-        found, probes = searched.closed, self.tasks[0].probes
-        missed = np.flatnonzero((found.mate_entry >= 0) & (found.mate <= found.rival))
-        alike = missed[np.argsort(-found.rival[missed], kind="stable")][:HARDEST].tolist()
-        unlike = missed[np.argsort(found.mate[missed], kind="stable")][:HARDEST].tolist()
+    def _mistakes(self, first: Searched, embeddings: Embeddings) -> tuple[Mistake, ...]:
+        """The hardest errors; the image of a template is the one whose embedding is longest."""
+        image = longest_rows(embeddings.values, self._group, len(self._sighting))
 
-        def mistake(kind: MistakeKind, row: int, entry: Integers, score: Floats) -> Mistake:
-            left = self._best_image(probes[row], embeddings)
-            right = self._best_image(searched.gallery[entry[row]], embeddings)
-            return Mistake(kind, left, right, float(score[row]))
+        def shown(templates: Sequence[Template]) -> Integers:
+            rows = [[image[self._sighting[one.subject, medium]] for medium in one.media] for one in templates]
+            return np.array([max(row) for row in rows], np.int64)
 
-        return (
-            *(mistake("false match", row, found.rival_entry, found.rival) for row in alike),
-            *(mistake("false non-match", row, found.mate_entry, found.mate) for row in unlike),
-        )
-
-    def _best_image(self, template: Template, embeddings: Embeddings) -> int:
-        """Row of the image of a template whose embedding is longest."""
-        wanted = [self._sighting[template.subject, medium] for medium in template.media]
-        rows = np.flatnonzero(np.isin(self._group, wanted))
-        return int(rows[np.argmax(np.linalg.norm(embeddings.values[rows], axis=1))])
+        return hardest(first.met, shown(self.tasks[0].probes), shown(first.gallery))
 
 
 def sightings(tasks: Iterable[Task]) -> dict[tuple[str, str], int]:

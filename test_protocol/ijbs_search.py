@@ -9,12 +9,14 @@ import numpy as np
 from facelab.errors import DataError
 from facelab.test_protocol.base import Metric
 from facelab.test_protocol.identification import OpenSetPoint, Search, closed_set, open_set, search
+from facelab.test_protocol.identification_report import fpir_name
 from facelab.test_protocol.ijbs_files import Task, Template
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
+from facelab.test_protocol.score_tiles import NOBODY
 
 RANKS = (1, 5, 10)
 FPIRS = (0.01, 0.1)
-LOST = -2.0  # below every cosine: the score of a mate that cannot be found
+LOST = -2.0  # below every cosine: the score of what cannot be found
 NEVER = 1 << 30  # entries before such a mate
 REFERENCE_STEP = 1e-8
 
@@ -40,6 +42,11 @@ class Searched:
     apart: tuple[Search, Search]
     gallery: tuple[Template, ...]
     empty: int
+
+    @property
+    def met(self) -> Search:
+        """`closed` without the mates that have no image: what there is to look at."""
+        return replace(self.closed, mate=np.where(self.closed.mate_entry == NOBODY, -np.inf, self.closed.mate))
 
 
 def search_task(task: Task, vectors_of: VectorsOf, number: Mapping[str, int]) -> Searched:
@@ -90,8 +97,9 @@ def _without_empty(found: Search, empty: Booleans, has_mate: Booleans) -> Search
         mate=np.where(lost, LOST, found.mate),
         above=np.where(lost, NEVER, found.above),
         tied=np.where(lost, 0, found.tied),
-        mate_entry=np.where(lost, -1, found.mate_entry),
-        rival=np.where(empty & ~has_mate, -np.inf, found.rival),
+        mate_entry=np.where(lost, NOBODY, found.mate_entry),
+        rival=np.where(empty & ~has_mate, LOST, found.rival),
+        rival_entry=np.where(empty, NOBODY, found.rival_entry),
     )
 
 
@@ -131,14 +139,8 @@ def task_metrics(task: Searched, kind: Literal["correct", "reference"]) -> list[
     return ranks + [_open_metric(task, *point) for point in points]
 
 
-def open_set_name(task: str, target: float) -> str:
-    """For example ``surveillance_to_single TPIR@FPIR=1e-2``."""
-    mantissa, exponent = f"{target:e}".split("e")
-    return f"{task} TPIR@FPIR={float(mantissa):g}e{int(exponent)}"
-
-
 def _open_metric(task: Searched, first: OpenSetPoint, second: OpenSetPoint) -> Metric:
-    name = open_set_name(task.name, first.target)
+    name = f"{task.name} {fpir_name(first.target)}"
     if not (first.measurable and second.measurable):
         needed = int(np.ceil(1.0 / first.target - 1e-9))
         least = min(int(np.sum(found.mate == -np.inf)) for found in task.apart)
@@ -150,5 +152,5 @@ def _open_metric(task: Searched, first: OpenSetPoint, second: OpenSetPoint) -> M
 
 def _reference_metric(task: str, first: OpenSetPoint, second: OpenSetPoint) -> Metric:
     note = f"threshold on a stranger's score; really reaches FPIR {first.fpir:.2g} and {second.fpir:.2g}"
-    name = f"{open_set_name(task, first.target)} (reference)"
+    name = f"{task} {fpir_name(first.target)} (reference)"
     return Metric(name, (first.tpir + second.tpir) / 2, kind="reference", note=note)

@@ -186,9 +186,13 @@ def check_embeddings(embeddings: Embeddings, images: ImageSet) -> None:
             "both must come from one network."
         )
     for part in (embeddings.values, embeddings.flipped):
-        if part is not None and not np.isfinite(part).all():
-            row = int(np.argmin(np.isfinite(part).all(axis=1)))
-            raise DataError(f"the embedding of image {row} (from 0), {images.location(row)}, is not finite.")
+        if part is None:
+            continue
+        for start in range(0, len(images), PAIRS_AT_ONCE):
+            finite = np.isfinite(part[start : start + PAIRS_AT_ONCE]).all(axis=1)
+            if not finite.all():
+                row = start + int(np.argmin(finite))
+                raise DataError(f"the embedding of image {row} (from 0), {images.location(row)}, is not finite.")
 
 
 def _finite(values: Any) -> Floats:

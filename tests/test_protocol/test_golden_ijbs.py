@@ -55,8 +55,8 @@ class Golden:
         self.searched = cache(self._searched)
 
     def protocol(self, weight: Weighting) -> tuple[IJBS, Embeddings]:
-        protocol = IJBS(self.folder, images=self.crops, weight=weight, thresholds="reference")
-        rows = [self.row[protocol.images.path(number)] for number in range(len(protocol.images))]
+        protocol = IJBS(self.folder, images=self.crops, weighting=weight, thresholds="reference")
+        rows = [self.row[protocol.images.name(number)] for number in range(len(protocol.images))]
         return protocol, Embeddings(self.feat[rows])
 
     def _searched(self, weight: Weighting) -> dict[str, Searched]:
@@ -134,7 +134,8 @@ def test_the_report_puts_the_reference_first_and_refuses_what_cannot_be_measured
     assert report.headline.name == "surveillance_to_single rank-1 (reference)"
     assert report.headline.value == pytest.approx(expected[0], abs=1e-6)
     assert [metric.kind for metric in report.metrics] == ["reference"] * 25 + ["correct"] * 25
-    ours = values["surveillance_to_booking TPIR@FPIR=1e-1"]
-    assert ours.value is not None and ours.note.startswith("G1 ")
-    assert values["surveillance_to_booking TPIR@FPIR=1e-2"].value is None
-    assert "needs 100 probes without a mate" in values["surveillance_to_booking TPIR@FPIR=1e-2"].note
+    ours = values["surveillance_to_booking TPIR@FPIR=0.1"]
+    assert ours.value is not None
+    assert ours.note.startswith("G1 ")
+    assert values["surveillance_to_booking TPIR@FPIR=0.01"].value is None
+    assert "needs 100 probes without a mate" in values["surveillance_to_booking TPIR@FPIR=0.01"].note
