@@ -5,14 +5,14 @@ metrics with the same around theirs are meant, and those with nothing around.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
-from facelab.test_protocol import bootstrap
+from facelab.test_protocol import bootstrap, metrics
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.bootstrap import ResampledRoc, Statistic, draw_rank_rates
 from facelab.test_protocol.metrics import Floats
@@ -22,13 +22,14 @@ NUMBER = r"([0-9.]+(?:e[-+]?[0-9]+)?)"
 TAR, TPIR, RANK = (re.compile(name) for name in (rf"TAR@FAR={NUMBER}", rf"TPIR@FPIR={NUMBER}", r"rank-([0-9]+)"))
 KNOWN = re.compile(rf"{TAR.pattern}|{TPIR.pattern}|{RANK.pattern}|accuracy|AUC|EER")
 TOLERANCE = 1e-4  # between a reported value and that of the trials, whose scores are float32
+FOLD_TOLERANCE = 0.05  # the same of an accuracy at the thresholds of folds, or by a published rule
 
 
 def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) -> dict[str, Floats]:
     """Values of metrics in bootstrap draws; the same draws for every report on the same trials.
 
-    Known are ``TAR@FAR=x``, ``accuracy`` (at the report's ``threshold``, moved so that its middle is the reported
-    value, which is at the thresholds of folds), ``AUC`` and ``EER`` from verification trials; ``rank-k`` and, if the
+    Known are ``TAR@FAR=x``, ``accuracy`` (at the model's one threshold, moved so that its middle is the reported value,
+    which is at the thresholds of folds), ``AUC`` and ``EER`` from verification trials; ``rank-k`` and, if the
     trials hold the ``score`` of each probe's best entry, ``TPIR@FPIR=x`` from identification trials.
 
     Args:
@@ -56,11 +57,23 @@ def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) ->
     found = _core_draws(report, sorted(cores), draws, seed)
     result = {}
     for name, (core, value) in wanted.items():
-        if core == "accuracy" and core in found:
-            result[name] = np.clip(found[core][1:] + value - found[core][0], 0.0, 1.0)
-        elif core in found and abs(found[core][0] - value) <= TOLERANCE:
-            result[name] = found[core][1:]
+        if core in found and reproduced(core, found[core][0], value):
+            shift = value - found[core][0] if core == "accuracy" else 0.0
+            result[name] = np.clip(found[core][1:] + shift, 0.0, 1.0)
     return result
+
+
+def reproduced(core: str, of_trials: float, value: float) -> bool:
+    """Whether a reported value is that of the trials, and not one of other trials or by another rule."""
+    return abs(of_trials - value) <= (FOLD_TOLERANCE if core == "accuracy" else TOLERANCE)
+
+
+def own_threshold(report: Report) -> float:
+    """The one threshold of a model: the report's ``threshold``, else that of the best accuracy on all pairs."""
+    stated = metric_of(report, "threshold")
+    if stated is not None and stated.value is not None:
+        return stated.value
+    return metrics.best_threshold(report.trials["score"], report.trials["same"])
 
 
 def units_of(report: Report) -> Units:
@@ -73,7 +86,12 @@ def units_of(report: Report) -> Units:
         return units_of_pairs(report.trials)
     if "rank" in report.trials:
         return units_of_probes(report.trials)
-    raise DataError(f"{report.protocol}: the report holds no trials; test the model again, with this version.")
+    raise without_trials(report)
+
+
+def without_trials(report: Report) -> DataError:
+    """The refusal of a report that statistics cannot use."""
+    return DataError(f"{report.protocol}: the report holds no trials; test the model again, with this version.")
 
 
 def metric_of(report: Report, name: str) -> Metric | None:
@@ -104,18 +122,17 @@ def _core_draws(report: Report, cores: list[str], draws: int, seed: int) -> dict
 
 def _pair_draws(report: Report, names: list[str], draws: int, seed: int) -> dict[str, Floats]:
     trials, same = report.trials, report.trials["same"]
-    threshold = metric_of(report, "threshold")
-    fixed = None if threshold is None else threshold.value
+    fixed: list[float] = []
     statistics: dict[str, Statistic] = {}
     for name in names:
         if found := TAR.fullmatch(name):
             statistics[name] = bootstrap.tar_at_far(float(found[1]))
-        elif name == "accuracy" and fixed is not None:
-            statistics[name] = bootstrap.accuracy_at(fixed, float(np.mean(same)))
+        elif name == "accuracy":
+            fixed = [own_threshold(report)]
+            statistics[name] = bootstrap.accuracy_at(fixed[0], float(np.mean(same)))
         elif name in ("AUC", "EER"):
             statistics[name] = bootstrap.auc if name == "AUC" else bootstrap.eer
-    wanted = [] if fixed is None else [fixed]
-    return _drawn(trials["score"], same, units_of_pairs(trials), statistics, draws, seed, wanted)
+    return _drawn(trials["score"], same, units_of_pairs(trials), statistics, draws, seed, fixed)
 
 
 def _rank_draws(trials: Mapping[str, NDArray[Any]], names: list[str], draws: int, seed: int) -> dict[str, Floats]:
@@ -144,11 +161,11 @@ def _drawn(
     statistics: Mapping[str, Statistic],
     draws: int,
     seed: int,
-    thresholds: list[float] | None = None,
+    thresholds: Sequence[float] = (),
 ) -> dict[str, Floats]:
     if not statistics or same.all() or not same.any():
         return {}
-    sample = ResampledRoc(score, same, units, thresholds or [])
+    sample = ResampledRoc(score, same, units, thresholds)
     drawn = sample.draw(list(statistics.values()), draws, seed)
     whole = sample.curves(np.ones((1 + units.count, 1)))
     return {name: np.append(one(whole), rest) for (name, one), rest in zip(statistics.items(), drawn, strict=True)}

@@ -6,10 +6,9 @@ from typing import Literal
 import numpy as np
 
 from facelab.errors import DataError
-from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Report
 from facelab.test_protocol.bootstrap import percentile_interval
-from facelab.test_protocol.metric_draws import metric_draws, metric_of, units_of
+from facelab.test_protocol.metric_draws import metric_draws, metric_of, own_threshold, without_trials
 from facelab.test_protocol.metrics import Booleans, Floats
 
 FEW_DISCORDANT = 25
@@ -93,10 +92,7 @@ def right_pairs(report: Report) -> Booleans:
     The threshold is the report's ``threshold`` metric, else the one of the best accuracy on all pairs.
     """
     score, same = report.trials["score"], report.trials["same"]
-    stated = metric_of(report, "threshold")
-    value = None if stated is None else stated.value
-    threshold = metrics.best_threshold(score, same) if value is None else value
-    return np.asarray((score >= score.dtype.type(threshold)) == same)
+    return np.asarray((score >= score.dtype.type(own_threshold(report))) == same)
 
 
 def right_probes(report: Report, rank: int = 1) -> Booleans:
@@ -168,7 +164,9 @@ def check_same_trials(first: Report, second: Report) -> None:
     Raises:
         DataError: If one has no trials, or they differ in number, in people or in what is a mate.
     """
-    units_of(first), units_of(second)
+    for report in (first, second):
+        if not {"same", "rank"} & report.trials.keys():
+            raise without_trials(report)
     mend = "test both models on the same list, with the same policy for images that fail"
     where = f"{first.protocol} and {second.protocol}" if first.protocol != second.protocol else first.protocol
     if first.trials.keys() != second.trials.keys():

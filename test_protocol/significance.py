@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from facelab.errors import DataError, in_range
 from facelab.test_protocol.base import Report
-from facelab.test_protocol.metric_draws import RANK, core_name, metric_of
-from facelab.test_protocol.metrics import Floats
+from facelab.test_protocol.metric_draws import RANK, core_name, metric_of, reproduced
+from facelab.test_protocol.metrics import Booleans, Floats
 from facelab.test_protocol.paired import (
     check_same_trials,
     difference_of,
@@ -117,9 +119,9 @@ class _Rival:
 
     def __init__(self, report: Report, metric: str, draws: int, seed: int) -> None:
         self.report, self.metric, self.draws, self.seed = report, metric, draws, seed
-        core = core_name(report, metric) or ""
-        self.rank = RANK.fullmatch(core)
-        self.accuracy = core == "accuracy"
+        self.core = core_name(report, metric) or ""
+        self.rank = RANK.fullmatch(self.core)
+        self.accuracy = self.core == "accuracy"
         decisions = self.rank is not None or self.accuracy
         self.method = "McNemar, Holm" if decisions else "paired bootstrap by identity, Holm"
         self._own: Floats | None = None
@@ -131,13 +133,19 @@ class _Rival:
             DataError: If the trials differ or do not hold what the metric needs.
         """
         check_same_trials(self.report, other)
-        if self.rank is not None and "rank" in other.trials:
-            limit = int(self.rank[1])
-            return mcnemar(right_probes(self.report, limit), right_probes(other, limit)).p
-        if self.accuracy and "same" in other.trials:
-            return mcnemar(right_pairs(self.report), right_pairs(other)).p
+        if self.rank is not None or self.accuracy:
+            return mcnemar(self._right(self.report), self._right(other)).p
         if self._own is None:
             self._own = one_metric_draws(self.report, self.metric, self.draws, self.seed)
         of_other = one_metric_draws(other, self.metric, self.draws, self.seed)
         own, others = ((reported(r, self.metric), d) for r, d in ((self.report, self._own), (other, of_other)))
         return difference_of(self.metric, own, others, 0.95).p
+
+    def _right(self, report: Report) -> Booleans:
+        needed = "rank" if self.rank is not None else "same"
+        if needed not in report.trials:
+            raise DataError(f"{report.protocol}: the trials do not tell {self.metric}, they hold no {needed!r}.")
+        right = right_pairs(report) if self.rank is None else right_probes(report, int(self.rank[1]))
+        if not reproduced(self.core, float(np.mean(right)), reported(report, self.metric)):
+            raise DataError(f"{report.protocol}: {self.metric} is not that of the trials, which follow another rule.")
+        return right

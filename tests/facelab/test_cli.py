@@ -98,9 +98,11 @@ def test_show_of_a_run(trained_run: Path) -> None:
 
 
 def test_test_uses_the_protocols_of_the_run_and_writes_the_report(trained_run: Path, tmp_path: Path) -> None:
-    text = output_of("test", str(trained_run), "--checkpoint", "all", "--out", str(tmp_path / "out"))
+    out = str(tmp_path / "out")
+    text = output_of("test", str(trained_run), "--checkpoint", "all", "--out", out, "--bootstrap", "20")
     assert "synthetic" in text
     assert "step-" in text
+    assert "95 % intervals in [ ], 20 bootstrap draws by" in " ".join(text.split())
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000

@@ -1,5 +1,7 @@
 """Which models are marked as no worse than the best."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,24 @@ def test_rank_is_compared_by_mcnemar() -> None:
     found = marks(reports)
     assert [found[model].verdict for model in reports] == ["best", "within noise", "worse"]
     assert found["near"].note == "McNemar, Holm"
+
+
+def test_a_rule_that_the_trials_do_not_follow_cannot_be_tested() -> None:
+    """A published script ranks by another distance: its numbers say nothing of the ranks in the trials."""
+    script = [
+        replace(one, metrics=(Metric("rank-1 (script)", value, kind="reference"), *one.metrics))
+        for one, value in ((probes_report(20, 1), 0.5), (probes_report(24, 2), 0.6))
+    ]
+    found = marks({"a": script[0], "b": script[1]})
+    assert found["a"].verdict == "untested"
+    assert found["a"].note == "TinyFace: rank-1 (script) is not that of the trials, which follow another rule."
+    assert marks({"a": script[0], "b": script[1]}, "rank-1")["b"].verdict == "within noise"
+
+
+def test_metrics_of_other_trials_cannot_be_tested() -> None:
+    numbers = (Metric("accuracy", 0.9), Metric("rank-1", 0.9))
+    reports = {name: replace(pairs_report(40, seed), metrics=numbers) for name, seed in (("a", 1), ("b", 2))}
+    assert "they hold no 'rank'" in marks(reports, "rank-1")["b"].note
 
 
 def test_other_metrics_can_be_asked_for() -> None:
