@@ -1,0 +1,67 @@
+"""Cosines of millions of template pairs, within a bounded memory."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab.test_protocol.base import FloatArray
+
+BLOCK_SCORES = 1 << 23
+BLOCK_PAIRS = 1 << 13
+DENSE = 1 / 64
+"""Share of all combinations from which computing all of them is cheaper than fetching both sides of each pair."""
+
+Rows = NDArray[np.integer]
+
+
+def pair_cosines(templates: FloatArray, left: Rows, right: Rows) -> FloatArray:
+    """Cosine of each pair of templates.
+
+    Where pairs are a fair share of all combinations, as in IJB, whole blocks of the score matrix are computed and the
+    wanted ones picked; a few pairs of many templates are computed one by one.
+
+    Args:
+        templates: Unit length, (T, D).
+        left: Row of one template of each pair, (P,).
+        right: Row of the other, (P,).
+
+    Returns:
+        float32, (P,).
+    """
+    rows, columns = _used(left, len(templates)), _used(right, len(templates))
+    if len(left) < DENSE * len(rows) * len(columns):
+        return _one_by_one(templates, left, right)
+    return _by_blocks(templates, left, right, rows, columns)
+
+
+def _used(rows: Rows, count: int) -> NDArray[np.intp]:
+    return np.flatnonzero(np.bincount(rows, minlength=count))
+
+
+def _by_blocks(
+    templates: FloatArray, left: Rows, right: Rows, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> FloatArray:
+    place = np.zeros(len(templates), np.int32)
+    place[columns] = np.arange(len(columns), dtype=np.int32)
+    small = len(templates) <= 1 << 16
+    order = np.argsort(left.astype(np.uint16) if small else left, kind="stable")  # 16 bits: radix sort
+    ends = np.cumsum(np.bincount(left, minlength=len(templates)))
+    others = np.ascontiguousarray(templates[columns].T)
+    scores = np.empty(len(left), np.float32)
+    height = max(BLOCK_SCORES // len(columns), 1)
+    start = 0
+    for first in range(0, len(rows), height):
+        block = rows[first : first + height]
+        stop = int(ends[block[-1]])
+        pairs = order[start:stop]
+        line = np.searchsorted(block, left[pairs])
+        scores[pairs] = (templates[block] @ others)[line, place[right[pairs]]]
+        start = stop
+    return scores
+
+
+def _one_by_one(templates: FloatArray, left: Rows, right: Rows) -> FloatArray:
+    scores = np.empty(len(left), np.float32)
+    for start in range(0, len(left), BLOCK_PAIRS):
+        part = slice(start, start + BLOCK_PAIRS)
+        scores[part] = np.einsum("pd,pd->p", templates[left[part]], templates[right[part]])
+    return scores
