@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class TemplateImages:
         grouping: Template (row of ``template_ids``) and medium of each image.
         template_ids: Rising, (T,).
         path: The list of templates and media.
+        points_path: The list of landmarks and detector scores.
     """
 
     names: tuple[str, ...]
@@ -38,6 +40,7 @@ class TemplateImages:
     grouping: Grouping
     template_ids: Integers
     path: Path
+    points_path: Path
 
     def rows_of(self, ids: NDArray[np.integer]) -> Integers:
         """Rows of some templates, -1 where there is no such template."""
@@ -99,7 +102,7 @@ def read_template_images(meta: Path, prefix: str) -> TemplateImages:
     ids, rows = np.unique(numbers[:, 0], return_inverse=True)
     grouping = Grouping(rows.astype(np.int64), numbers[:, 1], len(ids))
     points, score = values[:, :10].reshape(-1, 5, 2), values[:, 10].astype(np.float32)
-    return TemplateImages(tuple(names), points, score, grouping, ids, media_path)
+    return TemplateImages(tuple(names), points, score, grouping, ids, media_path, points_path)
 
 
 def read_template_pairs(meta: Path, prefix: str, images: TemplateImages) -> TemplatePairs:
@@ -182,7 +185,7 @@ def _read_people(path: Path, images: TemplateImages, places: dict[int, tuple[int
     return People(name, rows, np.fromiter(subjects.values(), np.int64, len(subjects)))
 
 
-def _named_numbers(path: Path, count: int, form: str, kind: type[np.number]) -> tuple[list[str], NDArray]:
+def _named_numbers(path: Path, count: int, form: str, kind: type[np.generic]) -> tuple[list[str], NDArray[Any]]:
     names, rows = [], []
     convert = int if kind is np.int64 else float
     for number, line in _lines(path):

@@ -1,8 +1,8 @@
 """Templates: all images of a person that are to be compared as one, joined into one embedding.
 
-The rule of IJB-B and IJB-C, the same in all published evaluators: image features are averaged within a medium (an image,
-or the frames of a video), the means are added over the media, and the sum is brought to unit length. Each option only
-changes the weight of an image, so all templates are one product of a sparse matrix with the embeddings.
+The rule of IJB-B and IJB-C, the same in all published evaluators: image features are averaged within a medium (an
+image, or the frames of a video), the means are added over the media, and the sum is brought to unit length. Each option
+only changes the weight of an image, so all templates are one product of a sparse matrix with the embeddings.
 """
 
 from collections.abc import Iterator
@@ -133,7 +133,13 @@ def _quality(embeddings: Embeddings) -> FloatArray:
     quality = embeddings.quality
     if quality is None:
         raise ConfigError("weighting is 'quality', but the images have no quality scores; take 'none' or 'norm'.")
-    wrong = ~np.isfinite(quality) | (quality < 0)
+    if embeddings.scorer is not None and not embeddings.scorer.higher_is_better:
+        raise ConfigError(
+            f"weighting is 'quality', but a high score of {embeddings.scorer.name} means a bad image; "
+            "take scores of which a higher one is better."
+        )
+    used = np.ones(len(quality), bool) if embeddings.skipped is None else ~embeddings.skipped
+    wrong = used & ~(np.isfinite(quality) & (quality >= 0))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DataError(f"the quality of image {row} (from 0) is {quality[row]:g}; a weight must be 0 or more.")
@@ -154,7 +160,7 @@ def _norms(start: int, block: FloatArray) -> NDArray[np.float32]:
     finite = np.isfinite(norms)
     if not finite.all():
         raise DataError(f"the embedding of image {start + int(np.argmin(finite))} (from 0) is not finite.")
-    return norms
+    return np.asarray(norms, np.float32)
 
 
 def _joining(

@@ -11,6 +11,7 @@ from facelab.test_protocol import metrics, reference_rules
 from facelab.test_protocol.base import Embeddings, Metric, Protocol, Report
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
 from facelab.test_protocol.mistakes import worst_mistakes
+from facelab.test_protocol.operating_points import Scores
 from facelab.test_protocol.pair_scores import Rules, ScoredPairs, check_embeddings
 
 VAL_FAR = 1e-3
@@ -208,16 +209,21 @@ def curves(scored: ScoredPairs) -> dict[str, Floats]:
     return score_curves(scored.cosine, scored.same)
 
 
-def score_curves(scores: Floats, same: Booleans) -> dict[str, Floats]:
-    """Arrays for plots: a histogram of the scores (P,), and the ROC unless all pairs are of one class."""
-    edges = np.linspace(-1.0, 1.0, HISTOGRAM_BINS + 1)
-    result = {"score_edges": edges}
+def score_curves(scores: Scores, same: Booleans, curve: metrics.Roc | None = None) -> dict[str, Floats]:
+    """Arrays for plots: a histogram of the scores (P,), and the ROC unless all pairs are of one class.
+
+    Args:
+        scores: Cosines, (P,).
+        same: Whether each pair shows one person, (P,).
+        curve: The ROC, if it is known already.
+    """
+    result = {"score_edges": np.linspace(-1.0, 1.0, HISTOGRAM_BINS + 1)}
     for name, rows in (("same", same), ("different", ~same)):
-        counts, _ = np.histogram(np.clip(scores[rows], -1.0, 1.0), edges)
+        counts, _ = np.histogram(np.clip(scores[rows], -1.0, 1.0), HISTOGRAM_BINS, (-1.0, 1.0))
         result[f"{name}_count"] = counts.astype(np.float64)
     if same.all() or not same.any():
         return result
-    curve = metrics.roc(scores, same)
+    curve = metrics.roc(scores, same) if curve is None else curve
     kept = corners(curve)
     return {**result, "far": curve.far[kept], "tar": curve.tar[kept], "threshold": curve.threshold[kept]}
 
