@@ -119,7 +119,8 @@ class IJB(Protocol):
         one_of("rules", rules, list(EVALUATORS))
         self.rules, self.evaluator, self.name = rules, EVALUATORS[rules], name or type(self).__name__
         given = zip((norm_score, detector_score, flip), self.evaluator.features, strict=True)
-        self.features = FeatureRules(*(own if value is None else value for value, own in given), weighting)
+        norm, detector, mirrored = (own if value is None else value for value, own in given)
+        self.features = FeatureRules(norm, detector, mirrored, weighting)
         self.flip = self.features.flip
         self.fars, self.fpirs = (
             tuple(in_range(f"a rate of {what}", rate, 0.0, 1.0, low_open=True) for rate in rates)
@@ -206,7 +207,8 @@ def _left_out(
 
 @PROTOCOLS.register("IJBB")
 class IJBB(IJB):
-    __doc__ = IJB.__doc__
+    """IJB-B; options as `IJB`."""
+
     prefix = "ijbb"
     citation: ClassVar[Citation | None] = Citation(
         key="whitelam2017ijbb",
@@ -219,7 +221,8 @@ class IJBB(IJB):
 
 @PROTOCOLS.register("IJBC")
 class IJBC(IJB):
-    __doc__ = IJB.__doc__
+    """IJB-C; options as `IJB`."""
+
     prefix = "ijbc"
     citation: ClassVar[Citation | None] = Citation(
         key="maze2018ijbc",

@@ -119,7 +119,12 @@ class EvalsPoint:
 
 
 def evals_open_set(found: Search, targets: Sequence[float]) -> list[EvalsPoint]:
-    """The rule of InsightFace's ``ijb_evals``: strictly above the int(n * FPIR)-th largest score of n non-mated probes."""
+    """The rule of InsightFace's ``ijb_evals``: above the int(n * FPIR)-th largest score of n non-mated probes.
+
+    Args:
+        found: The search in one gallery.
+        targets: False positive identification rates.
+    """
     strangers = np.sort(found.rival[found.mate == -np.inf])[::-1]
     mate, rival = found.mate[found.mated], found.rival[found.mated]
     if not len(strangers) or not len(mate):

@@ -44,9 +44,7 @@ class GallerySearches:
         """
         probes = _faces(templates, lists.probes)
         galleries = tuple(_faces(templates, gallery) for gallery in lists.galleries)
-        found = tuple(
-            search(probes.vectors, gallery.vectors, probes.person, gallery.person) for gallery in galleries
-        )
+        found = tuple(search(probes.vectors, gallery.vectors, probes.person, gallery.person) for gallery in galleries)
         listed = sum(len(part.template) for part in (*lists.galleries, lists.probes))
         left_out = listed - len(probes) - sum(map(len, galleries))
         return cls(tuple(gallery.name for gallery in lists.galleries), galleries, probes, found, left_out)
