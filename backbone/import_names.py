@@ -6,6 +6,8 @@ from typing import TypeVar
 from facelab.backbone.base import Backbone
 from facelab.backbone.iresnet import IResNet
 from facelab.backbone.mobilefacenet import MobileFaceNet
+from facelab.backbone.swin import Swin
+from facelab.backbone.vit import ViT
 from facelab.errors import CheckpointError
 
 T = TypeVar("T")
@@ -43,6 +45,10 @@ INSIGHTFACE_UNIT = {
     "downsample": "shortcut",
 }
 
+VIT_PARTS = {"senet.0.": "gate.squeeze.", "senet.2.": "gate.excite."}
+SWIN_PARTS = {"layers.": "stages.", "feature_layer.": "feature."}
+COMPUTED = ("relative_position_index", "attn_mask")  # buffers of others that ours computes itself
+
 FLAT_OUTPUT = {"0": "norm", "3": "fc", "4": "last_norm"}
 ADAFACE_UNIT = ("norm1", "conv1", "norm2", "act", "conv2", "norm3")
 FACEXZOO_UNIT = ("norm1", "conv1", "act", "conv2", "norm3", "squeeze")
@@ -52,13 +58,17 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
     """A published state dict under the names of ``backbone``.
 
     Knows FaceX-Zoo's MobileFaceNet, and for `IResNet` the names of InsightFace and MagFace (``layer1.0.conv1``) and of
-    FaceX-Zoo and AdaFace (``body.0.res_layer.1``). Values are passed through as they are.
+    FaceX-Zoo and AdaFace (``body.0.res_layer.1``), for `ViT` those of InsightFace, PETALface and TransFace, for `Swin`
+    those of PETALface. Values are passed through as they are; index and mask buffers are left out.
 
     Raises:
         CheckpointError: If a name belongs to none of these.
     """
     try:
-        return {_our_name(backbone, name, flat="input_layer.0.weight" in state): state[name] for name in state}
+        flat = "input_layer.0.weight" in state
+        return {
+            _our_name(backbone, name, flat=flat): tensor for name, tensor in state.items() if not name.endswith(COMPUTED)
+        }
     except KeyError as error:
         raise CheckpointError(
             f"the state dict belongs to no known form of {type(backbone).__name__}, which has no part {error}."
@@ -71,7 +81,19 @@ def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str:
         return _mobilefacenet_name(parts)
     if isinstance(backbone, IResNet):
         return _flat_name(parts, backbone) if flat else _insightface_name(parts)
+    if isinstance(backbone, ViT):
+        return _renamed(name, VIT_PARTS)
+    if isinstance(backbone, Swin):
+        return _renamed(name, SWIN_PARTS)
     raise KeyError(name)
+
+
+def _renamed(name: str, parts: Mapping[str, str]) -> str:
+    """The name with another beginning, or as it is."""
+    for theirs, ours in parts.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
 
 
 def _mobilefacenet_name(parts: list[str]) -> str:
