@@ -67,7 +67,9 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
     try:
         flat = "input_layer.0.weight" in state
         return {
-            _our_name(backbone, name, flat=flat): tensor for name, tensor in state.items() if not name.endswith(COMPUTED)
+            _our_name(backbone, name, flat=flat): tensor
+            for name, tensor in state.items()
+            if not name.endswith(COMPUTED)
         }
     except KeyError as error:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -129,4 +128,4 @@ def initialise_transformer(network: nn.Module) -> None:
 
 def rising_rates(rate: float, depth: int) -> list[float]:
     """Stochastic depth of each block: from 0 at the first to ``rate`` at the last."""
-    return torch.linspace(0, rate, depth).tolist()
+    return [rate * place / max(depth - 1, 1) for place in range(depth)]

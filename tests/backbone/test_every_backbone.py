@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "MobileFaceNet": {"width": 0.125},
     "IResNet": {"depth": 18, "width": 0.125},
     "Timm": {"model": "test_resnet"},
+    "ViT": {"patch": 8, "dim": 16, "depth": 2, "heads": 2},
+    "Swin": {"patch": 4, "dim": 16, "depths": [2, 2], "heads": [2, 2], "window": 3},
 }
 SMALL_INPUT = {"height": 32, "width": 32}
 CATALOGUE = entries(BACKBONES)
@@ -76,14 +78,16 @@ def test_features_come_with_the_same_embedding(name: str) -> None:
     torch.testing.assert_close(features.embedding, embedding)
     sizes = [tuple(stage.shape[2:]) for stage in features.maps]
     assert sizes == sorted(sizes, reverse=True)
-    assert len(sizes) >= 4
+    assert len(sizes) >= 4 or features.tokens is not None
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
 def test_bf16_is_close_to_fp32(name: str) -> None:
     network = small(name).to(memory_format=torch.channels_last).train()
     x = images(network, batch=8)
+    torch.manual_seed(5)
     exact = network(x)
+    torch.manual_seed(5)  # the same branches and tokens are dropped
     with torch.autocast("cpu", torch.bfloat16):
         rounded = network(x)
     rounded.float().sum().backward()

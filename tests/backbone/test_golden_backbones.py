@@ -27,6 +27,14 @@ ENTRIES = {
     "adaface__ir_101": "AdaFace-IR101",
     "adaface__ir_se_50": "AdaFace-IR-SE50",
     "magface__iresnet100": "MagFace-iResNet100",
+    "arcface_torch__vit_t": "vit_t",
+    "arcface_torch__vit_s": "vit_s",
+    "arcface_torch__vit_b": "vit_b",
+    "petalface__vit_b": "vit_b",
+    "petalface__swin_256new": "PETALSwin",
+    "transface__vit_s_dp005_mask_0": "TransFace-S",
+    "transface__vit_b_dp005_mask_005": "TransFace-B",
+    "transface__vit_l_dp005_mask_005": "TransFace-L",
 }
 SMALL_COPIES = Path(__file__).parents[1] / "golden" / "backbones"
 TOLERANCE = 1e-4  # relative error in fp32 that golden/README.md allows
@@ -36,7 +44,10 @@ Read = Callable[[Path, str], Any]
 
 def built(entry: str, size: int, feat_dim: int) -> Backbone:
     """The catalogue entry at the size of the golden images."""
-    return build(BACKBONES, {entry: {"input_spec": {"height": size, "width": size}}}, feat_dim=feat_dim).eval()
+    inline: dict[str, Any] = {"input_spec": {"height": size, "width": size}}
+    if entry == "PETALSwin":
+        inline["shift_mask"] = False  # the original computes the mask and does not use it
+    return build(BACKBONES, {entry: inline}, feat_dim=feat_dim).eval()
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -49,8 +60,12 @@ def check(golden: Any, entry: str) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == golden.manifest["params"]
     network.load_state_dict(our_names(network, golden.weights()))
     with torch.inference_mode():
-        embedding = network(golden.images())
-    if "out1" in golden.expected:  # AdaFace returns the unit embedding and its norm, ours is their product
+        features = network.features(golden.images())
+    embedding = features.embedding
+    if features.patch_gate is not None and features.tokens is not None:  # TransFace gives both beside the embedding
+        assert relative_error(features.patch_gate.softmax(dim=1), golden.expected["out1"]) < TOLERANCE
+        assert relative_error(features.tokens.std(dim=2), golden.expected["out2"]) < TOLERANCE
+    elif "out1" in golden.expected:  # AdaFace returns the unit embedding and its norm, ours is their product
         norm = embedding.norm(dim=1, keepdim=True)
         assert relative_error(norm, golden.expected["out1"]) < TOLERANCE
         embedding = embedding / norm

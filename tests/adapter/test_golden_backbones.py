@@ -1,0 +1,49 @@
+"""Golden adapted backbones: PETALface's transformers with single and dual updates, loaded under their own names."""
+
+import gc
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.adapter.gate import CompatGate
+from facelab.adapter.import_names import load_petalface
+from facelab.backbone.base import BACKBONES
+from facelab.catalogue import build
+
+pytestmark = pytest.mark.golden
+SIDES = {"swin_256new": "PETALSwin", "vit_b": "vit_b"}
+FINAL = {"swin_256new": ["feature.2"], "vit_b": ["feature.0", "feature.2"]}
+CASES = [f"petalface__{base}_{kind}" for base in SIDES for kind in ("lora8", "iqa_lora8")]
+
+
+def adapted(name: str, size: int) -> AdaptedBackbone:
+    base, kind = re.fullmatch(r"petalface__(swin_256new|vit_b)_(.*)", name).groups()  # type: ignore[union-attr]
+    inline: dict[str, Any] = {"input_spec": {"height": size, "width": size}}
+    if base == "swin_256new":
+        inline["shift_mask"] = False
+    network = build(BACKBONES, {SIDES[base]: inline})
+    dual = kind.startswith("iqa")
+    options: dict[str, Any] = {"rank": int(kind.rsplit("lora", 1)[1]), "targets": ["*.qkv"]}
+    if dual:
+        options["single"] = FINAL[base]
+    gate = CompatGate(as_published=True) if dual else None
+    return AdaptedBackbone(network, ADAPTERS.build("DualLoRA" if dual else "LoRA", options), gate).eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_original(name: str, golden_root: Path, golden_model: Any) -> None:
+    golden = golden_model(golden_root / "backbones", name)
+    network = adapted(name, golden.manifest["input_size"])
+    assert sum(parameter.numel() for parameter in network.parameters()) == golden.manifest["params"]
+    load_petalface(network, golden.weights(), name)
+    gate = golden.expected["alpha"].flatten() if "alpha" in golden.expected else None
+    with torch.inference_mode():
+        embedding = network.with_gate(golden.images(), gate)
+    expected = golden.expected["out0"]
+    error = float(((embedding - expected).norm(dim=1) / expected.norm(dim=1)).max())
+    assert error < 1e-4
+    gc.collect()
