@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facelab.data.alignment import Points
 from facelab.data.base import SOURCES, ImageSet, Pixels, Source
 from facelab.data.synthetic_cache import Plan, Progress, cache_folder, cached_file, open_cached
 from facelab.data.synthetic_pairs import Rows, draw_pairs
@@ -75,6 +76,11 @@ class SyntheticFaces(Source):
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
         return np.array(self.pixels[index])
 
+    @cached_property
+    def landmarks(self) -> Points:
+        """Eyes, nose tip and corners of the mouth as they are drawn, (x, y) in pixels, (N, 5, 2)."""
+        return np.stack([self.plan.landmarks(row) for row in range(len(self))])
+
     def location(self, index: int) -> str:
         """The cache file with the numbers of person and photo."""
         person, photo = divmod(index, self.plan.per_identity)
@@ -85,7 +91,9 @@ class SyntheticFaces(Source):
         return self.plan.key
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "pixels"}  # a map pickles as a copy
+        return {
+            name: value for name, value in self.__dict__.items() if name not in ("pixels", "landmarks")
+        }  # a map pickles as a copy
 
 
 class LowResolution(ImageSet):

@@ -18,6 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facelab.data.synthetic_camera import seen_landmarks
+from facelab.data.synthetic_person import draw_person
+from facelab.data.synthetic_photo import draw_photo
 from facelab.data.synthetic_render import GENERATOR_VERSION, render_face
 from facelab.errors import DataError
 
@@ -51,6 +54,12 @@ class Plan:
         """Image ``row``, RGB, (H, W, 3)."""
         person, photo = divmod(row, self.per_identity)
         return render_face(self.seed, self.first + person, photo, self.size)
+
+    def landmarks(self, row: int) -> NDArray[np.float64]:
+        """Where the five landmarks of image ``row`` lie, in pixels, (5, 2)."""
+        number, photo = divmod(row, self.per_identity)
+        person = draw_person(self.seed, self.first + number)
+        return seen_landmarks(person, draw_photo(self.seed, self.first + number, photo)) * self.size - 0.5
 
     @property
     def key(self) -> str:

@@ -40,13 +40,23 @@ class Camera:
 def aim(person: Person, photo: Photo) -> Camera:
     """A camera that sees the turned head, aligned by its five landmarks up to the photo's misalignment."""
     rotation = _rotation(photo.yaw, photo.pitch)
-    above = np.array([0.0, 0.0, person.nose_depth, 0.0, 0.0])
-    seen = Camera(rotation, 1.0, 0.0, person).project(on_head(person, landmarks(person), above, np.ones(5)))
+    seen = _see_landmarks(Camera(rotation, 1.0, 0.0, person))
     source, target = seen - seen.mean(), TEMPLATE - TEMPLATE.mean()
     fit = complex(np.vdot(source, target) / np.vdot(source, source).real)
     scale = fit * photo.zoom * complex(np.exp(1j * photo.roll))
     offset = complex(TEMPLATE.mean() - scale * seen.mean()) + complex(photo.shift_x, photo.shift_y)
     return Camera(rotation, scale, offset, person)
+
+
+def seen_landmarks(person: Person, photo: Photo) -> Floats:
+    """Where the camera sees the five landmarks, (x, y) in fractions of the image, (5, 2)."""
+    seen = _see_landmarks(aim(person, photo))
+    return np.column_stack((seen.real, seen.imag))
+
+
+def _see_landmarks(camera: Camera) -> NDArray[np.complex128]:
+    above = np.array([0.0, 0.0, camera.person.nose_depth, 0.0, 0.0])
+    return camera.project(on_head(camera.person, landmarks(camera.person), above, np.ones(5)))
 
 
 def landmarks(person: Person) -> Floats:

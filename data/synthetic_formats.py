@@ -8,6 +8,7 @@ from facelab.data.record_writer import write_recordio
 from facelab.data.synthetic import Split, SyntheticFaces
 from facelab.data.synthetic_cache import Progress
 from facelab.data.synthetic_export import jpeg, write_bin, write_image_folder, write_lfw, write_tinyface
+from facelab.data.synthetic_ijb import write_ijb
 from facelab.errors import one_of
 
 
@@ -84,6 +85,10 @@ def _tinyface(export: Export, faces: SyntheticFaces, progress: Progress | None) 
     return write_tinyface(export.out / "tinyface", faces, export.resolution, seed=export.seed, progress=progress)
 
 
+def _ijb(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+    return write_ijb(export.out / "IJBC", faces, faces.landmarks, seed=export.seed, progress=progress)
+
+
 def _record(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
     path = export.out / "record" / "train.rec"
 
@@ -101,4 +106,5 @@ FORMATS: dict[str, tuple[Split, Callable[[Export, SyntheticFaces, Progress | Non
     "lfw": ("test", _lfw),
     "bin": ("test", _bin),
     "tinyface": ("test", _tinyface),
+    "ijb": ("test", _ijb),
 }

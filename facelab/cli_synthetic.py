@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def synthetic_command(
     out: Annotated[Path, typer.Argument(help="Folder; each format gets a folder or file of its own in it.")],
-    form: Annotated[str, typer.Option("--format", help="list, record, lfw, bin, tinyface or all.")] = "all",
+    form: Annotated[str, typer.Option("--format", help="list, record, lfw, bin, tinyface, ijb or all.")] = "all",
     identities: Annotated[int, typer.Option(help="Number of persons.")] = 100,
     per_identity: Annotated[int, typer.Option(help="Images of each person.")] = 10,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 112,
@@ -23,7 +23,7 @@ def synthetic_command(
     pairs: Annotated[int, typer.Option(help="Pairs of lfw and bin in all, half of them of one person.")] = 600,
     resolution: Annotated[int, typer.Option(help="Mean resolution of tinyface, in pixels.")] = 16,
 ) -> None:
-    """Write synthetic faces as image list, RecordIO, LFW, InsightFace .bin or TinyFace folders."""
+    """Write synthetic faces as image list, RecordIO, LFW, InsightFace .bin, TinyFace or IJB-C folders."""
     from rich.progress import Progress, TaskID
 
     from facelab.data.synthetic_formats import FORMATS, Export, write_format

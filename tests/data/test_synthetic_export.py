@@ -180,6 +180,7 @@ def test_command_writes_all_formats(app: typer.Typer, tmp_path: Path) -> None:
         "lfw",
         "synthetic.bin",
         "tinyface",
+        "IJBC",
         "record",
     }
     assert "pairs.txt" in result.output
