@@ -14,7 +14,7 @@ from facelab.data.images import decode_image
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.metrics import Booleans, contiguous_folds
-from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds
+from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Reject, Rules, Thresholds
 from facelab.test_protocol.plain_pickle import read_plain_pickle
 from facelab.test_protocol.verification import Verification
 
@@ -84,6 +84,8 @@ class BinPack(Verification):
         fusion: How they are joined: ``sum`` as they are (InsightFace), or ``normalised_sum`` (PETALface).
         thresholds: ``exact``, or ``insightface``, ``facexzoo`` or ``magface`` to have that evaluator's number first.
         fars: False accept rates to measure the true accept rate at.
+        reject: What error versus reject takes for quality: the scores of the images, where there are some, or the
+            ``norm`` of the embeddings.
         folds: Folds of consecutive pairs.
         short_side: Resize images so that the shorter side has so many pixels; the centre square is cut out.
         name: Name in tables; by default that of the file.
@@ -103,13 +105,14 @@ class BinPack(Verification):
         folds: int = 10,
         short_side: int | None = None,
         name: str = "",
+        reject: Reject = "quality",
     ) -> None:
         images = PackImages(path, short_side)
         if len(images.same) < folds:
             raise ConfigError(f"{path}: {len(images.same)} pairs cannot be cut into {folds} folds; set folds.")
         pairs = np.arange(len(images), dtype=np.int64).reshape(-1, 2)
         fold = contiguous_folds(len(images.same), folds)
-        rules = Rules(flip, fusion, thresholds, fars)
+        rules = Rules(flip, fusion, thresholds, fars, reject)
         super().__init__(name or Path(path).stem, images, pairs, images.same, fold, rules)
         self.short_side = short_side
 

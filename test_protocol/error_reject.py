@@ -37,7 +37,7 @@ class ErrorReject:
 
     @property
     def area(self) -> float:
-        """Area below ``fnmr`` by trapezoids, over the width of ``rate``: a mean false non-match rate; less is better."""
+        """Area below ``fnmr`` by trapezoids, over the width of ``rate``: a mean rate; less is better."""
         if len(self.rate) < 2:
             return float("nan")
         areas = np.diff(self.rate) * (self.fnmr[1:] + self.fnmr[:-1]) / 2.0

@@ -11,7 +11,7 @@ import numpy as np
 from facelab.data.images import PathImages
 from facelab.errors import DataError
 from facelab.test_protocol.metrics import Integers, balanced_folds
-from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds
+from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Reject, Rules, Thresholds
 from facelab.test_protocol.pairs import FAMILY_FOLDS, PairList
 from facelab.test_protocol.verification import Verification
 
@@ -26,6 +26,8 @@ class ListedPairs(Verification):
         fusion: How they are joined: ``sum`` as they are, or ``normalised_sum``.
         thresholds: ``exact``, or ``facexzoo``, ``insightface`` or ``magface`` to have that evaluator's number first.
         fars: False accept rates to measure the true accept rate at.
+        reject: What error versus reject takes for quality: the scores of the images, where there are some, or the
+            ``norm`` of the embeddings.
         exclude: People whose pairs are left out, for example because the model was trained on them: their names, or a
             file with one name or image path a line (a training list will do). The remaining pairs stay in the folds
             that they had, because folds share no person in most lists.
@@ -56,8 +58,9 @@ class ListedPairs(Verification):
         exclude: Path | list[str] | None = None,
         folds: int | None = None,
         name: str = "",
+        reject: Reject = "quality",
     ) -> None:
-        rules = Rules(flip, fusion, thresholds, fars)
+        rules = Rules(flip, fusion, thresholds, fars, reject)
         listed = self.read_pairs(pairs)
         self.excluded = people_in(exclude)
         kept = without_people(listed, self.excluded, self.person_of)

@@ -23,6 +23,7 @@ from facelab.test_protocol.metrics import (
 Thresholds = Literal["exact", "facexzoo", "insightface", "magface"]
 Fusion = Literal["sum", "normalised_sum"]
 RULES: tuple[Thresholds, ...] = ("exact", "facexzoo", "insightface", "magface")
+Reject = Literal["quality", "norm"]
 FUSIONS: tuple[Fusion, ...] = ("sum", "normalised_sum")
 DEFAULT_FARS = (1e-3, 1e-2, 1e-1)
 PAIRS_AT_ONCE = 1 << 16  # bounds the memory that gathered embeddings take
@@ -39,27 +40,34 @@ class Rules:
         thresholds: ``exact`` for the clean definition alone; ``facexzoo``, ``insightface`` or ``magface`` put the
             number of that project's evaluator first, with the clean one beside it.
         fars: False accept rates to measure the true accept rate at.
+        reject: What error versus reject takes for quality: the scores of the images, where there are some, or the
+            ``norm`` of the embeddings.
 
     Raises:
-        ConfigError: If a name is unknown or a rate is not in (0, 1].
+        ConfigError: If a name is unknown, a rate is not in (0, 1], or norms are wanted that ``fusion`` takes away.
     """
 
     flip: bool = False
     fusion: Fusion = "sum"
     thresholds: Thresholds = "exact"
     fars: tuple[float, ...] = DEFAULT_FARS
+    reject: Reject = "quality"
 
     def __post_init__(self) -> None:
         one_of("fusion", self.fusion, FUSIONS)
+        one_of("reject", self.reject, ("quality", "norm"))
         one_of("thresholds", self.thresholds, RULES)
         for far in self.fars:
             if not 0.0 < far <= 1.0:
                 raise ConfigError(f"fars: {far!r} is not in (0, 1].")
+        if self.reject == "norm" and self.flip and self.fusion == "normalised_sum":
+            raise ConfigError("reject: norm needs the norms that fusion: normalised_sum takes away; take fusion: sum.")
 
     def options(self) -> dict[str, Any]:
         """The settings for a report."""
         fusion = {"fusion": self.fusion} if self.flip else {}
-        return {"flip": self.flip, **fusion, "thresholds": self.thresholds, "fars": list(self.fars)}
+        reject = {"reject": "norm"} if self.reject == "norm" else {}
+        return {"flip": self.flip, **fusion, "thresholds": self.thresholds, "fars": list(self.fars), **reject}
 
 
 @dataclass(frozen=True)

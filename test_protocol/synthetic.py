@@ -11,7 +11,7 @@ from facelab.data.synthetic import synthetic_pairs
 from facelab.errors import ConfigError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Report
 from facelab.test_protocol.joint import JointVerification
-from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Rules, Thresholds
+from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Reject, Rules, Thresholds
 from facelab.test_protocol.verification import Verification
 
 
@@ -32,6 +32,8 @@ class SyntheticPairs(JointVerification):
         fusion: How they are joined: ``sum`` as they are, or ``normalised_sum``.
         thresholds: ``exact``, or ``facexzoo``, ``insightface`` or ``magface`` to have that evaluator's number first.
         fars: False accept rates to measure the true accept rate at.
+        reject: What error versus reject takes for quality: the scores of the images, where there are some, or the
+            ``norm`` of the embeddings.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -52,11 +54,12 @@ class SyntheticPairs(JointVerification):
         fusion: Fusion = "sum",
         thresholds: Thresholds = "exact",
         fars: tuple[float, ...] = DEFAULT_FARS,
+        reject: Reject = "quality",
     ) -> None:
         for pixels in resolution:
             if not 2 <= pixels < size:
                 raise ConfigError(f"resolution {pixels} must be at least 2 and below the image size, {size} pixels.")
-        rules = Rules(flip, fusion, thresholds, fars)
+        rules = Rules(flip, fusion, thresholds, fars, reject)
         self.resolution = resolution
         self._drawn = {"identities": identities, "per_identity": per_identity, "seed": seed, "size": size}
         people = np.repeat(np.arange(identities), per_identity)

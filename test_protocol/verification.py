@@ -13,6 +13,7 @@ from facelab.test_protocol.metrics import Booleans, Floats, Integers
 from facelab.test_protocol.mistakes import worst_mistakes
 from facelab.test_protocol.operating_points import Scores
 from facelab.test_protocol.pair_scores import Rules, ScoredPairs, check_embeddings
+from facelab.test_protocol.reject_report import reject_part
 
 VAL_FAR = 1e-3
 HISTOGRAM_BINS = 100
@@ -56,7 +57,7 @@ class Verification(Protocol):
         self.repeated = len(pairs) - len(np.unique(np.sort(pairs, axis=1) @ [len(images), 1]))
 
     def evaluate(self, embeddings: Embeddings) -> Report:
-        """Accuracy over folds, TAR at some FARs, AUC and EER of the pairs.
+        """Accuracy over folds, TAR at some FARs, AUC and EER of the pairs; with quality, error versus reject.
 
         Pairs with an image that the embeddings skip are left out and counted.
 
@@ -67,12 +68,13 @@ class Verification(Protocol):
         used = self._used(embeddings.skipped)
         scored = ScoredPairs.of(embeddings, self.pairs[used], self.same[used], self.fold[used], self.rules)
         skipped = len(used) - int(used.sum())
+        reject = reject_part(scored, embeddings, self.rules)
         left, right = self.people[scored.pairs].astype(np.int32).T
         return Report(
             self.name,
-            (*verification_metrics(scored, self.rules), *self._remarks(skipped)),
+            (*verification_metrics(scored, self.rules), *reject.metrics, *self._remarks(skipped)),
             {**self.options(), **({"skipped_pairs": skipped} if skipped else {})},
-            curves(scored),
+            {**curves(scored), **(reject.curves or {})},
             {"score": scored.cosine.astype(np.float32), "same": scored.same, "left": left, "right": right},
             ()
             if scored.one_class
