@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab.adapter.gate import Gate
-from facelab.adapter.gate_slot import gate_of_forward
+from facelab.adapter.gate_slot import gate_of_forward, without_updates
 from facelab.adapter.low_rank import LowRankLayer
 from facelab.adapter.targets import replace
 from facelab.backbone.base import Backbone, Features
@@ -121,6 +122,22 @@ class AdaptedBackbone(Backbone):
         """Embeddings (B, D) for given gate values (B,) instead of quality scores."""
         with gate_of_forward(gate):
             embedding: Tensor = self.network(image)
+        return embedding
+
+    @torch.no_grad()
+    def base_embedding(self, image: Tensor) -> Tensor:
+        """Embeddings (B, D) of the frozen base, in evaluation mode and without gradients.
+
+        Raises:
+            ConfigError: If the adapter trains the base's own parameters, so that the base is no more.
+        """
+        if not self.low_rank_layers():
+            raise ConfigError("the adapter trains the base itself, so there is no frozen base to ask.")
+        training = self.training
+        self.eval()
+        with without_updates():
+            embedding: Tensor = self.network(image)
+        self.train(training)
         return embedding
 
     def gate_of(self, quality: Tensor | None) -> Tensor | None:

@@ -23,6 +23,24 @@ def gate_of_forward(gate: Tensor | None) -> Iterator[None]:
         _GATE.reset(token)
 
 
+_SILENT: ContextVar[bool] = ContextVar("updates are left out", default=False)
+
+
+@contextmanager
+def without_updates() -> Iterator[None]:
+    """Context of a forward pass of the base alone: adapted layers leave their updates out."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def updates_are_left_out() -> bool:
+    """Whether the running forward pass is that of the base."""
+    return _SILENT.get()
+
+
 def gate_of_rows(rows: int) -> Tensor:
     """The gate value of each row of a layer's input, (rows,).
 

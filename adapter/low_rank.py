@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.adapter.gate_slot import gate_of_rows
+from facelab.adapter.gate_slot import gate_of_rows, updates_are_left_out
 from facelab.errors import ConfigError, in_range, one_of
 
 Initial = Literal["zero", "trunc_normal"]
@@ -90,6 +90,8 @@ class LowRankLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for ``x``, whose first axis holds images, or windows or tokens of each image in turn."""
         result = self._frozen(x)
+        if updates_are_left_out():
+            return result
         mix = None if self.experts == "single" else self._mix(gate_of_rows(x.shape[0]))
         if self.dropout_on == "output" and self.training and self.dropout:
             return result + self._dropped_outputs(x, mix)

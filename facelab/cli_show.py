@@ -19,12 +19,14 @@ REGISTRIES = {
     "heads": ("facelab.head.base", "HEADS"),
     "classifiers": ("facelab.head.base", "CLASSIFIERS"),
     "backbones": ("facelab.backbone.base", "BACKBONES"),
+    "adapters": ("facelab.adapter.base", "ADAPTERS"),
+    "gates": ("facelab.adapter.gate", "GATES"),
     "sources": ("facelab.data.base", "SOURCES"),
     "samplers": ("facelab.data.base", "SAMPLERS"),
     "modes": ("facelab.training_mode.base", "MODES"),
     "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
 }
-SUPPLIED = {"num_classes", "feat_dim", "head", "labels", "seed", "backbone", "classifier", "device", "progress"}
+SUPPLIED = {"num_classes", "feat_dim", "head", "labels", "seed", "backbone", "classifier", "gate", "device", "progress"}
 
 FACELAB = Citation(
     key="facelab",
@@ -53,7 +55,10 @@ def registry_of(kind: str) -> Registry[Any]:
 
 def list_command(
     kind: Annotated[
-        str, typer.Argument(help="heads, backbones, classifiers, sources, samplers, modes, protocols, configs")
+        str,
+        typer.Argument(
+            help="heads, backbones, adapters, gates, classifiers, sources, samplers, modes, protocols, configs"
+        ),
     ],
     plugins: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
 ) -> None:

@@ -17,6 +17,7 @@ from facelab.errors import CheckpointError, DataError
 from facelab.inputs import InputSpec, normalise
 
 if TYPE_CHECKING:
+    from facelab.adapter.base import AdaptedBackbone
     from facelab.backbone.base import Backbone
 
 CARD_FORMAT = 1
@@ -195,6 +196,25 @@ def model_card(
     }
 
 
+def adapter_card(
+    network: "AdaptedBackbone", adapter: Mapping[str, Any], gate: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a card says of adapters, beside the description of their base.
+
+    Args:
+        network: The adapted network.
+        adapter: The adapter as ``{name: options}``.
+        gate: Its gate likewise, or None.
+    """
+    return {
+        "adapter": dict(adapter),
+        "gate": None if gate is None else dict(gate),
+        "base_hash": network.base_hash,
+        "adapter_parameters": network.count().added,
+        "trained_parameters": network.count().trainable,
+    }
+
+
 def build_from_card(card: Mapping[str, Any], where: str) -> "Backbone":
     """The network that a card describes, without its weights.
 
@@ -213,7 +233,26 @@ def build_from_card(card: Mapping[str, Any], where: str) -> "Backbone":
     except (KeyError, TypeError):
         raise CheckpointError(f"the model description in '{where}' is incomplete.") from None
     import_plugins(card.get("plugins", ()))
-    return BACKBONES.build(name, options, input_spec=spec)
+    network = BACKBONES.build(name, options, input_spec=spec)
+    return _with_adapters(network, card, where) if "adapter" in card else network
+
+
+def _with_adapters(network: "Backbone", card: Mapping[str, Any], where: str) -> "Backbone":
+    from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+    from facelab.adapter.gate import GATES
+
+    try:
+        ((name, options),) = card["adapter"].items()
+        gate = None
+        if card["gate"] is not None:
+            ((gate_name, gate_options),) = card["gate"].items()
+            gate = GATES.build(gate_name, gate_options)
+        base_hash = str(card["base_hash"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"the description of the adapters in '{where}' is incomplete.") from None
+    adapted = AdaptedBackbone(network, ADAPTERS.build(name, options), gate)
+    adapted.base_hash = base_hash  # of the base with its weights, which are yet to come
+    return adapted
 
 
 def load_weights(network: "Backbone", weights: Mapping[str, Tensor], where: str) -> None:

@@ -1,10 +1,18 @@
-"""Shared fixtures: where golden and real data lie, and one thread per test process."""
+"""Shared fixtures: where golden and real data lie, golden models, and one thread per test process."""
 
+import json
+import math
 import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
@@ -27,3 +35,60 @@ def golden_root() -> Path:
 def shared_root() -> Path:
     """Folder with real faces, records and weights; the test is skipped without it."""
     return _folder("FACELAB_SHARED", ROOT.parent / "shared", "real data")
+
+
+@dataclass(frozen=True)
+class GoldenModel:
+    """A model of another project, as its json and npz describe it.
+
+    Attributes:
+        manifest: Input size and seed, gain, number of parameters, and every tensor's name, shape and dtype.
+        expected: Outputs of the original, by name; ``out0`` is the embedding.
+    """
+
+    manifest: dict[str, Any]
+    expected: dict[str, Tensor]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of the original's state dict."""
+        return {name: tuple(shape) for name, shape, _ in self.manifest["state_dict"]}
+
+    def images(self) -> Tensor:
+        """The two input images, (2, 3, size, size)."""
+        size = self.manifest["input_size"]
+        generator = np.random.default_rng(self.manifest["input_seed"])
+        return torch.from_numpy(generator.uniform(-1, 1, (2, 3, size, size)).astype(np.float32))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every tensor of the original's state dict; counters are zero."""
+        floating = {name: dtype.startswith("float") for name, _, dtype in self.manifest["state_dict"]}
+        return {
+            name: self._values(name, shape) if floating[name] else torch.zeros(shape, dtype=torch.int64)
+            for name, shape in self.shapes.items()
+        }
+
+    def _values(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        noise = torch.from_numpy(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)).float()
+        if len(shape) >= 2:
+            return noise * (self.manifest["gain"] / math.sqrt(math.prod(shape[1:])))
+        if name.endswith("running_var"):
+            return noise.abs() * 0.5 + 0.5
+        return noise * 0.1 + self._centre(name)
+
+    def _centre(self, name: str) -> float:
+        if not name.endswith("weight"):
+            return 0.0
+        return 1.0 if name.removesuffix("weight") + "bias" in self.shapes else 0.25  # norms; slopes of PReLU
+
+
+@pytest.fixture
+def golden_model() -> Callable[[Path, str], GoldenModel]:
+    """Reads a golden model by its name from a folder with ``NAME.json`` and ``NAME.npz``."""
+
+    def read(folder: Path, name: str) -> GoldenModel:
+        with np.load(folder / f"{name}.npz") as arrays:
+            expected = {key: torch.from_numpy(arrays[key]) for key in arrays}
+        return GoldenModel(json.loads((folder / f"{name}.json").read_text()), expected)
+
+    return read

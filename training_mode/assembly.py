@@ -5,28 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from facelab import distributed
-from facelab.backbone.base import BACKBONES, Backbone, check_quality
-from facelab.catalogue import build, resolve
+from facelab.backbone.base import check_quality
+from facelab.catalogue import build
 from facelab.checkpoint import Snapshot, read_local, read_rows, read_tree
-from facelab.config import merge
 from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
 from facelab.data.loader import Loader
 from facelab.data.resized import Resized
 from facelab.engine import Progress, restore_rng, rng_state
 from facelab.errors import ConfigError
-from facelab.face_model import model_card, pick_device
+from facelab.face_model import pick_device
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.optimization import Optimization, parameter_groups
 from facelab.plugins import import_plugins
-from facelab.scores import ScoreTable
+from facelab.scores import Scores, ScoreTable
 from facelab.training_mode.base import MODES, TrainingMode
+from facelab.training_mode.network import open_network
 from facelab.training_mode.settings import RunConfig
 
 RenderProgress = Callable[[int, int], None]
@@ -96,14 +94,16 @@ def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
     source = open_source(config, progress)
-    loader = open_loader(config, source, device)
+    scores = open_quality(config, source)
+    loader = open_loader(config, source, device, scores)
     updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
     if updates_per_epoch == 0:
         raise ConfigError(
             f"training.batch_size is {config.training.batch_size}, but the data set has only "
             f"{len(source)} images; lower it."
         )
-    backbone, card = open_backbone(config, device)
+    network = open_network(config, device, scores)
+    backbone, card = network.backbone, network.card
     check_quality(backbone, given=config.data.quality is not None)
     head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
     if head.uses_norm and backbone.unit_norm:
@@ -119,7 +119,7 @@ def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts
         feat_dim=backbone.feat_dim,
         seed=config.seed,
     ).to(device)
-    mode = build(MODES, config.mode, backbone=backbone, classifier=classifier)
+    mode = build(MODES, config.mode, backbone=backbone, classifier=classifier, gate=network.gate)
     optim = open_optimization(config, mode, updates_per_epoch, device)
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
@@ -139,7 +139,7 @@ def supplied_size(config: RunConfig) -> dict[str, int]:
     return {"size": height} if height == width else {}
 
 
-def open_loader(config: RunConfig, source: Source, device: torch.device) -> Loader:
+def open_loader(config: RunConfig, source: Source, device: torch.device, scores: Scores | None) -> Loader:
     """The loader of this process."""
     sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed)
     return Loader(
@@ -153,29 +153,18 @@ def open_loader(config: RunConfig, source: Source, device: torch.device) -> Load
         on_corrupt=config.data.on_corrupt,
         seed=config.seed,
         pin_memory=device.type == "cuda",
-        quality=open_quality(config, source),
+        quality=None if scores is None else scores.values,
     )
 
 
-def open_quality(config: RunConfig, source: Source) -> NDArray[np.float32] | None:
-    """Quality score of each training image, (N,), if the settings name a table; what may be skipped needs none."""
+def open_quality(config: RunConfig, source: Source) -> Scores | None:
+    """Quality scores of the training images, if the settings name a table; what may be skipped needs none."""
     if config.data.quality is None:
         return None
     scores = ScoreTable(config.data.quality).of(source)
     if config.data.on_corrupt == "error":
         scores.require(source)
-    return scores.values
-
-
-def open_backbone(config: RunConfig, device: torch.device) -> tuple[Backbone, dict[str, Any]]:
-    """The network on its device, and its card. Its input size is that of the data."""
-    name, options = resolve(BACKBONES, config.backbone)
-    height, width = config.data.height_width
-    options = merge(options, {"input_spec": {**options.get("input_spec", {}), "height": height, "width": width}})
-    backbone = BACKBONES.build(name, options)
-    card = model_card(name, options, backbone, config.plugins)
-    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    return backbone.to(device=device, memory_format=memory_format), card  # type: ignore[call-overload]
+    return scores
 
 
 def open_optimization(

@@ -12,7 +12,17 @@ from facelab.errors import ConfigError, did_you_mean
 from facelab.optimization import AmpBackend, OptimizerConfig, Precision
 from facelab.schedules import ScheduleConfig
 
-SPEC_PATHS = ("mode", "backbone", "head", "classifier", "data.source", "data.sampler", "evaluation.protocols.*")
+SPEC_PATHS = (
+    "mode",
+    "backbone",
+    "adapter",
+    "gate",
+    "head",
+    "classifier",
+    "data.source",
+    "data.sampler",
+    "evaluation.protocols.*",
+)
 """Settings that name one registered thing, so that another name replaces the old one with all its options."""
 
 
@@ -147,7 +157,10 @@ class RunConfig(Strict):
         plugins: Modules to import first; they register what is not ours.
         seed: Seed of everything random.
         mode: Training mode; see ``facelab list modes``.
-        backbone: Network; see ``facelab list backbones``.
+        backbone: Network; see ``facelab list backbones``. Left out where there is a base model.
+        base: Trained model to go on from: the folder of a run or of a checkpoint.
+        adapter: Changes to the network, see ``facelab list adapters``; null trains all of it.
+        gate: Map from quality scores to the weights of an adapter's experts, see ``facelab list gates``.
         head: Margin head; see ``facelab list heads``.
         classifier: Who owns the class rows; see ``facelab list classifiers``.
         tensorboard: Whether to write TensorBoard files.
@@ -158,7 +171,10 @@ class RunConfig(Strict):
     plugins: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0)
     mode: Spec = "conventional"
-    backbone: Spec
+    backbone: Spec | None = None
+    base: Path | None = None
+    adapter: Spec | None = None
+    gate: Spec | None = None
     head: Spec = "ArcFace"
     classifier: Spec = "FullSoftmax"
     data: DataSettings

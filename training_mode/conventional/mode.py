@@ -34,10 +34,14 @@ class Conventional(TrainingMode):
 
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
-        quality = (batch.quality,) if self.network.needs_quality else ()
-        embedding = self._replica(normalise(batch.image, self.network.input_spec), *quality)
-        output = self.classifier(embedding, batch.label)
+        output = self.classifier(self.embed(batch), batch.label)
         return StepOutput(output.loss, output.metrics)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Embeddings (B, D) of a batch, with gradients; a network that takes quality scores gets those of the batch."""
+        quality = (batch.quality,) if self.network.needs_quality else ()
+        embedding: Tensor = self._replica(normalise(batch.image, self.network.input_spec), *quality)
+        return embedding
 
     def after_update(self) -> None:
         """Move the averaged weights."""

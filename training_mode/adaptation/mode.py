@@ -1,0 +1,95 @@
+"""Adaptation: a trained network learns new images by adapters, and is kept from forgetting what it knew."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facelab.adapter.base import AdaptedBackbone
+from facelab.adapter.files import adapter_state
+from facelab.adapter.gate import Gate
+from facelab.backbone.base import Backbone
+from facelab.data.base import Batch
+from facelab.engine import StepOutput
+from facelab.errors import ConfigError, in_range
+from facelab.head.classifier import Classifier
+from facelab.inputs import normalise
+from facelab.training_mode.base import MODES
+from facelab.training_mode.conventional.mode import Conventional
+
+
+@MODES.register("adaptation")
+class Adaptation(Conventional):
+    """Trains adapters and class rows; everything else of the base stays as it is.
+
+    With ``distillation`` the embeddings of good images are held near those of the frozen base: the loss gains
+    ``distillation * mean(a (1 - cos(z, z_base)))``, where a is the gate of each image, 1 for all without a gate. The
+    base's embeddings come from the same network with its updates left out; only full fine-tuning, which changes the
+    base, keeps a frozen copy. (Learning without forgetting, Li and Hoiem, ECCV 2016, on embeddings instead of logits.)
+
+    Replay needs no option: join high-quality images as classes of their own by the source ``Concat``.
+
+    Args:
+        backbone: The adapted network, on its device.
+        classifier: Owner of the class rows and driver of the head, on the same device.
+        gate: The calibrated gate, or None; it weighs the distillation.
+        distillation: Weight of that loss, from 0 (off).
+        ema: Decay of a moving average of the weights, or None.
+
+    Raises:
+        ConfigError: If the network has no adapter, or the weight is negative.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classifier: Classifier,
+        gate: Gate | None = None,
+        distillation: float = 0.0,
+        ema: float | None = None,
+    ) -> None:
+        if not isinstance(backbone, AdaptedBackbone):
+            raise ConfigError("the mode 'adaptation' trains adapters; name one, for example adapter: DualLoRA.")
+        self.distillation = in_range("adaptation distillation", distillation, 0.0, float("inf"), high_open=True)
+        super().__init__(backbone, classifier, ema)
+        self.adapted = backbone
+        self.gate = gate
+        changes = not backbone.low_rank_layers()
+        self.teacher = deepcopy(backbone).eval().requires_grad_(False) if distillation and changes else None
+
+    def step(self, batch: Batch) -> StepOutput:
+        """Loss and metrics of one batch."""
+        embedding = self.embed(batch)
+        output = self.classifier(embedding, batch.label)
+        if not self.distillation:
+            return StepOutput(output.loss, output.metrics)
+        forgotten = self._forgotten(embedding, batch)
+        metrics = {**output.metrics, "forgotten": forgotten.detach()}
+        return StepOutput(output.loss + self.distillation * forgotten, metrics)
+
+    def _forgotten(self, embedding: Tensor, batch: Batch) -> Tensor:
+        """How far good images moved from the base: mean of a (1 - cos), ()."""
+        image = normalise(batch.image, self.network.input_spec)
+        if self.teacher is None:
+            target = self.adapted.base_embedding(image)
+        else:
+            with torch.no_grad():
+                target = self.teacher(image)
+        apart = 1.0 - F.cosine_similarity(embedding.float(), target.float())
+        if self.gate is None or batch.quality is None:
+            return apart.mean()
+        with torch.no_grad():
+            weight = self.gate(batch.quality).clamp(0.0, 1.0)
+        return (weight * apart).mean()
+
+    def state(self) -> dict[str, Any]:
+        """As of conventional training, but of the network only what the base does not bring."""
+        moving = dict(self.network.named_buffers()) if self.adapted.moving_statistics else {}
+        return {**super().state(), "network": {**adapter_state(self.adapted), **moving}}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave; class rows come on their own."""
+        super().load_state({**state, "network": {**self.network.state_dict(), **state["network"]}})

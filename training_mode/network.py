@@ -1,0 +1,95 @@
+"""The network that a run trains: built anew or taken from a base model, with adapters in it where the settings ask."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.adapter.gate import GATES, Gate
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.catalogue import resolve
+from facelab.config import merge
+from facelab.errors import ConfigError
+from facelab.face_model import adapter_card, load_model, model_card
+from facelab.scores import Scores
+from facelab.training_mode.settings import RunConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """What `open_network` gives.
+
+    Attributes:
+        backbone: The network on its device.
+        card: Its description for checkpoints.
+        gate: The calibrated gate, or None without one in the settings; it is the backbone's own where its adapter
+            weighs experts.
+    """
+
+    backbone: Backbone
+    card: dict[str, Any]
+    gate: Gate | None
+
+
+def open_network(config: RunConfig, device: torch.device, scores: Scores | None) -> Network:
+    """Build or load the network of a run.
+
+    Args:
+        config: The settings.
+        device: Where it goes.
+        scores: Quality scores of the training images; gates are calibrated on them.
+
+    Raises:
+        FacelabError: If base, backbone, adapter, gate and scores do not go together.
+    """
+    backbone, card = _base_model(config) if config.base is not None else _new_backbone(config)
+    gate, gate_spec = _calibrated_gate(config, scores)
+    if config.adapter is not None:
+        name, options = resolve(ADAPTERS, config.adapter)
+        adapter = ADAPTERS.build(name, options)
+        backbone = AdaptedBackbone(backbone, adapter, gate if adapter.needs_gate else None)
+        card |= adapter_card(backbone, {name: options}, gate_spec if adapter.needs_gate else None)
+    memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    backbone = backbone.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    return Network(backbone, card, None if gate is None else gate.to(device))
+
+
+def _new_backbone(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
+    """A network of the registry; its input size is that of the data."""
+    if config.backbone is None:
+        raise ConfigError("the settings name neither a backbone nor a base model.")
+    name, options = resolve(BACKBONES, config.backbone)
+    height, width = config.data.height_width
+    options = merge(options, {"input_spec": {**options.get("input_spec", {}), "height": height, "width": width}})
+    backbone = BACKBONES.build(name, options)
+    return backbone, model_card(name, options, backbone, config.plugins)
+
+
+def _base_model(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
+    """The network of a trained run or checkpoint."""
+    if config.backbone is not None:
+        raise ConfigError("the settings name a base model and a backbone; the base brings its own, so leave it out.")
+    model = load_model(str(config.base), device="cpu")
+    if model.input_spec.size != config.data.height_width:
+        height, width = model.input_spec.size
+        raise ConfigError(
+            f"the base model '{config.base}' takes {height}x{width} images, but data.size is {config.data.size}; "
+            f"set data.size: {height if height == width else [height, width]}."
+        )
+    if isinstance(model.network, AdaptedBackbone):
+        raise ConfigError(f"the base model '{config.base}' has adapters already; merge them first (facelab merge).")
+    return model.network, dict(model.card)
+
+
+def _calibrated_gate(config: RunConfig, scores: Scores | None) -> tuple[Gate | None, dict[str, Any] | None]:
+    if config.gate is None:
+        return None, None
+    if scores is None:
+        raise ConfigError(
+            "a gate maps quality scores, but data.quality names no table; make one with `facelab iqa score DATA`."
+        )
+    name, options = resolve(GATES, config.gate)
+    gate = GATES.build(name, options)
+    gate.calibrate(scores.values, scores.scorer)
+    return gate, {name: options}
