@@ -82,8 +82,8 @@ class Adaptation(Conventional):
         if self.gate is None or batch.quality is None:
             return apart.mean()
         with torch.no_grad():
-            weight = self.gate(batch.quality).clamp(0.0, 1.0)
-        return (weight * apart).mean()
+            weight: Tensor = self.gate(batch.quality).clamp(0.0, 1.0)
+        return torch.mean(weight * apart)
 
     def state(self) -> dict[str, Any]:
         """As of conventional training, but of the network only what the base does not bring."""
