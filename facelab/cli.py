@@ -11,6 +11,7 @@ from facelab import distributed
 from facelab.cli_align import align_command
 from facelab.cli_data import data_app
 from facelab.cli_evaluate import evaluate_command
+from facelab.cli_ijbs import ijbs_crops_command
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
 from facelab.errors import FacelabError
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 data_app.command("align")(align_command)
+data_app.command("ijbs-crops")(ijbs_crops_command)
 data_app.command("synthetic")(synthetic_command)
 app.add_typer(data_app, name="data")
 app.command("test")(evaluate_command)
