@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def synthetic_command(
     out: Annotated[Path, typer.Argument(help="Folder; each format gets a folder or file of its own in it.")],
-    form: Annotated[str, typer.Option("--format", help="list, record, lfw, bin, tinyface, ijb or all.")] = "all",
+    form: Annotated[
+        str, typer.Option("--format", help="list, record, lfw, bin, tinyface, ijb, some of them as in lfw,bin, or all.")
+    ] = "all",
     identities: Annotated[int, typer.Option(help="Number of persons.")] = 100,
     per_identity: Annotated[int, typer.Option(help="Images of each person.")] = 10,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 112,
@@ -31,9 +33,10 @@ def synthetic_command(
 
     if split is not None:
         one_of("--split", split, ["train", "test"])
+    names = list(FORMATS) if form == "all" else [one_of("--format", name, list(FORMATS)) for name in form.split(",")]
     export = Export(out, identities, per_identity, size, seed, cast("Split | None", split), folds, pairs, resolution)
     with Progress(transient=True) as bars:
-        for name in FORMATS if form == "all" else [form]:
+        for name in names:
             bar = bars.add_task(name)
 
             def show(done: int, total: int, bar: TaskID = bar) -> None:

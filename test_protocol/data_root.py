@@ -7,8 +7,10 @@ from typing import Any
 
 from facelab.catalogue import Spec
 from facelab.config import merge
+from facelab.data.ijbs_lists import VIDEO_FOLDER
 from facelab.errors import ConfigError, DataError, did_you_mean
 from facelab.test_protocol.facexzoo_conf import DATA_CONF, facexzoo_sets
+from facelab.test_protocol.ijbs_images import crop_folder
 
 Options = dict[str, Any]
 Specs = dict[str, dict[str, Options]]
@@ -25,7 +27,6 @@ PACK_TITLES = {
 }
 HQ_VAL = ("lfw", "cfp_fp", "cplfw", "agedb_30", "calfw", "cfp_ff")
 INSIGHTFACE_VAL = ("lfw", "cfp_fp", "agedb_30")
-VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm"))
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,12 @@ PETALFACE = (
 )
 OURS = (
     Place("LFW", "LFW", "lfw/pairs.txt", {"root": "lfw/images", "pairs": "lfw/pairs.txt"}),
-    _folder("IJB-B", "IJBB", "IJBB", optional=True),
     _folder("IJB-C", "IJBC", "IJBC"),
     Place("TinyFace", "TinyFace", "tinyface/Probe", {"root": "tinyface"}),
 )
 LAYOUTS = (
     "HQ_val/*.bin, ijb/IJBB, ijb/IJBC, IJBS and tinyface_aligned_112 (PETALface), *.bin (InsightFace), data_conf.yaml "
-    "(FaceX-Zoo), lfw, tinyface and IJBC (facelab data synthetic)"
+    "(FaceX-Zoo), lfw, IJBC and tinyface (facelab data synthetic)"
 )
 
 
@@ -152,7 +152,7 @@ def find_protocols(root: Path) -> DataRoot:
         found = [place for place in layout if (root / place.sign).exists()]
         for place in found:
             if place.protocol == "IJBS" and _is_raw(root / place.sign):
-                missing[place.name] = f"{place.sign} holds videos; cut the faces with: facelab data ijbs-crops"
+                missing[place.name] = f"holds videos; cut the faces with: facelab data ijbs-crops {root / place.sign}"
             else:
                 _add(specs, place, root)
         if any(not place.optional for place in found):
@@ -177,5 +177,5 @@ def _add(specs: Specs, place: Place, root: Path) -> None:
 
 def _is_raw(folder: Path) -> bool:
     """Whether IJB-S has its videos but no face crops ``<subject>/videos_<video>_<frame>.jpg``."""
-    videos = any(path.suffix.lower() in VIDEOS for path in (folder / "videos").glob("*"))
-    return videos and not any(folder.glob("**/videos_*.jpg"))
+    crops = crop_folder(folder)
+    return (folder / VIDEO_FOLDER).is_dir() and crops == folder and not any(folder.glob("*/videos_*"))

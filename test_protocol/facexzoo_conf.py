@@ -9,7 +9,15 @@ from facelab.errors import ConfigError
 from facelab.test_protocol.rfw import GROUPS
 
 DATA_CONF = "data_conf.yaml"
-IMAGES, PAIRS = "cropped_face_folder", "pairs_file_path"
+IMAGES, PAIRS, MASKED = "cropped_face_folder", "pairs_file_path", "megaface-mask"
+IJBC_LISTS = ("template_media_list_path", "template_pair_list_path", "image_score_list_path")
+MEGAFACE = {
+    "root": IMAGES,
+    "facescrub_list": "facescrub_list",
+    "megaface_list": "megaceface_list",  # so it is spelt there
+    "facescrub_noises": "facescrub_noises_file",
+    "megaface_noises": "megaface_noises_file",
+}
 
 Options = dict[str, Any]
 
@@ -23,8 +31,9 @@ class _Section:
         self._conf, self._name, self._entries = conf, name, entries
         self.absent = ""
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
+    def says(self, key: str) -> bool:
+        """Whether a switch is there and on."""
+        return bool(self._entries.get(key, False))
 
     def is_on(self, key: str) -> bool:
         """Whether a switch is there and not 0."""
@@ -48,18 +57,16 @@ def _pairs(section: _Section) -> Options:
     return {"root": section.path(IMAGES), "pairs": section.path(PAIRS)}
 
 
-def _ijbc(section: _Section) -> Options:
-    meta = Path(section.path("template_media_list_path")).parent
-    return {"root": str(meta.parent), "images": section.path(IMAGES)}
-
-
 def _megaface(section: _Section) -> Options:
-    lists = {"facescrub_list": "facescrub_list", "megaface_list": "megaceface_list"}  # their spelling
-    noises = {"facescrub_noises": "facescrub_noises_file", "megaface_noises": "megaface_noises_file"}
-    keys = {"root": IMAGES, **lists, **{option: key for option, key in noises.items() if key in section}}
-    if section.is_on("megaface-mask"):
-        keys["masked"] = "masked_cropped_face_folder"
-    return {option: section.path(key) for option, key in keys.items()}
+    paths = {option: section.path(key) for option, key in MEGAFACE.items()}
+    if section.says(MASKED):
+        paths["masked"] = section.path("masked_cropped_face_folder")
+    return paths
+
+
+def _ijbc(section: _Section) -> Options:
+    lists = [section.path(key) for key in IJBC_LISTS]
+    return {"root": str(Path(lists[0]).parent.parent), "images": section.path(IMAGES), "aligned": True}
 
 
 SETS: dict[str, tuple[str, str, Callable[[_Section], Options]]] = {

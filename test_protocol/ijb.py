@@ -75,7 +75,8 @@ class IJB(Protocol):
 
     Args:
         root: Folder with ``meta`` and ``loose_crop``.
-        aligned: Whether the images in ``loose_crop`` are aligned already; otherwise they are aligned while they are
+        images: Folder or ``.tar`` of the images, if it is not ``loose_crop``.
+        aligned: Whether the images are aligned already; otherwise they are aligned while they are
             read, by the five points of ``*_name_5pts_score.txt``.
         size: Side of the aligned images, in pixels.
         form: See `facelab.data.alignment.template`.
@@ -103,6 +104,7 @@ class IJB(Protocol):
     def __init__(
         self,
         root: Path,
+        images: Path | None = None,
         aligned: bool = False,
         size: int = 112,
         form: TemplateForm = "scaled",
@@ -132,7 +134,7 @@ class IJB(Protocol):
         self.pairs = read_template_pairs(meta, self.prefix, self.listed)
         self.lists = read_identification(meta, self.prefix, self.listed)
         self.people = people_of_templates(len(self.listed.template_ids), self.pairs, self.lists)
-        self.images = _images(Path(root) / "loose_crop", self.listed, None if aligned else (size, form))
+        self.images = _images(images or Path(root) / "loose_crop", self.listed, None if aligned else (size, form))
 
     def evaluate(self, embeddings: Embeddings) -> Report:
         """TAR at the rates, AUC and EER of the template pairs; ranks and TPIR of both galleries and their mean."""

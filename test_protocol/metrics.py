@@ -102,7 +102,7 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
         raise DataError(f"a ROC curve needs both same and different pairs; of {len(labels)} pairs none is {missing}.")
     order = np.argsort(-values, kind="stable")
     ordered = values[order]
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))  # equal scores are accepted together
+    ends = _ends_of_ties(ordered)
     accepted_same = np.cumsum(labels[order])[ends]
     accepted_different = ends + 1 - accepted_same
     return Roc(
@@ -170,12 +170,13 @@ def kfold_accuracy(scores: ArrayLike, same: ArrayLike, fold: ArrayLike) -> FoldR
     folds = checked_folds(fold, len(values))
     order = np.argsort(-values, kind="stable")
     ordered, ordered_same, ordered_fold = values[order], labels[order], folds[order]
+    gain, ends = np.where(ordered_same, 1, -1), _ends_of_ties(ordered)
     accuracy, threshold = [], []
     for number in np.unique(folds):
-        training = ordered_fold != number
-        threshold.append(_best_threshold(ordered[training], ordered_same[training]))
-        test = ~training
-        accuracy.append(np.mean((ordered[test] >= threshold[-1]) == ordered_same[test]))
+        test = ordered_fold == number
+        threshold.append(_best_threshold(ordered, gain, ends, ~test))
+        right = test & ((ordered >= threshold[-1]) == ordered_same)
+        accuracy.append(np.count_nonzero(right) / np.count_nonzero(test))
     return FoldResult(np.array(accuracy), np.array(threshold))
 
 
@@ -187,18 +188,28 @@ def best_threshold(scores: ArrayLike, same: ArrayLike) -> float:
     """
     values, labels = checked(scores, same)
     order = np.argsort(-values, kind="stable")
-    return _best_threshold(values[order], labels[order])
+    ordered, gain = values[order], np.where(labels[order], 1, -1)
+    return _best_threshold(ordered, gain, _ends_of_ties(ordered), np.ones(len(ordered), bool))
 
 
-def _best_threshold(falling: Floats, same: Booleans) -> float:
-    gain = np.cumsum(np.where(same, 1, -1))  # right decisions more than when nothing is accepted
-    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
-    gain = gain[ends]
-    best = gain.max()
-    if best < 0:
-        return float(np.inf)
-    lowest = len(ends) - 1 - int(np.argmax(gain[::-1]))
-    return float(falling[ends[lowest]])
+def _ends_of_ties(falling: Floats) -> Integers:
+    """Last row of each distinct score: equal scores are accepted together."""
+    return np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+
+
+def _best_threshold(falling: Floats, gain: Integers, ends: Integers, counted: Booleans) -> float:
+    """The lowest of the best thresholds among the scores of the pairs that count.
+
+    Args:
+        falling: Scores, (P,).
+        gain: What accepting each pair adds to the right decisions, 1 or -1, (P,).
+        ends: Last row of each distinct score.
+        counted: Which pairs count, (P,).
+    """
+    total = np.cumsum(gain * counted)[ends]  # right decisions more than when nothing is accepted
+    lowest = int(ends[len(ends) - 1 - int(np.argmax(total[::-1]))])
+    candidate = lowest - int(np.argmax(counted[lowest::-1]))  # the scores of others move no decision that counts
+    return float(falling[candidate]) if total.max() >= 0 and counted[candidate] else float(np.inf)
 
 
 def contiguous_folds(count: int, folds: int) -> Integers:

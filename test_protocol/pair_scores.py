@@ -1,10 +1,12 @@
 """From raw embeddings to scores of pairs: joining mirrored images, unit length, cosines and distances."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facelab.data.base import ImageSet
 from facelab.errors import ConfigError, DataError, one_of
@@ -26,7 +28,8 @@ RULES: tuple[Thresholds, ...] = ("exact", "facexzoo", "insightface", "magface")
 Reject = Literal["quality", "norm"]
 FUSIONS: tuple[Fusion, ...] = ("sum", "normalised_sum")
 DEFAULT_FARS = (1e-3, 1e-2, 1e-1)
-PAIRS_AT_ONCE = 1 << 16  # bounds the memory that gathered embeddings take
+CHECKED_AT_ONCE = 1 << 14
+ROWS_AT_ONCE = 256  # a megabyte of 512-d embeddings: stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,14 @@ class ScoredPairs:
     """Pairs with all that evaluators ask of them.
 
     Attributes:
-        fused: One raw embedding for each image, (N, D).
+        fused: One raw embedding for each image, float32 or float64, (N, D); all is computed in float64.
         pairs: Rows of ``fused``, (P, 2).
         same: Whether each pair shows one person, (P,).
         fold: Number of each pair's fold, (P,).
         mean_norm: Mean norm of the raw embeddings of all images in pairs, mirrored ones included.
     """
 
-    fused: Floats
+    fused: NDArray[Any]
     pairs: Integers
     same: Booleans
     fold: Integers
@@ -96,15 +99,17 @@ class ScoredPairs:
             DataError: If a value is not finite, or mirrored images are wanted and missing.
         """
         parts = [part for part in (embeddings.values, embeddings.flipped if rules.flip else None) if part is not None]
-        norms = [np.linalg.norm(part.astype(np.float64), axis=1)[pairs] for part in parts]
-        return cls(fuse(embeddings, rules), pairs, same, fold, float(np.mean(norms)))
+        norms = [_lengths(part) for part in parts]
+        for length in norms:
+            if not np.isfinite(length).all():
+                raise DataError(f"the embedding of image {int(np.argmin(np.isfinite(length)))} (from 0) is not finite.")
+        mean_norm = float(np.mean([length[pairs] for length in norms]))
+        return cls(fuse(embeddings, rules), pairs, same, fold, mean_norm)
 
     @cached_property
     def cosine(self) -> Floats:
         """Cosine of each pair, (P,)."""
-        unit_length = unit(self.fused)
-        parts = np.array_split(self.pairs, 1 + len(self.pairs) // PAIRS_AT_ONCE)
-        return np.concatenate([np.einsum("pd,pd->p", unit_length[p[:, 0]], unit_length[p[:, 1]]) for p in parts])
+        return np.concatenate([np.einsum("pd,pd->p", left, right) for left, right in self._unit_sides()])
 
     @cached_property
     def roc(self) -> Roc:
@@ -126,38 +131,41 @@ class ScoredPairs:
     @cached_property
     def squared_distance(self) -> Floats:
         """Squared Euclidean distance of the normalised embeddings of each pair, (P,)."""
-        left, right = self._sides(unit(self.fused))
-        return np.asarray(np.square(left - right).sum(axis=1))
+        return np.concatenate([np.square(left - right).sum(axis=1) for left, right in self._unit_sides()])
 
     @property
     def raw_sides(self) -> tuple[Floats, Floats]:
         """Raw embeddings of the first and of the second images, (P, D) each."""
-        return self._sides(self.fused)
+        left, right = (self.fused[self.pairs[:, side]].astype(np.float64) for side in (0, 1))
+        return left, right
 
     @property
     def one_class(self) -> bool:
         """Whether all pairs are same pairs, or all are different pairs."""
         return bool(self.same.all() or not self.same.any())
 
-    def _sides(self, values: Floats) -> tuple[Floats, Floats]:
-        return values[self.pairs[:, 0]], values[self.pairs[:, 1]]
+    def _unit_sides(self) -> Iterator[tuple[Floats, Floats]]:
+        """Normalised embeddings of the first and of the second images, some pairs at a time."""
+        norms = _lengths(self.fused)[:, None]
+        norms[norms == 0.0] = 1.0
+        for start in range(0, len(self.pairs), ROWS_AT_ONCE):
+            left, right = self.pairs[start : start + ROWS_AT_ONCE].T
+            yield self.fused[left] / norms[left], self.fused[right] / norms[right]
 
 
-def fuse(embeddings: Embeddings, rules: Rules) -> Floats:
-    """One raw float64 embedding for each image, (N, D).
+def fuse(embeddings: Embeddings, rules: Rules) -> NDArray[Any]:
+    """One raw embedding for each image, (N, D), in float64 where mirrored images are joined.
 
     Raises:
-        DataError: If a value is not finite, or mirrored images are wanted and missing.
+        DataError: If mirrored images are wanted and missing.
     """
-    values = _finite(embeddings.values)
     if not rules.flip:
-        return values
+        return embeddings.values
     if embeddings.flipped is None:
         raise DataError("flip is on, but there are no embeddings of the mirrored images.")
-    mirrored = _finite(embeddings.flipped)
     if rules.fusion == "normalised_sum":
-        return unit(values) + unit(mirrored)
-    return values + mirrored
+        return unit(embeddings.values.astype(np.float64)) + unit(embeddings.flipped.astype(np.float64))
+    return np.asarray(np.add(embeddings.values, embeddings.flipped, dtype=np.float64))
 
 
 def unit(values: Floats) -> Floats:
@@ -196,15 +204,17 @@ def check_embeddings(embeddings: Embeddings, images: ImageSet) -> None:
     for part in (embeddings.values, embeddings.flipped):
         if part is None:
             continue
-        for start in range(0, len(images), PAIRS_AT_ONCE):
-            finite = np.isfinite(part[start : start + PAIRS_AT_ONCE]).all(axis=1)
+        for start in range(0, len(images), CHECKED_AT_ONCE):
+            block = part[start : start + CHECKED_AT_ONCE]
+            if np.isfinite(np.vdot(block, block)):  # one fast pass; a value that is not finite makes it so
+                continue
+            finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 row = start + int(np.argmin(finite))
                 raise DataError(f"the embedding of image {row} (from 0), {images.location(row)}, is not finite.")
 
 
-def _finite(values: Any) -> Floats:
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise DataError(f"the embedding of image {int(np.argmin(finite))} (from 0) is not finite.")
-    return np.asarray(values, np.float64)
+def _lengths(values: NDArray[Any]) -> Floats:
+    """Norm of each row in float64, (N,)."""
+    blocks = (values[start : start + ROWS_AT_ONCE].astype(np.float64) for start in range(0, len(values), ROWS_AT_ONCE))
+    return np.asarray(np.sqrt(np.concatenate([np.einsum("nd,nd->n", block, block) for block in blocks])))

@@ -186,6 +186,12 @@ def test_command_writes_all_formats(app: typer.Typer, tmp_path: Path) -> None:
     assert "pairs.txt" in result.output
 
 
+def test_command_writes_some_formats(app: typer.Typer, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [str(tmp_path / "some"), "--format", "lfw,bin", *SMALL])
+    assert result.exit_code == 0, result.output
+    assert {item.name for item in (tmp_path / "some").iterdir()} == {"lfw", "synthetic.bin"}
+
+
 def test_command_refuses_unknown_names(app: typer.Typer, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(tmp_path), "--format", "bni", *SMALL])
     assert isinstance(result.exception, ConfigError)

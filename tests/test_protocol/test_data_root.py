@@ -62,11 +62,28 @@ CPLFW: {pairs_file_path: /nowhere/pairs_CPLFW.txt, cropped_face_folder: lfw/crop
 AgeDB30: {pairs_file_path: lfw/pairs.txt, cropped_face_folder: lfw/crops}
 RFW_African: {pairs_file_path: rfw/a.txt, cropped_face_folder: rfw/a}
 RFW_Indian: {pairs_file_path: rfw/i.txt, cropped_face_folder: rfw/i}
+MegaFace:
+  facescrub_list: mega/facescrub.json
+  megaceface_list: mega/megaface.json
+  facescrub_noises_file: mega/noises.txt
+  megaface_noises_file: mega/noises.txt
+  cropped_face_folder: mega
+  megaface-mask: 1
+  masked_cropped_face_folder: mega/masked
+IJBC:
+  cropped_face_folder: ijbc/crops
+  template_media_list_path: ijbc/meta/media.txt
+  template_pair_list_path: ijbc/meta/pairs.txt
+  image_score_list_path: ijbc/meta/scores.txt
 """
 
 
 def test_facexzoo(tmp_path: Path) -> None:
     touch(tmp_path, "lfw/pairs.txt", "lfw/crops/x.jpg", "rfw/a.txt", "rfw/a/x.jpg", "rfw/i.txt", "rfw/i/x.jpg")
+    touch(tmp_path, *(f"mega/{name}" for name in ("facescrub.json", "megaface.json", "noises.txt", "masked/x.jpg")))
+    touch(
+        tmp_path, *(f"ijbc/{name}" for name in ("crops/1.jpg", "meta/media.txt", "meta/pairs.txt", "meta/scores.txt"))
+    )
     (tmp_path / "data_conf.yaml").write_text(CONF)
     found = find_protocols(tmp_path)
     lfw = {"root": f"{tmp_path}/lfw/crops", "pairs": f"{tmp_path}/lfw/pairs.txt"}
@@ -74,6 +91,16 @@ def test_facexzoo(tmp_path: Path) -> None:
     assert found.specs["AgeDB-30"] == {"AgeDB30": lfw}
     assert found.specs["RFW"]["RFW"]["root"] == {"African": f"{tmp_path}/rfw/a", "Indian": f"{tmp_path}/rfw/i"}
     assert found.specs["RFW"]["RFW"]["groups"] == ["African", "Indian"]
+    assert found.specs["MegaFace"]["MegaFace"] == {
+        "root": f"{tmp_path}/mega",
+        "facescrub_list": f"{tmp_path}/mega/facescrub.json",
+        "megaface_list": f"{tmp_path}/mega/megaface.json",
+        "facescrub_noises": f"{tmp_path}/mega/noises.txt",
+        "megaface_noises": f"{tmp_path}/mega/noises.txt",
+        "masked": f"{tmp_path}/mega/masked",
+    }
+    ijbc = {"root": f"{tmp_path}/ijbc", "images": f"{tmp_path}/ijbc/crops", "aligned": True}
+    assert found.specs["IJB-C"] == {"IJBC": ijbc}
     assert "CPLFW (/nowhere/pairs_CPLFW.txt)" in found.missing
     assert {"CALFW (CALFW in data_conf.yaml)", "RFW Asian (RFW_Asian in data_conf.yaml)"} <= set(found.missing)
     (tmp_path / "data_conf.yaml").write_text("LFW: {pairs_file_path: lfw/pairs.txt}")
@@ -108,7 +135,7 @@ def test_facexzoos_megaface(tmp_path: Path) -> None:
 
 def test_videos_of_ijbs_are_answered_with_the_command_that_cuts_them(tmp_path: Path) -> None:
     touch(tmp_path, "IJBS/videos/1.mp4", "IJBS/protocols/ijbs_metadata.csv")
-    with pytest.raises(DataError, match="IJB-S .IJBS holds videos; cut the faces with: facelab data ijbs-crops"):
+    with pytest.raises(DataError, match="IJB-S .holds videos; cut the faces with: facelab data ijbs-crops .*IJBS"):
         find_protocols(tmp_path)
     touch(tmp_path, "HQ_val/lfw.bin")
     found = find_protocols(tmp_path)

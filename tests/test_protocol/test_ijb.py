@@ -148,6 +148,9 @@ def test_images_are_aligned_while_they_are_read(root: Path) -> None:
     assert protocol.images.location(6) == str(path)
     assert protocol.images.name(6) == "7.jpg"
     assert IJBC(root, aligned=True).images.read(6).shape == (20, 20, 3)
+    elsewhere = (root / "loose_crop").rename(root.parent / "crops")
+    assert IJBC(root, images=elsewhere, aligned=True).images.read(6).shape == (20, 20, 3)
+    elsewhere.rename(root / "loose_crop")
     sets = [protocol, IJBC(root, size=32), IJBC(root, aligned=True)]
     assert len({one.images.fingerprint() for one in sets}) == 3
     edit(root, "name_5pts_score.txt", 7, "7.jpg 1 1 1 1 1 1 1 1 1 1 0.5")
