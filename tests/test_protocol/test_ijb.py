@@ -11,6 +11,7 @@ from facelab.data.alignment import ARCFACE_112, align
 from facelab.data.images import decode_image
 from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
+from facelab.test_protocol.facexzoo_conf import facexzoo_sets
 from facelab.test_protocol.ijb import IJBB, IJBC
 from facelab.test_protocol.ijb_verification import people_of_templates
 from facelab.test_protocol.run import run_protocols
@@ -156,6 +157,22 @@ def test_images_are_aligned_while_they_are_read(root: Path) -> None:
     edit(root, "name_5pts_score.txt", 7, "7.jpg 1 1 1 1 1 1 1 1 1 1 0.5")
     with pytest.raises(CorruptImage, match=r"7\.jpg: the landmarks lie within"):
         IJBC(root).images.read(6)
+
+
+def test_facexzoo_keeps_aligned_images_elsewhere(root: Path, tmp_path: Path) -> None:
+    (root / "loose_crop").rename(tmp_path / "cropped")
+    conf = tmp_path / "data_conf.yaml"
+    meta = "IJBC/meta/ijbc"
+    paths = {
+        "cropped_face_folder": "cropped",
+        "image_list_file_path": f"{meta}_face_tid_mid.txt",
+        "template_media_list_path": f"{meta}_face_tid_mid.txt",
+        "template_pair_list_path": f"{meta}_template_pair_label.txt",
+        "image_score_list_path": f"{meta}_name_5pts_score.txt",
+    }
+    conf.write_text("IJBC:\n" + "".join(f"  {key}: {path}\n" for key, path in paths.items()))
+    (options,) = facexzoo_sets(conf)[0]["IJB-C"].values()
+    assert PROTOCOLS.build("IJBC", options).images.read(3).shape == (20, 20, 3)
 
 
 def test_ijbb_has_its_own_names(root: Path) -> None:
