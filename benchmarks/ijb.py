@@ -35,7 +35,7 @@ FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 PAIRS_AT_ONCE = 100_000
 GALLERY_SHARE = 3531 / 23124
 SAME_SHARE = 19557 / 15658489
-SPREAD = 4.0
+SPREAD = 10.0
 """How far images of one person lie apart; chosen so that rates are neither near 0 nor near 1."""
 
 
