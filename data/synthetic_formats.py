@@ -9,6 +9,7 @@ from facelab.data.synthetic import Split, SyntheticFaces
 from facelab.data.synthetic_cache import Progress
 from facelab.data.synthetic_export import jpeg, write_bin, write_image_folder, write_lfw, write_tinyface
 from facelab.data.synthetic_ijb import write_ijb
+from facelab.data.synthetic_ijbs import write_ijbs
 from facelab.errors import one_of
 
 
@@ -25,7 +26,7 @@ class Export:
         split: Which persons; by default ``train`` for the training formats and ``test`` for the benchmarks.
         folds: Number of folds of ``lfw`` and ``bin``.
         pairs: Number of their pairs in all.
-        resolution: Mean resolution of ``tinyface``, in pixels.
+        resolution: Mean resolution of ``tinyface`` and of the frames of ``ijbs``, in pixels.
         cache: See `SyntheticFaces`.
     """
 
@@ -89,6 +90,10 @@ def _ijb(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Pa
     return write_ijb(export.out / "IJBC", faces, faces.landmarks, seed=export.seed, progress=progress)
 
 
+def _ijbs(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+    return write_ijbs(export.out / "ijbs", faces, export.resolution, export.seed, progress)
+
+
 def _record(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
     path = export.out / "record" / "train.rec"
 
@@ -107,4 +112,5 @@ FORMATS: dict[str, tuple[Split, Callable[[Export, SyntheticFaces, Progress | Non
     "bin": ("test", _bin),
     "tinyface": ("test", _tinyface),
     "ijb": ("test", _ijb),
+    "ijbs": ("test", _ijbs),
 }

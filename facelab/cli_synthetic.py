@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 def synthetic_command(
     out: Annotated[Path, typer.Argument(help="Folder; each format gets a folder or file of its own in it.")],
     form: Annotated[
-        str, typer.Option("--format", help="list, record, lfw, bin, tinyface, ijb, some of them as in lfw,bin, or all.")
+        str,
+        typer.Option(
+            "--format", help="list, record, lfw, bin, tinyface, ijb, ijbs, some of them as in lfw,bin, or all."
+        ),
     ] = "all",
     identities: Annotated[int, typer.Option(help="Number of persons.")] = 100,
     per_identity: Annotated[int, typer.Option(help="Images of each person.")] = 10,
@@ -23,9 +26,9 @@ def synthetic_command(
     ] = None,
     folds: Annotated[int, typer.Option(help="Folds of lfw and bin.")] = 10,
     pairs: Annotated[int, typer.Option(help="Pairs of lfw and bin in all, half of them of one person.")] = 600,
-    resolution: Annotated[int, typer.Option(help="Mean resolution of tinyface, in pixels.")] = 16,
+    resolution: Annotated[int, typer.Option(help="Mean resolution of tinyface and ijbs, in pixels.")] = 16,
 ) -> None:
-    """Write synthetic faces as image list, RecordIO, LFW, InsightFace .bin, TinyFace or IJB-C folders."""
+    """Write synthetic faces as image list, RecordIO, LFW, InsightFace .bin, TinyFace, IJB-C or IJB-S folders."""
     from rich.progress import Progress, TaskID
 
     from facelab.data.synthetic_formats import FORMATS, Export, write_format

@@ -68,10 +68,11 @@ OURS = (
     Place("LFW", "LFW", "lfw/pairs.txt", {"root": "lfw/images", "pairs": "lfw/pairs.txt"}),
     _folder("IJB-C", "IJBC", "IJBC"),
     Place("TinyFace", "TinyFace", "tinyface/Probe", {"root": "tinyface"}),
+    _folder("IJB-S", "IJBS", "ijbs"),
 )
 LAYOUTS = (
     "HQ_val/*.bin, ijb/IJBB, ijb/IJBC, IJBS and tinyface_aligned_112 (PETALface), *.bin (InsightFace), data_conf.yaml "
-    "(FaceX-Zoo), lfw, IJBC and tinyface (facelab data synthetic)"
+    "(FaceX-Zoo), lfw, IJBC, tinyface and ijbs (facelab data synthetic)"
 )
 
 

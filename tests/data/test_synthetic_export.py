@@ -181,6 +181,7 @@ def test_command_writes_all_formats(app: typer.Typer, tmp_path: Path) -> None:
         "synthetic.bin",
         "tinyface",
         "IJBC",
+        "ijbs",
         "record",
     }
     assert "pairs.txt" in result.output

@@ -48,7 +48,7 @@ def test_ours(tmp_path: Path) -> None:
         "TinyFace": {"TinyFace": {"root": f"{tmp_path}/tinyface"}},
         "synthetic": {"BinPack": {"path": f"{tmp_path}/synthetic.bin"}},
     }
-    assert found.missing == ("IJB-C (IJBC)",)
+    assert found.missing == ("IJB-C (IJBC)", "IJB-S (ijbs)")
 
 
 def test_two_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
