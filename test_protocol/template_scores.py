@@ -27,35 +27,29 @@ def pair_cosines(templates: FloatArray, left: Rows, right: Rows) -> FloatArray:
     Returns:
         float32, (P,).
     """
-    rows, columns = _used(left, len(templates)), _used(right, len(templates))
-    if len(left) < DENSE * len(rows) * len(columns):
+    lefts, rights = (np.bincount(side, minlength=len(templates)) for side in (left, right))
+    if len(left) < DENSE * np.count_nonzero(lefts) * np.count_nonzero(rights):
         return _one_by_one(templates, left, right)
-    return _by_blocks(templates, left, right, rows, columns)
-
-
-def _used(rows: Rows, count: int) -> NDArray[np.intp]:
-    return np.flatnonzero(np.bincount(rows, minlength=count))
+    return _by_blocks(templates, left, right, lefts, np.flatnonzero(rights))
 
 
 def _by_blocks(
-    templates: FloatArray, left: Rows, right: Rows, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    templates: FloatArray, left: Rows, right: Rows, lefts: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> FloatArray:
+    """Pairs in the order of their left templates, of which there are ``lefts``, some templates at a time."""
+    rows = np.flatnonzero(lefts)
     place = np.zeros(len(templates), np.int32)
     place[columns] = np.arange(len(columns), dtype=np.int32)
-    small = len(templates) <= 1 << 16
-    order = np.argsort(left.astype(np.uint16) if small else left, kind="stable")  # 16 bits: radix sort
-    ends = np.cumsum(np.bincount(left, minlength=len(templates)))
+    order = np.argsort(left.astype(np.uint16) if len(templates) <= 1 << 16 else left, kind="stable")  # 16 bits: radix
     others = np.ascontiguousarray(templates[columns].T)
     scores = np.empty(len(left), np.float32)
-    height = max(BLOCK_SCORES // len(columns), 1)
-    start = 0
+    start, height = 0, max(BLOCK_SCORES // len(columns), 1)
     for first in range(0, len(rows), height):
         block = rows[first : first + height]
-        stop = int(ends[block[-1]])
-        pairs = order[start:stop]
-        line = np.searchsorted(block, left[pairs])
-        scores[pairs] = (templates[block] @ others)[line, place[right[pairs]]]
-        start = stop
+        pairs = order[start : start + int(lefts[block].sum())]
+        line = np.repeat(np.arange(len(block)) * len(columns), lefts[block])
+        scores[pairs] = (templates[block] @ others).ravel().take(line + place.take(right.take(pairs)))
+        start += len(pairs)
     return scores
 
 
