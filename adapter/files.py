@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,23 @@ def save_adapter(
     write_whole(path, save(tensors, {"facelab": json.dumps(header)}))
 
 
-def load_adapter(path: Path, base: Backbone) -> AdaptedBackbone:
-    """Put stored adapters into their base, which is changed in place.
+@dataclass(frozen=True)
+class StoredAdapter:
+    """What a file of adapters says of itself.
+
+    Attributes:
+        base: Hash of the base model.
+        adapter: The adapter as ``{name: {options}}``.
+        gate: The gate likewise, or None.
+    """
+
+    base: str
+    adapter: dict[str, Any]
+    gate: dict[str, Any] | None
+
+
+def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAdapter]:
+    """Put stored adapters into their base, which is changed in place; gives the result and what the file says.
 
     Args:
         path: A file of `save_adapter`.
@@ -67,17 +83,19 @@ def load_adapter(path: Path, base: Backbone) -> AdaptedBackbone:
         CheckpointError: If the file is missing, damaged or of another kind, or made for another base.
         ConfigError: If the adapter or an option of it is unknown here.
     """
-    header, tensors = _read(path)
+    stored, tensors = _read(path)
+    if isinstance(base, AdaptedBackbone):
+        raise CheckpointError(f"'{path}' cannot be put into a model that has adapters already; name its base.")
     found = state_hash(base.state_dict())
-    if header["base"] != found:
+    if stored.base != found:
         raise CheckpointError(
-            f"the adapters in '{path}' belong to the base model {header['base']}, but this one is {found}; load the "
+            f"the adapters in '{path}' belong to the base model {stored.base}, but this one is {found}; load the "
             "base that they were trained on."
         )
-    ((name, options),) = header["adapter"].items()
+    ((name, options),) = stored.adapter.items()
     gate = None
-    if header["gate"] is not None:
-        ((gate_name, gate_options),) = header["gate"].items()
+    if stored.gate is not None:
+        ((gate_name, gate_options),) = stored.gate.items()
         gate = GATES.build(gate_name, gate_options)
     adapted = AdaptedBackbone(base, ADAPTERS.build(name, options), gate)
     wanted = {key: tensor.shape for key, tensor in adapter_state(adapted).items()}
@@ -88,10 +106,10 @@ def load_adapter(path: Path, base: Backbone) -> AdaptedBackbone:
             f"'{path}': {len(differing)} tensors do not fit the adapter, the first is '{differing[0]}'."
         )
     adapted.load_state_dict(tensors, strict=False)
-    return adapted
+    return adapted, stored
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("facelab", "null"))
@@ -102,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"'{path}' is not an adapter file of this facelab.")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"'{path}' holds values that are not finite.")
-    return header, tensors
+    return StoredAdapter(header["base"], header["adapter"], header["gate"]), tensors
 
 
 def _complete(header: Mapping[str, Any]) -> bool:

@@ -1,14 +1,19 @@
 """Tensor names of the published checkpoints -> ours, so that their state dicts load strictly."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from facelab.backbone.base import Backbone
+from torch import Tensor
+
+from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.iresnet import IResNet
 from facelab.backbone.mobilefacenet import MobileFaceNet
 from facelab.backbone.swin import Swin
 from facelab.backbone.vit import ViT
+from facelab.catalogue import Spec, resolve
 from facelab.errors import CheckpointError
+from facelab.face_model import model_card
+from facelab.state_fit import load_weights
 
 T = TypeVar("T")
 
@@ -75,6 +80,25 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
         raise CheckpointError(
             f"the state dict belongs to no known form of {type(backbone).__name__}, which has no part {error}."
         ) from None
+
+
+def import_backbone(spec: Spec, state: Mapping[str, Tensor], where: str) -> tuple[Backbone, dict[str, Any]]:
+    """A network of the registry or catalogue with published weights, and its card.
+
+    Args:
+        spec: The network that the weights are of.
+        state: Tensors under the names of their project.
+        where: Names the file in messages.
+
+    Raises:
+        CheckpointError: If the tensors are of another network; the message names them.
+        ConfigError: If the network is unknown.
+    """
+    name, options = resolve(BACKBONES, spec)
+    backbone = BACKBONES.build(name, options)
+    own = backbone.state_dict().keys() == state.keys()
+    load_weights(backbone, state if own else our_names(backbone, state), where)
+    return backbone, model_card(name, options, backbone)
 
 
 def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str:

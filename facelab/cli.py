@@ -1,4 +1,4 @@
-"""The command line: ``facelab train | test | embed | verify | list | show | cite | data``."""
+"""The command line: ``facelab train | test | embed | verify | import | merge | list | show | cite | data`` and more."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from facelab.cli_align import align_command
 from facelab.cli_data import data_app
 from facelab.cli_evaluate import evaluate_command
 from facelab.cli_ijbs import ijbs_crops_command
+from facelab.cli_models import export_adapter_command, import_command, merge_command
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
 from facelab.errors import FacelabError
@@ -28,6 +29,9 @@ data_app.command("ijbs-crops")(ijbs_crops_command)
 data_app.command("synthetic")(synthetic_command)
 app.add_typer(data_app, name="data")
 app.command("test")(evaluate_command)
+app.command("import")(import_command)
+app.command("merge")(merge_command)
+app.command("export-adapter")(export_adapter_command)
 app.command("list")(list_command)
 app.command("show")(show_command)
 app.command("cite")(cite_command)

@@ -15,6 +15,7 @@ from facelab.catalogue import Spec
 from facelab.checkpoint import CheckpointStore, read_card, read_model, read_safetensors, verify
 from facelab.errors import CheckpointError, DataError
 from facelab.inputs import InputSpec, normalise
+from facelab.state_fit import load_weights
 
 if TYPE_CHECKING:
     from facelab.adapter.base import AdaptedBackbone
@@ -255,25 +256,6 @@ def _with_adapters(network: "Backbone", card: Mapping[str, Any], where: str) -> 
     return adapted
 
 
-def load_weights(network: "Backbone", weights: Mapping[str, Tensor], where: str) -> None:
-    """Fill a network, strictly.
-
-    Raises:
-        CheckpointError: If tensors are missing, unknown or of another shape; the message names the first of each.
-    """
-    own = network.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    shaped = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
-    found = [
-        f"{len(keys)} {what} (first: '{min(keys)}')"
-        for keys, what in ((missing, "missing"), (unknown, "unknown"), (shaped, "of another shape"))
-        if keys
-    ]
-    if found:
-        raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(found)}.")
-    network.load_state_dict(dict(weights))
-
-
 def find_checkpoint(source: str | Path, which: str = "last") -> Path:
     """The checkpoint folder that a run folder or a checkpoint folder means.
 
@@ -289,24 +271,35 @@ def find_checkpoint(source: str | Path, which: str = "last") -> Path:
 
 
 def load_model(
-    source: str | Path, *, checkpoint: str = "last", device: str | torch.device = "auto", name: str | None = None
+    source: str | Path,
+    *,
+    checkpoint: str = "last",
+    adapter: str | Path | None = None,
+    device: str | torch.device = "auto",
+    name: str | None = None,
 ) -> FaceModel:
     """Load a trained model.
 
     Args:
         source: Folder of a run or of one checkpoint.
         checkpoint: ``last``, ``best`` or ``step-<update>``, where ``source`` is a run.
+        adapter: File of adapters that were trained on this model (``facelab export-adapter``).
         device: ``auto``, ``cpu``, ``cuda`` …
         name: What to call it; the folder's name by default.
 
     Raises:
-        CheckpointError: If there is no complete, unharmed checkpoint.
+        CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
     """
     folder = find_checkpoint(source, checkpoint)
     verify(folder)
     card = read_card(folder)
     network = build_from_card(card, str(folder))
     load_weights(network, read_model(folder), str(folder))
+    if adapter is not None:
+        from facelab.adapter.files import load_adapter
+
+        network, stored = load_adapter(Path(adapter), network)
+        card |= adapter_card(network, stored.adapter, stored.gate)
     return FaceModel(network, name or Path(source).name, card, pick_device(device))
 
 

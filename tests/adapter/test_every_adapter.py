@@ -199,7 +199,7 @@ def test_adapter_files_bring_the_network_back(adapter: str, family: str, tmp_pat
     network = moved(adapted(adapter, family)).eval()
     path, gate = tmp_path / "adapter.safetensors", {"sigmoid": {}} if network.needs_quality else None
     save_adapter(path, network, {adapter: adapter_options(adapter, family)}, gate)
-    back = load_adapter(path, base(family)).eval()
+    back = load_adapter(path, base(family))[0].eval()
     assert torch.equal(back(images(back), quality_of(back)), network(images(network), quality_of(network)))
 
 

@@ -1,0 +1,89 @@
+"""``facelab import``, ``merge`` and ``export-adapter``: models from elsewhere, and adapted ones in other forms."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facelab.errors import ConfigError
+from facelab.published_file import read_state
+
+if TYPE_CHECKING:
+    from facelab.adapter.base import AdaptedBackbone
+    from facelab.face_model import FaceModel
+
+PETALFACE = "petalface"
+
+RunArgument = Annotated[str, typer.Argument(help="Folder of an adapted run or checkpoint.")]
+CheckpointOption = Annotated[str, typer.Option(help="last, best or step-<update>")]
+
+
+def import_command(
+    form: Annotated[str, typer.Argument(metavar="FORM", help=f"{PETALFACE}, or a network of: facelab list backbones.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, or hf://OWNER/REPOSITORY/NAME.")],
+    out: Annotated[Path, typer.Option(help="The new folder; facelab test, train and load take it.")],
+    rank: Annotated[int | None, typer.Option(help=f"Rank of the adapters of a {PETALFACE} file, to be sure.")] = None,
+    tau: Annotated[float, typer.Option(help=f"Threshold of the gate of a {PETALFACE} file.")] = 0.5,
+) -> None:
+    """Make a model folder of a state dict that another project published."""
+    from facelab.adapter.petalface import import_petalface
+    from facelab.model_folder import write_model
+
+    state = read_state(file)
+    if form == PETALFACE:
+        network, card = import_petalface(state, file, rank=rank, tau=tau)
+    else:
+        from facelab.backbone.import_names import import_backbone
+
+        network, card = import_backbone(form, state, file)
+    write_model(out, network.state_dict(), {**card, "imported": {"form": form, "file": file}})
+    typer.echo(f"{len(state)} tensors of '{file}' are a model in '{out}'.")
+
+
+def merge_command(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+    gate: Annotated[
+        float | None, typer.Option(help="Gate that all images get, 0 low to 1 high quality; needed for two experts.")
+    ] = None,
+    checkpoint: CheckpointOption = "last",
+) -> None:
+    """Make an ordinary model of an adapted one: adapters go into dense weights, at one gate for all images."""
+    from facelab.model_folder import write_model
+
+    model, adapted = _adapted(run, checkpoint)
+    if adapted.gate is not None and gate is None:
+        raise ConfigError(f"'{run}' weighs its experts by quality; say for which gate to merge them, e.g. --gate 0.5.")
+    merged = adapted.merged(0.5 if gate is None else gate)
+    ours = ("adapter", "gate", "base_hash", "adapter_parameters", "trained_parameters", "scorer")
+    card = {key: value for key, value in model.card.items() if key not in ours}
+    write_model(out, merged.state_dict(), {**card, "merged": {"from": run, "gate": gate}})
+    typer.echo(f"'{out}' is an ordinary model of {card['parameters']:,} parameters.")
+
+
+def export_adapter_command(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="The new .safetensors file, or a folder with --peft.")],
+    peft: Annotated[bool, typer.Option("--peft", help="Plain LoRA in the format of Hugging Face PEFT.")] = False,
+    checkpoint: CheckpointOption = "last",
+) -> None:
+    """Write the adapters of a run without their base: a few megabytes that fit that base alone."""
+    from facelab.adapter.files import save_adapter
+    from facelab.adapter.peft_format import save_peft
+
+    model, adapted = _adapted(run, checkpoint)
+    if peft:
+        save_peft(out, adapted)
+    else:
+        save_adapter(out, adapted, model.card["adapter"], model.card["gate"])
+    typer.echo(f"{adapted.count().added:,} parameters of adapters are in '{out}'; base {adapted.base_hash}.")
+
+
+def _adapted(run: str, checkpoint: str) -> "tuple[FaceModel, AdaptedBackbone]":
+    from facelab.adapter.base import AdaptedBackbone
+    from facelab.face_model import load_model
+
+    model = load_model(run, checkpoint=checkpoint, device="cpu")
+    if not isinstance(model.network, AdaptedBackbone):
+        raise ConfigError(f"'{run}' has no adapters.")
+    return model, model.network

@@ -1,0 +1,35 @@
+"""Whether tensors fit a network, said by name where they do not."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from facelab.errors import CheckpointError
+
+SHOWN = 6
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Fill a network, strictly.
+
+    Raises:
+        CheckpointError: If tensors are missing, unknown or of another shape; the message names them, and nothing is
+            changed.
+    """
+    own = network.state_dict()
+    found = [
+        named("missing", own.keys() - weights.keys()),
+        named("unknown", weights.keys() - own.keys()),
+        named("of another shape", [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]),
+    ]
+    if any(found):
+        raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(filter(None, found))}.")
+    network.load_state_dict(dict(weights))
+
+
+def named(what: str, names: Sequence[str] | set[str]) -> str:
+    """For example ``2 missing ('fc.bias', 'fc.weight')``; an empty string without names."""
+    if not names:
+        return ""
+    listed = ", ".join(f"'{name}'" for name in sorted(names)[:SHOWN])
+    return f"{len(names)} {what} ({listed}{' …' if len(names) > SHOWN else ''})"

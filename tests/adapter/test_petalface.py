@@ -1,0 +1,118 @@
+"""PETALface's released files: what they hold is told from them; tensors that do not fit are named; golden values."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.adapter.gate import CompatGate
+from facelab.adapter.petalface import import_petalface
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.errors import CheckpointError, ConfigError
+from facelab.published_file import read_state
+
+SMALL: dict[str, Any] = {
+    "Swin": {
+        "patch": 4,
+        "dim": 16,
+        "depths": [2, 1],
+        "heads": [2, 2],
+        "window": 2,
+        "shift_mask": False,
+        "feat_dim": 8,
+        "input_spec": {"height": 32, "width": 32},
+    }
+}
+
+
+def small(adapter: str | None) -> Backbone:
+    torch.manual_seed(0)
+    network = BACKBONES.build("Swin", SMALL["Swin"]).eval()
+    if adapter is None:
+        return network
+    options: dict[str, Any] = {"rank": 3, "targets": ["*.qkv"], "initial": "trunc_normal"}
+    if adapter == "LoRA":
+        return AdaptedBackbone(network, ADAPTERS.build("LoRA", options)).eval()
+    gate = CompatGate(as_published=True)
+    return AdaptedBackbone(network, ADAPTERS.build("DualLoRA", {**options, "single": ["feature.2"]}), gate).eval()
+
+
+def their_name(name: str) -> str:
+    return name.replace("stages.", "layers.", 1).replace("feature.", "feature_layer.", 1)
+
+
+def their_state(network: Backbone) -> dict[str, Tensor]:
+    """The network's tensors as PETALface writes them, with the buffers that it keeps."""
+    inner = network.network if isinstance(network, AdaptedBackbone) else network
+    state: dict[str, Tensor] = {"layers.0.blocks.1.attn_mask": torch.zeros(4, 4)}
+    for name, tensor in inner.state_dict().items():
+        layer, _, last = their_name(name).rpartition(".")
+        if not last.startswith("low_rank"):
+            state[their_name(name)] = tensor
+            continue
+        parts = tensor.chunk(
+            2 if layer.endswith("qkv") and network.needs_quality else 1, dim=int(last == "low_rank_up")
+        )
+        for number, part in enumerate(parts):
+            state[f"{layer}.trainable_lora_{last[9:]}{'2' if number else ''}.weight"] = part.clone()
+    return state
+
+
+@pytest.mark.parametrize("adapter", [None, "LoRA", "DualLoRA"])
+def test_a_file_tells_what_it_holds(adapter: str | None, tmp_path: Path) -> None:
+    original = small(adapter)
+    torch.save(their_state(original), tmp_path / "model.pt")
+    state = read_state(str(tmp_path / "model.pt"))
+    network, card = import_petalface(state, "model.pt", backbone=SMALL)
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    if not isinstance(original, AdaptedBackbone):
+        assert torch.equal(network.eval()(image), original(image))
+        assert "adapter" not in card
+        return
+    assert isinstance(network, AdaptedBackbone)
+    gate = torch.tensor([0.2, 1.4]) if adapter == "DualLoRA" else None
+    assert torch.equal(network.with_gate(image, gate), original.with_gate(image, gate))
+    assert next(iter(card["adapter"])) == adapter
+    if network.gate is not None:
+        assert network.gate(torch.tensor([0.5, 0.9])).tolist() == pytest.approx([0.5, 0.9])
+        assert card["gate"] == {"compat": {"tau": 0.5}}
+
+
+def test_what_does_not_fit_is_named() -> None:
+    state = their_state(small("DualLoRA"))
+    with pytest.raises(ConfigError, match=r"have rank 3, not 8; leave --rank out"):
+        import_petalface(state, "model.pt", rank=8, backbone=SMALL)
+    del state["norm.weight"]
+    state["extra"] = torch.zeros(1)
+    state["norm.bias"] = torch.zeros(5)
+    with pytest.raises(CheckpointError) as refused:
+        import_petalface(state, "model.pt", backbone=SMALL)
+    assert "'model.pt'" in str(refused.value)
+    assert "1 missing ('norm.weight'), 1 unknown ('extra'), 1 of another shape ('norm.bias')" in str(refused.value)
+    with pytest.raises(CheckpointError, match="'x' is no Swin or ViT-B of PETALface"):
+        import_petalface({"fc.weight": torch.zeros(1)}, "x")
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", ["petalface__swin_256new_iqa_lora8"])
+def test_a_released_file_gives_the_golden_embedding(
+    name: str, golden_root: Path, golden_model: Any, tmp_path: Path
+) -> None:
+    golden = golden_model(golden_root / "backbones", name)
+    state = golden.weights()
+    assert len(state) == 433
+    torch.save(state, tmp_path / "model.pt")
+    del state
+    network, _ = import_petalface(read_state(str(tmp_path / "model.pt")), name, rank=8)
+    (tmp_path / "model.pt").unlink()
+    assert isinstance(network, AdaptedBackbone)
+    assert sum(parameter.numel() for parameter in network.parameters()) == golden.manifest["params"]
+    with torch.inference_mode():
+        embedding = network.with_gate(golden.images(), golden.expected["alpha"].flatten())
+    expected = golden.expected["out0"]
+    assert float(((embedding - expected).norm(dim=1) / expected.norm(dim=1)).max()) < 1e-4
+    gc.collect()

@@ -1,0 +1,139 @@
+"""``facelab import``, ``merge`` and ``export-adapter``: what they write is loaded back, the rest refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+import facelab
+from facelab import cli
+from facelab.adapter.base import AdaptedBackbone
+from facelab.backbone.base import BACKBONES
+from facelab.data.synthetic import SyntheticFaces
+from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
+from facelab.face_model import FaceModel, find_checkpoint
+from facelab.published_file import fetch, read_state
+from facelab.scores import ScorerCard, write_scores
+from facelab.training_mode.run import run_training
+from facelab.training_mode.settings import load_config
+
+TINY = Path(__file__).parent.parent / "tiny_run.yaml"
+DUAL = ["adapter={DualLoRA: {rank: 2}}", "gate=sigmoid"]
+LORA = ["adapter={LoRA: {rank: 2}}", "data.quality=null"]
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(cli.app, list(words))
+    if isinstance(result.exception, FacelabError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def adapt(base: Path, folder: Path, adapter: list[str]) -> Path:
+    faces = SyntheticFaces(identities=8, per_identity=8, size=32)
+    table = folder.parent / f"{folder.name}.csv"
+    write_scores(table, faces, np.linspace(0, 1, 64, dtype=np.float32), ScorerCard(name="made", low=0, high=1))
+    words = {"data.quality": f"data.quality={table}"} | {word.split("=")[0]: word for word in adapter}
+    more = ["mode=adaptation", "backbone=null", f"base={base}", "training.epochs=2", "optimizer.lr=0.3"]
+    run_training(load_config(str(TINY), [*more, *words.values()]), folder, Console(quiet=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dual(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return adapt(trained_run, tmp_path_factory.mktemp("adapted") / "dual", DUAL)
+
+
+@pytest.fixture(scope="module")
+def lora(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return adapt(trained_run, tmp_path_factory.mktemp("adapted") / "lora", LORA)
+
+
+def at_gate(model: FaceModel, photos: list[Path], gate: float) -> np.ndarray:
+    """Embeddings of an adapted model for one gate, by putting the scores in the place that gives it."""
+    assert isinstance(model.network, AdaptedBackbone)
+    gates = model.network.gate
+    assert gates is not None
+    score = float(gates.tau + gates.temperature * np.log(gate / (1 - gate)))
+    return model.embed(photos, quality=[score] * len(photos))
+
+
+def test_a_merged_model_is_an_ordinary_one(dual: Path, photos: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"say for which gate to merge them, e\.g\. --gate 0\.5"):
+        run("merge", str(dual), "--out", str(tmp_path / "none"))
+    run("merge", str(dual), "--gate", "0.3", "--out", str(tmp_path / "merged"))
+    merged = facelab.load(tmp_path / "merged")
+    assert not merged.network.needs_quality
+    np.testing.assert_allclose(merged.embed(photos), at_gate(facelab.load(dual), photos, 0.3), atol=1e-5)
+    with pytest.raises(ConfigError, match="has no adapters"):
+        run("merge", str(tmp_path / "merged"), "--out", str(tmp_path / "twice"))
+    with pytest.raises(DataError, match="exists already"):
+        run("merge", str(dual), "--gate", "0.3", "--out", str(tmp_path / "merged"))
+
+
+def test_a_file_of_adapters_fits_its_base_alone(
+    dual: Path, trained_run: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "dual.safetensors"
+    assert "parameters of adapters" in run("export-adapter", str(dual), "--out", str(file))
+    assert file.stat().st_size < (find_checkpoint(dual) / "model.safetensors").stat().st_size / 2
+    loaded = facelab.load(trained_run, adapter=file)
+    scores = [0.1, 0.9]
+    np.testing.assert_array_equal(
+        loaded.embed(photos, quality=scores), facelab.load(dual).embed(photos, quality=scores)
+    )
+    assert loaded.card["adapter"] == {"DualLoRA": {"rank": 2}}
+    run("merge", str(dual), "--gate", "0.3", "--out", str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="load the base that they were trained on"):
+        facelab.load(tmp_path / "other", adapter=file)
+    with pytest.raises(CheckpointError, match="has adapters already; name its base"):
+        facelab.load(dual, adapter=file)
+
+
+def test_plain_lora_is_written_for_peft(lora: Path, dual: Path, tmp_path: Path) -> None:
+    run("export-adapter", str(lora), "--out", str(tmp_path / "peft"), "--peft")
+    assert {path.name for path in (tmp_path / "peft").iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    }
+    with pytest.raises(ConfigError, match="holds plain LoRA alone"):
+        run("export-adapter", str(dual), "--out", str(tmp_path / "no"), "--peft")
+
+
+def test_an_imported_backbone_is_loaded(tmp_path: Path) -> None:
+    network = BACKBONES.build("IResNet", {"depth": 18, "input_spec": {"height": 112, "width": 112}}).eval()
+    wrapped = {f"model.module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "r18.pth")
+    assert read_state(str(tmp_path / "r18.pth")).keys() == network.state_dict().keys()
+    run("import", "r18", str(tmp_path / "r18.pth"), "--out", str(tmp_path / "r18"))
+    loaded = facelab.load(tmp_path / "r18")
+    assert all(torch.equal(value, loaded.network.state_dict()[key]) for key, value in network.state_dict().items())
+    with pytest.raises(CheckpointError, match="belongs to no known form|do not fit"):
+        run("import", "MobileFaceNet", str(tmp_path / "r18.pth"), "--out", str(tmp_path / "wrong"))
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_the_hub_is_asked_in_clear_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="is not hf://OWNER/REPOSITORY/FILE"):
+        fetch("hf://owner/repository")
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+
+    def offline(repository: str, file: str) -> str:
+        raise OSError(f"no network for {file} of {repository}. More\nlines")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(CheckpointError, match=r"\(no network for a/model\.pt of o/r\. More\); download the file"):
+        fetch("hf://o/r/a")
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match=r"needs huggingface_hub: pip install 'facelab\[hub\]'"):
+        fetch("hf://o/r/a")
+
+
+def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 1}, tmp_path / "nothing.pth")
+    with pytest.raises(CheckpointError, match="holds no tensors by name"):
+        read_state(str(tmp_path / "nothing.pth"))
