@@ -20,6 +20,11 @@ if "torch" not in lacking:
     version = importlib.metadata.version("torch")
     if tuple(int(word) for word in version.split(".")[:2]) < (2, 11):
         lacking.append(f"torch>=2.11 (it has {version})")
+if "cv2" not in lacking:
+    import cv2
+
+    if not hasattr(cv2, "IMREAD_COLOR_RGB"):
+        lacking.append(f"opencv>=4.11 (it has {cv2.__version__})")
 print(", ".join(lacking))
 PYTHON
 }

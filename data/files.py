@@ -43,7 +43,7 @@ class ImageFiles(ABC):
 
     def where(self, name: str) -> str:
         """The file's place for messages."""
-        return str(self.root / name)
+        return f"{self.root}/{name}"
 
 
 class FolderFiles(ImageFiles):
@@ -72,12 +72,24 @@ class FolderFiles(ImageFiles):
         """Content of a file."""
         path = os.path.join(self._base, name)  # noqa: PTH118 (speed: a fifth of the time of a small read)
         try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (speed)
-                return file.read()
+            return _content(path)
         except FileNotFoundError:
             raise CorruptImage(f"{path}: there is no such image.") from None
         except (OSError, ValueError) as error:
             raise CorruptImage(f"{path}: cannot be read ({_reason(error)}).") from None
+
+
+def _content(path: str) -> bytes:
+    """All bytes of a file, with half the calls to the system that ``open(path).read()`` makes."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        size = os.fstat(handle).st_size
+        data = os.read(handle, size)
+    finally:
+        os.close(handle)
+    if len(data) != size:
+        raise OSError(f"only {len(data)} of its {size} bytes came")
+    return data
 
 
 def is_image_name(name: str) -> bool:

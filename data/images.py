@@ -37,12 +37,12 @@ def decode_image(data: bytes, where: str) -> Pixels:
     if _is_cut_jpeg(data):
         raise CorruptImage(f"{where}: the JPEG image is cut off ({len(data)} bytes, no end marker).")
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
     if pixels is None:
         raise CorruptImage(f"{where}: is not an image, or is damaged ({len(data)} bytes, beginning {data[:4]!r}).")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels))
+    return np.asarray(pixels)
 
 
 def _is_cut_jpeg(data: bytes) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import cv2
+import numpy as np
 import torch
 from pydantic import ConfigDict
 from torch import Tensor
@@ -81,14 +82,10 @@ def _scaled(values: Tensor, spec: InputSpec) -> Tensor:
 
 
 def _looked_up(pixels: Tensor, table: Tensor) -> Tensor:
-    """``table`` at each pixel: memory is written once, not three times, which makes it three times as quick on a CPU."""
-    found = torch.empty_like(pixels, dtype=torch.float32)
-    if pixels.stride() != found.stride():
-        pixels = pixels.clone()  # has gaps in memory; the copy has none
-    as_stored = (len(pixels), pixels[0].numel() if len(pixels) else 0)
-    cv2.LUT(
-        pixels.as_strided(as_stored, (as_stored[1], 1)).numpy(),
-        table.numpy(),
-        dst=found.as_strided(as_stored, (as_stored[1], 1)).numpy(),
-    )
-    return found
+    """``table`` at each pixel. Memory is written once instead of three times, and comes from NumPy in large pages."""
+    if pixels.stride() != torch.empty_like(pixels).stride():
+        pixels = pixels.clone()  # what had gaps in memory has none now
+    values = len(pixels) and pixels[0].numel()
+    found = np.empty((len(pixels), values), np.float32)
+    cv2.LUT(pixels.as_strided(found.shape, (values, 1)).numpy(), table.numpy(), dst=found)
+    return torch.from_numpy(found).as_strided(pixels.shape, pixels.stride())

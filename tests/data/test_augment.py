@@ -1,5 +1,6 @@
 """Random changes: exact where they can be, the same for any division of the batch, and uint8 throughout."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from facelab.data.augment import Augment, AugmentConfig
+from facelab.data.augment import Augment, AugmentConfig, Draw
 from facelab.data.base import Batch
 
 EVERYTHING: dict[str, Any] = {name: {"probability": 0.6} for name in ("crop", "shift", "light", "erase")}
@@ -52,6 +53,16 @@ def test_flip_never_and_always(flip: float) -> None:
     batch = batch_of()
     expected = batch.image.flip(3) if flip else batch.image
     assert torch.equal(augment(flip=flip)(batch, 0, 0).image, expected)
+
+
+def test_flip_mirrors_exactly_the_drawn_images_whatever_their_layout() -> None:
+    batch = batch_of()
+    mirrored = augment()._draw(batch.size, 2, 3, 0)[:, Draw.FLIP] < 0.5
+    expected = torch.where(torch.from_numpy(mirrored)[:, None, None, None], batch.image.flip(3), batch.image)
+    for image in (batch.image, batch.image.contiguous(), batch.image.flip(3).flip(3)):
+        found = augment()(replace(batch, image=image), 2, 3).image
+        assert torch.equal(found, expected)
+        assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_labels_are_kept() -> None:

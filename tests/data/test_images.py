@@ -1,14 +1,17 @@
 """Decoding, folders, tar archives and image sets of named files."""
 
 import io
+import os
 import pickle
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from facelab.data.files import open_files
 from facelab.data.images import PathImages, decode_image
@@ -70,6 +73,44 @@ def test_grey_becomes_three_channels_and_alpha_is_dropped() -> None:
     np.testing.assert_array_equal(decode_image(cv2.imencode(".png", with_alpha)[1].tobytes(), "x"), pixels)
 
 
+def pillow_encoded(mode: str, kind: str, **options: Any) -> bytes:
+    """A smooth picture of 40x31 as Pillow stores it."""
+    image = Image.fromarray(cv2.resize(picture(6, 5, 4), (31, 40), interpolation=cv2.INTER_CUBIC)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+TURNED = Image.Exif()
+TURNED[0x112] = 6  # the camera was held upright
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {"quality": 95}),
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+        ("RGB", "JPEG", {"exif": TURNED}),
+        ("L", "JPEG", {}),
+        ("CMYK", "JPEG", {}),
+        ("P", "PNG", {}),
+        ("1", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("RGB", "WEBP", {"lossless": True}),
+        ("RGBA", "WEBP", {}),
+        ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+        ("P", "BMP", {}),
+    ],
+)
+def test_pixels_are_those_of_opencvs_own_order_reversed(mode: str, kind: str, options: dict[str, Any]) -> None:
+    data = pillow_encoded(mode, kind, **options)
+    blue_first = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    decoded = decode_image(data, "x")
+    assert decoded.shape == ((31, 40, 3) if "exif" in options else (40, 31, 3))
+    assert decoded.flags.c_contiguous
+    np.testing.assert_array_equal(decoded, blue_first[..., ::-1])
+
+
 def test_sixteen_bits_are_reduced_to_eight() -> None:
     pixels = picture(3)
     wide = cv2.imencode(".png", pixels[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
@@ -120,6 +161,14 @@ def test_a_corrupt_image_is_named_with_its_path(folder: Path) -> None:
     (folder / "p1" / "1.png").unlink()
     with pytest.raises(CorruptImage, match=r"p1/1\.png: there is no such image"):
         open_files(folder).read("p1/1.png")
+
+
+def test_a_file_that_comes_in_part_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (folder / "p0" / "0.png").stat().st_size
+    whole = os.read
+    monkeypatch.setattr(os, "read", lambda handle, length: whole(handle, length - 1))
+    with pytest.raises(CorruptImage, match=rf"p0/0\.png: cannot be read \(only {size - 1} of its {size} bytes came\)"):
+        open_files(folder).read("p0/0.png")
 
 
 def test_missing_and_unknown_roots_are_refused(tmp_path: Path) -> None:

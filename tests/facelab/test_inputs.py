@@ -71,6 +71,36 @@ def test_pixels_are_not_changed_and_the_memory_format_is_kept(colour: Any) -> No
     assert torch.equal(pixels, pixels_of(1, 2, 3))
 
 
+def every_layout() -> dict[str, Tensor]:
+    """The same kind of batch in all ways that memory can hold it."""
+    stored = torch.randint(0, 256, (5, 6, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    channels_last = stored.permute(0, 3, 1, 2)
+    return {
+        "channels_last": channels_last,
+        "contiguous": channels_last.contiguous(),
+        "a part of a batch": channels_last[1:4],
+        "every second image": channels_last[::2],
+        "a crop": channels_last[:, :, 1:5, 2:7],
+        "one image many times": channels_last[:1].expand(3, -1, -1, -1),
+        "mirrored memory order": stored.permute(0, 3, 2, 1),
+        "one image": channels_last[:1],
+        "no image": channels_last[:0],
+    }
+
+
+@pytest.mark.parametrize("colour", ["RGB", "BGR"])
+@pytest.mark.parametrize(("mean", "std"), [(127.5, 127.5), (127.5, 128.0), (0.0, 255.0), (103.9, 57.3)])
+@pytest.mark.parametrize("layout", every_layout())
+def test_every_bit_is_that_of_the_formula_in_float32(layout: str, mean: float, std: float, colour: Any) -> None:
+    pixels = every_layout()[layout]
+    ordered = pixels.flip(1) if colour == "BGR" else pixels
+    expected = ordered.to(torch.float32).sub(mean).div(std)
+    image = normalise(pixels, InputSpec(*pixels.shape[2:], colour=colour, mean=mean, std=std))
+    assert torch.equal(image, expected)
+    assert image.stride() == expected.stride()
+    assert torch.equal(pixels, every_layout()[layout])
+
+
 @pytest.mark.parametrize(
     "pixels",
     [
