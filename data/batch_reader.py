@@ -16,7 +16,7 @@ from facelab.errors import CorruptImage, DataError
 CorruptPolicy = Literal["error", "skip"]
 Indices = NDArray[np.int64]
 
-CHUNK = 32
+CHUNK = 256
 """Images that are read between two looks at whether anybody still wants them."""
 REPLACEMENT_TRIES = 100
 READ_ERRORS = (CorruptImage, OSError, ValueError)
@@ -89,6 +89,9 @@ class BatchReader:
             part = slice(start, start + CHUNK)
             pixels, used[part], found = self._chunk(rows[part, 0], epoch, position + start)
             corrupt += found
+            if len(pixels) == len(used) and not self._pin_memory:
+                image = torch.from_numpy(np.require(pixels, requirements="CWO"))  # a copy only of what is not ours
+                continue
             if image is None:
                 image = torch.empty((len(used), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pin_memory)
             if pixels.shape[1:] != image.shape[1:]:

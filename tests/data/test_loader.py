@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from facelab.data.base import Batch, Pixels, Source
+from facelab.data.batch_reader import CHUNK
 from facelab.data.loader import Loader
 from facelab.data.refusals import Refusals
 from facelab.data.samplers import ClassBalanced, Sequential, Shuffle
@@ -80,6 +81,27 @@ def test_what_a_batch_holds(source: Source) -> None:
     assert batch.role.tolist() == [0] * 50
     assert batch.quality is not None
     assert torch.equal(batch.quality, torch.from_numpy(scores)[batch.index])
+
+
+@pytest.mark.parametrize("size", [CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 17])
+def test_a_batch_of_several_parts_is_whole(size: int) -> None:
+    for source in (Dots(600), Packed(600)):
+        batch = next(loader(source, batch_size=size).batches(0))
+        assert torch.equal(batch.image[:, 1, 2, 3].long(), batch.index % 256)
+        assert batch.image.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_never_lies_in_the_memory_of_its_source() -> None:
+    stored = np.full((100, 4, 6, 3), 7, np.uint8)
+    stored.flags.writeable = False
+
+    class Lent(Dots):
+        def read_many(self, indices: np.ndarray) -> Pixels:
+            return stored[: len(indices)]
+
+    batch = next(loader(Lent()).batches(0))
+    batch.image.fill_(8)
+    assert stored.max() == 7
 
 
 def test_quality_is_none_without_scores() -> None:
@@ -213,11 +235,11 @@ def test_too_many_corrupt_images_are_an_error() -> None:
         list(batches)
 
 
-@pytest.mark.parametrize("odd", [3, 45])
+@pytest.mark.parametrize("odd", [3, CHUNK - 1, CHUNK, CHUNK + 20])
 def test_sizes_that_differ_name_the_image_and_both_sizes(odd: int) -> None:
-    source = Dots(shapes={odd: (5, 6, 3)})
+    source = Dots(CHUNK + 60, shapes={odd: (5, 6, 3)})
     with pytest.raises(DataError, match=r"dot \d+: the image is [45]x6, but others of its batch are [45]x6; align"):
-        next(loader(source, sampler=Sequential(source.labels), batch_size=60).batches(0))
+        next(loader(source, sampler=Sequential(source.labels), batch_size=CHUNK + 60).batches(0))
 
 
 def test_pixels_of_a_wrong_kind_are_refused() -> None:
