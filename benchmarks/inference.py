@@ -8,7 +8,6 @@ images once for the baseline and once for ours. The cosine between both embeddin
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -18,7 +17,8 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 import typer
-from comparison import Comparison, compare, report
+from comparison import report
+from networks import Backbones, OurPrecision, Out, Photos, Program, Rounds, Seconds, Threads, Workers, compare_networks
 from numpy.typing import NDArray
 from photos import write_photos
 from plain import PlainImages, plain_embeddings, plain_loader, stock_network
@@ -33,12 +33,12 @@ from facelab.test_protocol.embed import embed
 
 GOALS = {"r18": 2.0, "MobileFaceNet": 2.0}
 LEAST_COSINE = 0.99
-Program = Callable[[], NDArray[np.float32]]
+Embedding = Callable[[], NDArray[np.float32]]
 
 
 def programs(
     backbone: str, paths: list[Path], labels: list[int], batch_size: int, workers: int, precision: Precision
-) -> tuple[Program, Program]:
+) -> tuple[Embedding, Embedding]:
     """The plain loop and ours, with equal weights."""
     torch.manual_seed(0)
     network = build(BACKBONES, backbone)
@@ -66,36 +66,31 @@ def check_agreement(plain: NDArray[np.float32], ours: NDArray[np.float32]) -> No
         raise DataError(f"the two embeddings of an image have a cosine of {least:.4f}, below {LEAST_COSINE}.")
 
 
-def rate(program: Program, images: int) -> float:
-    """Images a second."""
-    start = time.perf_counter()
-    program()
-    return images / (time.perf_counter() - start)
-
-
 def main(
-    backbones: Annotated[list[str] | None, typer.Option("--backbone", help="Catalogue entry.")] = None,
+    backbones: Backbones = None,
     images: Annotated[int, typer.Option(help="Photos in a round.")] = 192,
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 32,
-    rounds: Annotated[int, typer.Option(help="Rounds of each program, beside one to warm up.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Start no further round of a network after this time.")] = 100.0,
-    workers: Annotated[int, typer.Option(help="Processes of the plain loader, threads of ours.")] = 2,
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its choice.")] = 0,
-    precision: Annotated[str, typer.Option(help="Of ours: bf16 or fp32.")] = "bf16",
-    tar: Annotated[Path | None, typer.Option(help="Photos of 112x112 in folders; drawn faces by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    rounds: Rounds = 5,
+    seconds: Seconds = 100.0,
+    workers: Workers = 2,
+    threads: Threads = 0,
+    precision: OurPrecision = "bf16",
+    tar: Photos = None,
+    out: Out = None,
 ) -> None:
     """Compare the speed of embedding."""
     torch.set_num_threads(threads or torch.get_num_threads())
-    rows = list[Comparison]()
     with tempfile.TemporaryDirectory() as folder:
         paths, labels = write_photos(Path(folder), images, 112, tar)
-        for backbone in backbones or GOALS:
+
+        def pair(backbone: str) -> tuple[Program, Program]:
             plain, ours = programs(backbone, paths, labels, batch_size, workers, cast(Precision, precision))
             check_agreement(plain(), ours())
-            both = (partial(rate, plain, images), partial(rate, ours, images))
-            goal = GOALS.get(backbone)
-            rows.append(compare(f"{backbone}, {precision}", *both, rounds=rounds, goal=goal, seconds=seconds))
+            return plain, ours
+
+        rows = compare_networks(
+            backbones or GOALS, pair, GOALS, images=images, precision=precision, rounds=rounds, seconds=seconds
+        )
     title = f"Embedding {images} JPEG files in batches of {batch_size}, {torch.get_num_threads()} threads"
     report(f"{title}: a plain PyTorch loop in fp32 against facelab", rows, out, Console())
 

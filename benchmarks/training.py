@@ -8,15 +8,14 @@ many threads; a round is one epoch of the baseline and one of ours.
 """
 
 import tempfile
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from comparison import Comparison, compare, report
+from comparison import report
+from networks import Backbones, OurPrecision, Out, Photos, Program, Rounds, Seconds, Threads, Workers, compare_networks
 from photos import write_photos
 from plain import PlainTraining
 from rich.console import Console
@@ -59,37 +58,32 @@ def settings_of(backbone: str, root: Path, size: int, batch_size: int, workers: 
     }
 
 
-def rate(epoch: Callable[[], None], images: int) -> float:
-    """Images a second in one epoch."""
-    start = time.perf_counter()
-    epoch()
-    return images / (time.perf_counter() - start)
-
-
 def main(
-    backbones: Annotated[list[str] | None, typer.Option("--backbone", help="Catalogue entry.")] = None,
+    backbones: Backbones = None,
     batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 32,
     steps: Annotated[int, typer.Option(help="Steps in a round.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Rounds of each program, beside one to warm up.")] = 5,
-    seconds: Annotated[float, typer.Option(help="Start no further round of a network after this time.")] = 100.0,
-    workers: Annotated[int, typer.Option(help="Processes of the plain loader, threads of ours.")] = 2,
-    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its choice.")] = 0,
-    precision: Annotated[str, typer.Option(help="Of ours: bf16 or fp32.")] = "bf16",
-    tar: Annotated[Path | None, typer.Option(help="Photos of 112x112 in folders; drawn faces by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    rounds: Rounds = 5,
+    seconds: Seconds = 100.0,
+    workers: Workers = 2,
+    threads: Threads = 0,
+    precision: OurPrecision = "bf16",
+    tar: Photos = None,
+    out: Out = None,
 ) -> None:
     """Compare training speed."""
     torch.set_num_threads(threads or torch.get_num_threads())
-    images, rows = batch_size * steps, list[Comparison]()
+    images = batch_size * steps
     with tempfile.TemporaryDirectory() as folder:
         paths, labels = write_photos(Path(folder), images, 112, tar)
-        for backbone in backbones or GOALS:
+
+        def pair(backbone: str) -> tuple[Program, Program]:
             plain = PlainTraining(backbone, paths, labels, batch_size=batch_size, workers=workers, lr=LEARNING_RATE)
             settings = settings_of(backbone, Path(folder) / "photos", 112, batch_size, workers, precision)
-            ours = engine_epoch(settings, rounds + 1)
-            programs = (partial(rate, plain.epoch, images), partial(rate, ours, images))
-            goal = GOALS.get(backbone)
-            rows.append(compare(f"{backbone}, {precision}", *programs, rounds=rounds, goal=goal, seconds=seconds))
+            return plain.epoch, engine_epoch(settings, rounds + 1)
+
+        rows = compare_networks(
+            backbones or GOALS, pair, GOALS, images=images, precision=precision, rounds=rounds, seconds=seconds
+        )
     title = f"Training from JPEG files, {steps} steps of {batch_size}, {torch.get_num_threads()} threads"
     report(f"{title}: a plain PyTorch loop in fp32 against facelab", rows, out, Console())
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.head.angular import Gradient, add_angle, angle, apply_gradient
+from facelab.head.arcface import ArcFace
 from facelab.head.base import HEADS, MarginHead, Terms
 
 
@@ -40,14 +41,7 @@ class CombinedMargin(MarginHead):
         ConfigError: If an argument is out of range.
     """
 
-    citation: ClassVar[Citation | None] = Citation(
-        key="deng2019arcface",
-        title="ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
-        authors="Deng, Jiankang and Guo, Jia and Xue, Niannan and Zafeiriou, Stefanos",
-        venue="CVPR",
-        year=2019,
-        arxiv="1801.07698",
-    )
+    citation: ClassVar[Citation | None] = ArcFace.citation
 
     def __init__(
         self,
