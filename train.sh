@@ -49,4 +49,4 @@ meeting=(--standalone)
 if ((NODES > 1)); then
     meeting=(--nnodes "$NODES" --node-rank "$NODE_RANK" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT")
 fi
-exec "$PYTHON" -m torch.distributed.run --nproc-per-node "$PROCESSES" "${meeting[@]}" "${command[@]}"
+exec "$PYTHON" -m facelab.launch --nproc-per-node "$PROCESSES" "${meeting[@]}" "${command[@]}"

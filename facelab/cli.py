@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from facelab import distributed
 from facelab.cli_align import align_command
@@ -114,8 +115,8 @@ def main() -> None:
         app()
     except FacelabError as error:
         where = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error[/]{where}: ", end="")
-        sys.stderr.write(f"{error}\n")
+        message = Text.assemble(("error", "bold red"), f"{where}: {error}")  # in one piece: other processes write too
+        Console(stderr=True, soft_wrap=True).print(message)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
