@@ -35,7 +35,7 @@ Array = NDArray[Any]
 RANKS = tuple(range(1, 11))
 FARS = (1e-6, 1e-5, 1e-4)
 MEGAFACE_PEOPLE, TINYFACE_PEOPLE = 80, 2569
-MEGAFACE_SPREAD, TINYFACE_SPREAD = 2.6, 2.0
+MEGAFACE_SPREAD, TINYFACE_SPREAD = 2.0, 2.0
 """How far images of one person lie apart; chosen so that rank-1 is neither near 0 nor near 1."""
 
 
