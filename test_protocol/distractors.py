@@ -72,12 +72,14 @@ def against_distractors(
         DataError: If there is no distractor, or the vectors do not fit.
     """
     negatives = int(clean.sum()) * len(distractors)
-    best, highest = BestEntries(len(probe), max(ranks)), HighestScores(scores_needed(fars, negatives) if fars else 1)
+    best = BestEntries(len(probe), max(ranks))
+    highest = HighestScores(scores_needed(fars, negatives)) if fars else None
     for tile in tiles(Faces.strangers(probe), distractors):
         best.add(tile)
-        highest.add(tile.scores, np.flatnonzero(clean[tile.rows]))
+        if highest is not None:
+            highest.add(tile.scores, np.flatnonzero(clean[tile.rows]))
     score = pairs.scores(gallery, probe)
-    points = tar_from_highest(score, highest.falling(), negatives, fars) if len(pairs) else []
+    points = tar_from_highest(score, highest.falling(), negatives, fars) if highest and len(pairs) else []
     return Distracted(pairs, score, best.scores, best.entry, tuple(points), len(distractors), negatives)
 
 

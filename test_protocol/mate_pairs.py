@@ -1,11 +1,15 @@
 """Every ordered pair of two images of one person: one of them stands in the gallery, the other is searched."""
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
 from facelab.test_protocol.score_tiles import Matrix
+
+Number = TypeVar("Number", bound=np.number[Any])
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,13 @@ class MatePairs:
         gallery: Row of the image in the gallery, (M,).
         probe: Row of the image that is searched, (M,).
         person: Number of the person, (M,).
+        groups: Rows of the images of each person; its pairs follow one another, by gallery image and then by probe.
     """
 
     gallery: Integers
     probe: Integers
     person: Integers
+    groups: tuple[Integers, ...]
 
     @classmethod
     def of(cls, person: Integers, taken: Booleans) -> "MatePairs":
@@ -32,23 +38,24 @@ class MatePairs:
         """
         rows = np.flatnonzero(taken)
         rows = rows[np.argsort(person[rows], kind="stable")]
-        groups = np.split(rows, np.flatnonzero(np.diff(person[rows])) + 1)
-        pairs = [np.stack(np.nonzero(~np.eye(len(group), dtype=bool))) for group in groups]
-        left, right = (
-            np.concatenate([group[pair[side]] for group, pair in zip(groups, pairs, strict=True)]) for side in (0, 1)
-        )
-        return cls(left, right, person[left])
+        groups = tuple(np.split(rows, np.flatnonzero(np.diff(person[rows])) + 1))
+        left = [np.repeat(group, len(group) - 1) for group in groups]
+        right = [_others(np.tile(group, (len(group), 1))) for group in groups]
+        gallery, probe = (np.concatenate(side) for side in (left, right))
+        return cls(gallery, probe, person[gallery], groups)
 
     def __len__(self) -> int:
         return len(self.probe)
 
     def scores(self, gallery: Matrix, probe: Matrix) -> Floats:
-        """Dot product of each pair, (M,), with the precision of the vectors; a part of the pairs at a time."""
-        result = np.empty(len(self))
-        for start in range(0, len(self), 8192):
-            part = slice(start, start + 8192)
-            result[part] = np.einsum("md,md->m", gallery[self.gallery[part]], probe[self.probe[part]])
-        return result
+        """Dot product of each pair, (M,), with the precision of the vectors."""
+        parts = [_others(gallery[group] @ probe[group].T) for group in self.groups]
+        return np.concatenate(parts).astype(np.float64)
+
+
+def _others(square: NDArray[Number]) -> NDArray[Number]:
+    """What stands off the diagonal, row by row."""
+    return square[~np.eye(len(square), dtype=bool)]
 
 
 def without_noise(vectors: Matrix, person: Integers, noisy: Booleans) -> Matrix:

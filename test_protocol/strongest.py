@@ -30,13 +30,28 @@ class BestEntries:
     def add(self, tile: Tile) -> None:
         """Take in the scores of a tile."""
         top = tile.scores.max(axis=1)
-        for row in np.flatnonzero(top > self.scores[tile.rows, 0]):
-            probe, scores = tile.rows[row], tile.scores[row]
-            best = self.scores[probe]
-            if top[row] > best[-1]:
-                self.entry[probe] = tile.columns[scores.argmax()]
-            higher = scores[scores > best[0].astype(scores.dtype)]
-            self.scores[probe] = np.sort(np.concatenate((best, higher)))[-len(best) :]
+        for row in np.flatnonzero(top > self.scores[tile.rows, -1]):
+            self.entry[tile.rows[row]] = tile.columns[tile.scores[row].argmax()]
+        better = np.flatnonzero(top > self.scores[tile.rows, 0])
+        if len(better):
+            probes = tile.rows[better]
+            new = self._candidates(tile.scores, better, self.scores[probes, 0].tolist())
+            merged = np.concatenate((self.scores[probes], new), axis=1)
+            self.scores[probes] = np.sort(merged, axis=1)[:, -self.scores.shape[1] :]
+
+    def _candidates(self, scores: Matrix, rows: Integers, floors: list[float]) -> Floats:
+        """At most K scores above its floor from each of some rows, padded with -inf."""
+        count = self.scores.shape[1]
+        found = [_highest(scores[row], floor, count) for row, floor in zip(rows, floors, strict=True)]
+        lengths = np.array([len(part) for part in found])
+        result = np.full((len(rows), int(lengths.max())), -np.inf)
+        result[np.arange(result.shape[1]) < lengths[:, None]] = np.concatenate(found)
+        return result
+
+
+def _highest(scores: Matrix, floor: float, count: int) -> Matrix:
+    higher = scores[scores > floor]
+    return higher if len(higher) <= count else np.partition(higher, -count)[-count:]
 
 
 class HighestScores:
