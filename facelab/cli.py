@@ -1,4 +1,4 @@
-"""The command line: ``facelab train | test | embed | verify | import | merge | list | show | cite | data`` and more."""
+"""The command line: ``facelab train | test | compare | embed | verify | import | list | show | cite | data`` and more."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from facelab import distributed
 from facelab.cli_align import align_command
+from facelab.cli_compare import compare_command
 from facelab.cli_data import data_app
 from facelab.cli_evaluate import evaluate_command
 from facelab.cli_ijbs import ijbs_crops_command
@@ -30,6 +31,7 @@ data_app.command("ijbs-crops")(ijbs_crops_command)
 data_app.command("synthetic")(synthetic_command)
 app.add_typer(data_app, name="data")
 app.command("test")(evaluate_command)
+app.command("compare")(compare_command)
 app.command("import")(import_command)
 app.command("merge")(merge_command)
 app.command("export-adapter")(export_adapter_command)

@@ -12,6 +12,7 @@ from facelab import distributed
 from facelab.cli_protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 from facelab.progress_bar import counted_bars
+from facelab.tracking import model_files
 
 if TYPE_CHECKING:
     from facelab.face_model import FaceModel
@@ -90,7 +91,8 @@ def evaluate_command(
             if bootstrap:
                 reports = {name: [with_intervals(one, draws=bootstrap) for one in of] for name, of in reports.items()}
             folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
-            for what, path in write_run_report(folder, reports, console).items():
+            files = {model.name: model_files(model.source) for model in models}
+            for what, path in write_run_report(folder, reports, console, files).items():
                 console.print(f"{what:>10}  {path}")
     finally:
         distributed.shutdown()

@@ -34,14 +34,23 @@ class FaceModel:
         name: What messages and tables call it.
         card: The description that came with its checkpoint.
         device: Where it runs.
+        source: Where its weights came from, a checkpoint's folder or a file.
     """
 
-    def __init__(self, network: "Backbone", name: str, card: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        network: "Backbone",
+        name: str,
+        card: Mapping[str, Any],
+        device: torch.device,
+        source: Path | None = None,
+    ) -> None:
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
         self.name = name
         self.card = card
         self.device = device
+        self.source = source
 
     @property
     def input_spec(self) -> InputSpec:
@@ -300,7 +309,7 @@ def load_model(
 
         network, stored = load_adapter(Path(adapter), network)
         card |= adapter_card(network, stored.adapter, stored.gate)
-    return FaceModel(network, name or Path(source).name, card, pick_device(device))
+    return FaceModel(network, name or Path(source).name, card, pick_device(device), folder)
 
 
 def load_backbone(
@@ -322,7 +331,7 @@ def load_backbone(
         network = BACKBONES.build(registered, options)
         load_weights(network, read_safetensors(weights), str(weights))
     shown = name or (spec if isinstance(spec, str) else next(iter(spec)))
-    return FaceModel(network, shown, model_card(registered, options, network), pick_device(device))
+    return FaceModel(network, shown, model_card(registered, options, network), pick_device(device), weights)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -49,6 +49,18 @@ def environment() -> dict[str, Any]:
     }
 
 
+def model_files(source: Path | None) -> dict[str, Path]:
+    """What to look at behind a number: the ``model``, and the ``log`` of the run that it came from, if any.
+
+    Args:
+        source: Folder of a checkpoint, or a file of weights.
+    """
+    if source is None:
+        return {}
+    log = source.parent.parent / METRICS
+    return {"model": source, "log": log} if log.is_file() else {"model": source}
+
+
 def git_commit() -> str | None:
     """Commit of the checkout that the package runs from, with ``+changes`` if files differ; None outside of one."""
     root = Path(facelab.__file__).resolve().parent.parent

@@ -1,7 +1,7 @@
 """What the curves of reports show, as charts that the PNG plots and the page draw alike."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,8 +76,7 @@ def roc(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
     if not lines:
         return None
     lowest = lines[0].x[0]
-    floor = min(float(line.y[0]) for line in lines)
-    low = max(0.0, math.floor((floor - 2) / 10) * 10)
+    low = _round_floor(lines)
     title, axis = f"{protocol}: ROC", "true accept rate [%]"
     return Chart("roc", title, "false accept rate", axis, lines, (lowest, 1.0), (low, 100.0), log_x=True, shape="steps")
 
@@ -118,8 +117,7 @@ def cmc(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
     if not curves:
         return None
     lines = tuple(Line(model, curve["rank"], 100 * curve["rank_rate"]) for model, curve in curves.items())
-    last, floor = max(float(line.x[-1]) for line in lines), min(float(line.y[0]) for line in lines)
-    low = max(0.0, math.floor((floor - 2) / 10) * 10)
+    last, low = max(float(line.x[-1]) for line in lines), _round_floor(lines)
     title, axis = f"{protocol}: CMC", "found up to this rank [%]"
     return Chart("cmc", title, "rank", axis, lines, (1.0, max(2.0, last)), (low, 100.0), last > 50)
 
@@ -156,6 +154,12 @@ def scores(report: Report, title: str) -> Chart | None:
     marks = () if threshold is None else ((f"threshold {threshold:.3f}", threshold),)
     label = "share of the pairs [%]"
     return Chart("scores", title, "similarity", label, tuple(lines), span, (0.0, high), shape="bars", marks=marks)
+
+
+def _round_floor(lines: Sequence[Line]) -> float:
+    """Where an axis of percents begins, so that the lowest line has some room below it."""
+    room = 1.1 * (100 - min(float(line.y[0]) for line in lines))
+    return 100.0 - next((span for span in (1, 2, 5, 10, 20, 50) if span >= room), 100)
 
 
 def _power_below(rate: float) -> float:

@@ -64,7 +64,9 @@ def _draw(axes: Any, chart: Chart) -> None:
     axes.set_yscale("log" if chart.log_y else "linear")
     axes.set_xlim(*chart.x_range)
     low, high = chart.y_range
-    axes.set_ylim(low, high * 1.02 if high == 100 else high)  # a line at 100 % would hide in the frame
+    axes.set_ylim(low, high + 0.015 * (high - low) if high == 100 else high)  # a line at 100 % is to be seen
+    if chart.kind == "cmc" and not chart.log_x:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.set_title(chart.title, loc="left", parse_math=False)

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from facelab.distributed import is_main
+from facelab.network_cost import network_cost
 from facelab.scores import Scores
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.embed import embed
 from facelab.test_protocol.extraction_settings import ExtractionSettings, OnCorrupt
 from facelab.test_protocol.failed_images import failed_options
-from facelab.test_protocol.forward import Precision, model_hash
+from facelab.test_protocol.forward import Precision, input_spec_of, model_hash
 from facelab.test_protocol.mistake_pictures import with_pictures
 
 NamedProgress = Callable[[str, int, int], None]
@@ -59,6 +60,7 @@ def run_protocols(
     """
     scores, model = quality or {}, model_hash(network)
     reports = []
+    cost = network_cost(network, input_spec_of(network).size)
     for name, protocol in protocols:
         how = ExtractionSettings(
             torch.device(device), batch_size, protocol.flip, precision, channels_last, resize, workers, on_corrupt
@@ -78,6 +80,8 @@ def run_protocols(
             **({"quality": scores[name].options()} if name in scores else {}),
             **failed_options(embeddings, protocol.images),
             "model": model,
+            "parameters": cost.parameters,
+            "macs": cost.macs,
         }
         mistakes = with_pictures(report.mistakes, protocol.images, embeddings) if is_main() else report.mistakes
         reports.append(replace(report, protocol=name, options=options, mistakes=mistakes))

@@ -1,52 +1,41 @@
-"""What a user gets to see after a run: the table, the files beside it, and one HTML page that needs no network."""
+"""What a user gets to see of reports: the tables on the terminal, the files, the plots, and one HTML page."""
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-import facelab
-from facelab.test_protocol.base import Report
 from facelab.test_protocol.charts import Chart, charts_of
+from facelab.test_protocol.comparison import Comparison, by_protocol, compare
+from facelab.test_protocol.differing_conditions import conditions_warning
 from facelab.test_protocol.failed_images import failure_warning
+from facelab.test_protocol.model_links import Files, with_files
+from facelab.test_protocol.page import render_page
 from facelab.test_protocol.plots import plot
-from facelab.test_protocol.report import (
-    compare,
-    format_metric,
-    render_report,
-    render_table,
-    unit_of,
-    write_tables,
-)
-from facelab.test_protocol.report_page import PAGE
+from facelab.test_protocol.report import render_report, render_table
 from facelab.test_protocol.report_store import Reports, file_name
+from facelab.test_protocol.table_files import as_latex, comparison_csv, comparison_markdown, write_tables
 from facelab.test_protocol.training_charts import training_charts
 from facelab.whole_file import write_whole
 
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A plot in the page: its title and its content as a data URI."""
-
-    title: str
-    uri: str
-
-
-def write_run_report(folder: Path, reports: Reports, console: Console | None = None) -> dict[str, Path]:
+def write_run_report(
+    folder: Path, reports: Reports, console: Console | None = None, files: Files | None = None
+) -> dict[str, Path]:
     """Print the results, and write tables, plots and the page into ``folder``.
 
-    Writes ``report.html``, ``report.json``, ``.csv``, ``.md`` and ``.tex``, ``plots/*.png``, and ``training.png`` if
-    the folder holds a run's ``metrics.jsonl``.
+    Writes ``report.html``, ``report.json`` with ``trials/*.npz``, ``report.csv``, ``.md`` and ``.tex``,
+    ``plots/*.png``, and ``training.png`` if the folder holds a run's ``metrics.jsonl``.
 
     Args:
         folder: A run's folder, or any other.
         reports: Reports of each model.
         console: Where to print; nothing is printed without one.
+        files: Files of each model by label, to link to.
 
     Returns:
         The files worth opening: ``report``, ``table``, and ``curves`` if there are any.
@@ -54,70 +43,61 @@ def write_run_report(folder: Path, reports: Reports, console: Console | None = N
     Raises:
         DataError: If a file cannot be written.
     """
+    reports = with_files(reports, files or {}, folder)
+    comparison = compare(reports, warnings=warnings_of(reports))
     if console is not None:
-        _print(console, reports)
-    tables = write_tables(folder, reports)
-    pictures = _protocol_plots(folder / "plots", reports)
+        _print(console, reports, comparison)
+    tables = write_tables(folder, reports, comparison)
+    write_plots(folder / "plots", reports)
     written = {"report": folder / "report.html", "table": tables["md"]}
+    training: list[Chart] = []
     if (folder / METRICS).is_file() and (folder / METRICS).stat().st_size:
-        written["curves"] = plot(training_charts(folder / METRICS), folder / "training.png")
-        pictures = {"": [_picture("training", written["curves"])], **pictures}
-    write_whole(written["report"], render_page(folder.name, reports, pictures, _texts(folder)))
+        training = training_charts(folder / METRICS)
+        written["curves"] = plot(training, folder / "training.png")
+    title = folder.resolve().name
+    write_whole(written["report"], render_page(title, reports, comparison, training, _texts(folder)))
     return written
 
 
-def render_page(title: str, reports: Reports, pictures: Mapping[str, list[_Picture]], texts: Mapping[str, str]) -> str:
-    """The page as HTML; every text from outside is escaped.
+def write_comparison(folder: Path, reports: Reports, comparison: Comparison) -> dict[str, Path]:
+    """Write ``comparison.html``, ``.json``, ``.csv``, ``.md``, ``.tex`` and ``plots/*.png``; gives the path by ending.
 
-    Args:
-        title: Name of the run.
-        reports: Reports of each model.
-        pictures: Plots by protocol; under the empty name those of the training.
-        texts: Files to quote at the end, by name.
+    Raises:
+        DataError: If a file cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": format_metric, "unit": unit_of}
-    return environment.from_string(PAGE).render(
-        title=title,
-        version=facelab.__version__,
-        comparison=compare(reports),
-        protocols=_by_protocol(reports),
-        pictures=pictures,
-        texts=texts,
-    )
+    texts = {
+        "html": render_page(f"Comparison of {len(reports)} models", reports, comparison),
+        "json": json.dumps(asdict(comparison), indent=1, allow_nan=False) + "\n",
+        "csv": comparison_csv(comparison),
+        "md": comparison_markdown(comparison),
+        "tex": as_latex(comparison),
+    }
+    write_plots(folder / "plots", reports)
+    return {ending: write_whole(folder / f"comparison.{ending}", text) for ending, text in texts.items()}
 
 
-def _print(console: Console, reports: Reports) -> None:
-    console.print(render_table(reports))
-    several = sum(map(len, reports.values())) > 1
-    for model, of_model in reports.items():
-        for report in of_model:
-            console.print(render_report(report, model if several else ""))
-            warning = failure_warning(report)
-            if warning is not None:
-                console.print(warning, style="yellow", highlight=False, markup=False)
+def warnings_of(reports: Reports) -> list[str]:
+    """Why numbers may not be comparable or complete: conditions that differ, images that could not be read."""
+    differing = [conditions_warning(of_models) for of_models in by_protocol(reports).values()]
+    failed = [failure_warning(report) for of_model in reports.values() for report in of_model]
+    return [warning for warning in (*differing, *failed) if warning is not None]
 
 
-def _by_protocol(reports: Reports) -> dict[str, dict[str, Report]]:
-    result: dict[str, dict[str, Report]] = {}
-    for model, of_model in reports.items():
-        for report in of_model:
-            result.setdefault(report.protocol, {})[model] = report
-    return result
+def write_plots(folder: Path, reports: Reports) -> list[Path]:
+    """Every chart of the reports as PNG.
+
+    Raises:
+        DataError: If a file cannot be written.
+    """
+    return [
+        plot([chart], folder / name)
+        for protocol, of_models in by_protocol(reports).items()
+        for name, chart in _numbered(protocol, charts_of(protocol, of_models)).items()
+    ]
 
 
-def _protocol_plots(folder: Path, reports: Reports) -> dict[str, list[_Picture]]:
-    pictures: dict[str, list[_Picture]] = {}
-    for protocol, of_protocol in _by_protocol(reports).items():
-        names = numbered_names(protocol, charts_of(protocol, of_protocol))
-        pictures[protocol] = [_picture(chart.title, plot([chart], folder / name)) for name, chart in names.items()]
-    return pictures
-
-
-def numbered_names(protocol: str, charts: Sequence[Chart]) -> dict[str, Chart]:
-    """File names for the charts of a protocol: ``LFW-roc.png``, and numbers where there are several of a kind."""
+def _numbered(protocol: str, charts: Sequence[Chart]) -> dict[str, Chart]:
+    """File names for charts: ``LFW-roc.png``, and numbers where there are several of a kind."""
     kinds = [chart.kind for chart in charts]
     result = {}
     for place, chart in enumerate(charts):
@@ -126,10 +106,16 @@ def numbered_names(protocol: str, charts: Sequence[Chart]) -> dict[str, Chart]:
     return result
 
 
-def _picture(title: str, png: Path) -> _Picture:
-    return _Picture(title, f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}")
+def _print(console: Console, reports: Reports, comparison: Comparison) -> None:
+    console.print(render_table(comparison))
+    several = sum(map(len, reports.values())) > 1
+    for model, of_model in reports.items():
+        for report in of_model:
+            console.print(render_report(report, model if several else ""))
+    for warning in comparison.warnings:
+        console.print(warning, style="yellow", highlight=False, markup=False)
 
 
-def _texts(folder: Path) -> dict[str, Any]:
+def _texts(folder: Path) -> dict[str, str]:
     files = (folder / name for name in (CONFIG, ENVIRONMENT))
     return {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}

@@ -6,8 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from facelab import distributed
+from facelab.checkpoint import CheckpointStore
 from facelab.config import merge, parse_overrides, read_yaml
 from facelab.errors import ConfigError
+from facelab.tracking import model_files
 from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config
 from facelab.training_mode.settings import SPEC_PATHS, RunConfig, load_config, make_config
 
@@ -72,6 +74,8 @@ def _conclude(result: RunResult, config: RunConfig, console: Console) -> None:
     if not result.reports:
         console.print("trained; nothing to test on: name protocols under evaluation.protocols")
     shown = console if result.reports else None
-    files = write_run_report(result.folder, {config.name: list(result.reports)}, shown)
+    last = CheckpointStore(result.folder / "checkpoints").index()["last"]
+    sources = {config.name: model_files(result.folder / "checkpoints" / last if last else None)}
+    files = write_run_report(result.folder, {config.name: list(result.reports)}, shown, sources)
     for what, path in {"run": result.folder, **files}.items():
         console.print(f"{what:>10}  {path}")

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from facelab.data.base import ImageSet, Pixels
 from facelab.errors import CorruptImage
 from facelab.inputs import InputSpec
+from facelab.test_protocol.base import Report
+from facelab.test_protocol.pair_scores import Rules, ScoredPairs
+from facelab.test_protocol.verification import curves, verification_metrics
 
 
 class TinyNet(nn.Module):
@@ -97,3 +100,21 @@ def small_lfw(tmp_path: Path) -> tuple[Path, Path]:
     pairs = tmp_path / "pairs.txt"
     pairs.write_text("\n".join(lines) + "\n")
     return root, pairs
+
+
+def make_report(protocol: str, noise: float, one_class: bool = False) -> Report:
+    random = np.random.default_rng(0)
+    left = random.normal(size=(60, 8))
+    same = np.arange(60) % 2 == 0 if not one_class else np.ones(60, bool)
+    right = np.where(same[:, None], left, random.normal(size=(60, 8))) + noise * random.normal(size=(60, 8))
+    pairs = np.arange(120).reshape(2, 60).T
+    scored = ScoredPairs(np.concatenate([left, right]), pairs, same, np.arange(60) // 6, 1.0)
+    return Report(protocol, verification_metrics(scored, Rules()), {"flip": False, "x": float("inf")}, curves(scored))
+
+
+@pytest.fixture
+def reports() -> dict[str, list[Report]]:
+    return {
+        "weak_50% & <i>": [make_report("LFW", 2.0), make_report("all | same", 1.0, one_class=True)],
+        "strong": [make_report("LFW", 0.1)],
+    }

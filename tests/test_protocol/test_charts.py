@@ -30,7 +30,7 @@ def test_roc_begins_with_all_that_is_accepted_without_a_false_accept() -> None:
     assert weak.threshold is not None
     np.testing.assert_allclose(weak.threshold, [0.8, 0.4, -1])
     assert chart.x_range == (0.01, 1.0)
-    assert chart.y_range == (40.0, 100.0)
+    assert chart.y_range == (0.0, 100.0)
     assert chart.lines[1].x[0] == 0.01
 
 
@@ -53,7 +53,7 @@ def test_cmc_and_error_reject() -> None:
     chart = cmc("TinyFace", {"m": report(rank=[1, 5, 20], rank_rate=[0.25, 0.5, 0.75])})
     assert chart is not None
     np.testing.assert_allclose(chart.lines[0].y, [25, 50, 75])
-    assert (chart.x_range, chart.y_range) == ((1.0, 20.0), (20.0, 100.0))
+    assert (chart.x_range, chart.y_range) == ((1.0, 20.0), (0.0, 100.0))
     curve = error_reject("LFW", {"m": report(reject=[0, 0.5], fnmr=[0.2, 0.1])})
     assert curve is not None
     np.testing.assert_allclose(curve.lines[0].x, [0, 50])
@@ -98,3 +98,9 @@ def test_training_charts_refuse(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="nothing to draw"):
         training_charts(tmp_path / "empty.jsonl")
+
+
+def test_the_axis_begins_a_little_below_the_lowest_line() -> None:
+    chart = roc("LFW", {"m": report(far=[0, 0.5, 1], tar=[0.98, 0.99, 1])})
+    assert chart is not None
+    assert chart.y_range == (95.0, 100.0)

@@ -1,0 +1,57 @@
+"""Everything that a run leaves for its user."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from facelab.test_protocol.base import Report
+from facelab.test_protocol.comparison import compare
+from facelab.test_protocol.model_links import moved, with_files
+from facelab.test_protocol.report_store import read_reports
+from facelab.test_protocol.run_report import write_comparison, write_run_report
+
+
+def test_a_run_gets_tables_plots_and_a_page(reports: dict[str, list[Report]], tmp_path: Path) -> None:
+    folder = tmp_path / "run <script>"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"update": 1, "loss": 2.0}\n')
+    (folder / "config.yaml").write_text("name: <script>alert(1)</script>\n")
+    console = Console(width=160, file=io.StringIO())
+    files = write_run_report(folder, reports, console, {"strong": {"model": tmp_path / "checkpoints" / "step-1"}})
+    assert set(files) == {"report", "table", "curves"}
+    assert all(path.is_file() for path in files.values())
+    text = files["report"].read_text()
+    assert "<title>run &lt;script&gt; – facelab</title>" in text
+    assert "name: &lt;script&gt;alert(1)" in text
+    assert 'href="../checkpoints/step-1"' in text
+    assert "LFW accuracy [%]" in console.file.getvalue()  # type: ignore[attr-defined]
+    plots = sorted(path.name for path in (folder / "plots").iterdir())
+    names = ["LFW-det.png", "LFW-roc.png", "LFW-scores-1.png", "LFW-scores-2.png", "all-same-scores.png"]
+    assert plots == names
+    assert list(read_reports(folder)) == list(reports)
+
+
+def test_a_report_without_training_or_protocols(tmp_path: Path) -> None:
+    files = write_run_report(tmp_path / "empty", {"model": []})
+    assert set(files) == {"report", "table"}
+    assert "No protocol was run" in files["report"].read_text()
+
+
+def test_a_comparison_gets_its_files(reports: dict[str, list[Report]], tmp_path: Path) -> None:
+    files = write_comparison(tmp_path, reports, compare(reports))
+    assert sorted(files) == ["csv", "html", "json", "md", "tex"]
+    assert "Comparison of 2 models" in files["html"].read_text()
+    assert json.loads(files["json"].read_text())["columns"][1] == "LFW accuracy [%]"
+
+
+def test_links_follow_a_report_to_another_folder(reports: dict[str, list[Report]], tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    files = {"strong": {"model": tmp_path / "run" / "checkpoints", "log": tmp_path / "run" / "none.jsonl"}}
+    stored = with_files(reports, files, tmp_path / "run" / "test")
+    assert stored["strong"][0].options["files"]["model"] == "../checkpoints"
+    there = moved(stored, tmp_path / "run" / "test", tmp_path / "comparison")
+    assert there["strong"][0].options["files"] == {"model": "../run/checkpoints"}
+    gone = moved(stored, tmp_path / "elsewhere" / "test", tmp_path)
+    assert "files" not in gone["strong"][0].options
