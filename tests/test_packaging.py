@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUPTOOLS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 FOLDERS: dict[str, str] = SETUPTOOLS["package-dir"]
 NOT_PACKAGED = {"tests", "docs", "benchmarks", "build", "dist", "runs"}
+SHIPPED = (".py", ".yaml", ".html", ".css", ".js")
 LEFT_BEHIND = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "tests", *NOT_PACKAGED)
 
 # Prints where things were found; run in every situation that a user can be in.
@@ -60,11 +61,11 @@ def test_every_listed_package_comes_from_its_folder() -> None:
     assert own_folder("facelab.conf") == "."
 
 
-def test_every_yaml_is_shipped() -> None:
+def test_every_file_beside_the_modules_is_shipped() -> None:
     """A file that is found in the checkout but not in the wheel would fail for others only."""
     for package in SETUPTOOLS["packages"]:
         patterns = SETUPTOOLS["package-data"].get(package, [])
-        for file in (ROOT / own_folder(package)).glob("*.yaml"):
+        for file in (path for path in (ROOT / own_folder(package)).iterdir() if path.suffix in SHIPPED[1:]):
             assert any(fnmatch(file.name, pattern) for pattern in patterns), f"{package} leaves {file.name} behind"
 
 
@@ -211,6 +212,6 @@ def test_wheel_holds_every_module(checkout: Path, tmp_path: Path) -> None:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {"facelab/py.typed"} | {f"facelab/conf/{path.name}" for path in checkout.glob("*_conf.yaml")}
     for package in packages_in(checkout):
-        files = [path for path in (checkout / own_folder(package)).iterdir() if path.suffix in (".py", ".yaml")]
+        files = [path for path in (checkout / own_folder(package)).iterdir() if path.suffix in SHIPPED]
         expected |= {f"{package.replace('.', '/')}/{path.name}" for path in files}
     assert names == expected
