@@ -1,4 +1,4 @@
-"""The command line: ``facelab train | test | compare | embed | verify | import | list | show | cite | data`` and more."""
+"""The command line: ``facelab train | test | compare | embed | verify | list | show | cite | data`` and more."""
 
 import sys
 from pathlib import Path
