@@ -22,19 +22,22 @@ class NetworkCost:
     macs: int | None
 
 
-def network_cost(network: nn.Module, size: tuple[int, int]) -> NetworkCost:
+def network_cost(network: nn.Module, size: tuple[int, int], *, with_quality: bool = False) -> NetworkCost:
     """Count without computing anything: shapes alone go through a copy of the network.
 
     Args:
         network: Takes images (B, 3, H, W); left as it is.
         size: (H, W).
+        with_quality: Whether it takes a quality score (B,) of each image too.
     """
     parameters = sum(parameter.numel() for parameter in network.parameters())
     shadow = _without_data(network).eval()
+    image, quality = torch.empty(1, 3, *size, device="meta"), torch.empty(1, device="meta")
+    inputs = (image, quality) if with_quality else (image,)
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
-            shadow(torch.empty(1, 3, *size, device="meta"))
+            shadow(*inputs)
     except (RuntimeError, NotImplementedError):  # it looks at values, which are not there
         return NetworkCost(parameters, None)
     return NetworkCost(parameters, counter.get_total_flops() // 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from facelab.backbone.base import takes_quality
 from facelab.distributed import is_main
 from facelab.network_cost import network_cost
 from facelab.scores import Scores
@@ -60,7 +61,7 @@ def run_protocols(
     """
     scores, model = quality or {}, model_hash(network)
     reports = []
-    cost = network_cost(network, input_spec_of(network).size)
+    cost = network_cost(network, input_spec_of(network).size, with_quality=takes_quality(network))
     for name, protocol in protocols:
         how = ExtractionSettings(
             torch.device(device), batch_size, protocol.flip, precision, channels_last, resize, workers, on_corrupt

@@ -38,3 +38,11 @@ def test_a_network_that_looks_at_values_has_no_count() -> None:
             return image if image.sum().item() > 0 else -image
 
     assert network_cost(Looks(2, 2), (8, 8)) == NetworkCost(6, None)
+
+
+def test_a_network_that_takes_quality() -> None:
+    class Gated(nn.Linear):
+        def forward(self, image: Tensor, quality: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(image.flatten(1)) * quality[:, None]
+
+    assert network_cost(Gated(12, 2), (2, 2), with_quality=True) == NetworkCost(26, 24)
