@@ -24,7 +24,8 @@ from facelab.test_protocol.pair_scores import check_count
 from facelab.test_protocol.score_tiles import Matrix, Tile
 from facelab.test_protocol.strongest import HighestScores, scores_needed, tar_from_highest
 from facelab.test_protocol.template_list import TemplateList, read_template_list
-from facelab.test_protocol.template_means import WEIGHTINGS, Weighting, template_means
+from facelab.test_protocol.template_means import template_means
+from facelab.test_protocol.templates import WEIGHTINGS, Weighting
 from facelab.test_protocol.verification import far_metric
 
 CURVE_RANKS = 100

@@ -1,19 +1,14 @@
 """Weighted means of the images of each template, for galleries and probes of own data."""
 
-from typing import Literal
-
 import numpy as np
 from scipy.sparse import csr_array
 
-from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.fusion import Joining, vectors
-from facelab.test_protocol.metrics import Booleans, Floats, Integers
+from facelab.test_protocol.metrics import Booleans, Integers
 from facelab.test_protocol.pair_scores import unit
 from facelab.test_protocol.score_tiles import Matrix
-
-Weighting = Literal["none", "norm", "quality"]
-WEIGHTINGS: tuple[Weighting, ...] = ("none", "norm", "quality")
+from facelab.test_protocol.templates import Weighting, quality_weights
 
 
 def template_means(
@@ -41,22 +36,11 @@ def template_means(
             ``quality`` for its quality score.
 
     Raises:
-        ConfigError: If quality is wanted and there is none.
+        ConfigError: If quality is wanted and there is none, or a high score means a bad image.
         DataError: If an embedding is not finite, mirrored ones are wanted and missing, or a quality is below 0.
     """
     lines = np.flatnonzero(taken)
     faces = vectors(embeddings, flip, fusion, rows[lines], raw=weighting == "norm")
-    weight = _quality(embeddings, rows[lines]) if weighting == "quality" else np.ones(len(lines))
+    weight = quality_weights(embeddings)[rows[lines]] if weighting == "quality" else np.ones(len(lines))
     matrix = csr_array((weight.astype(np.float32), (template[lines], np.arange(len(lines)))), shape=(count, len(lines)))
     return unit((matrix @ faces).astype(np.float64)).astype(np.float32)
-
-
-def _quality(embeddings: Embeddings, rows: Integers) -> Floats:
-    quality = embeddings.goodness
-    if quality is None:
-        raise ConfigError("weighting is 'quality', but the images have no quality scores; take 'none' or 'norm'.")
-    wrong = ~np.isfinite(quality[rows]) | (quality[rows] < 0)
-    if wrong.any():
-        row = int(rows[np.argmax(wrong)])
-        raise DataError(f"the quality of image {row} (from 0) is {quality[row]:g}; a weight must be 0 or more.")
-    return quality[rows].astype(np.float64)

@@ -125,11 +125,17 @@ def image_weights(
     if rules.weighting == "norm":
         weights *= norms
     if rules.weighting == "quality":
-        weights *= _quality(embeddings)
+        weights *= quality_weights(embeddings)
     return np.asarray(weights, np.float32)
 
 
-def _quality(embeddings: Embeddings) -> FloatArray:
+def quality_weights(embeddings: Embeddings) -> FloatArray:
+    """The quality score of each image as its weight, (N,); what skipped images have is not looked at.
+
+    Raises:
+        ConfigError: If there are no scores, or a high one means a bad image.
+        DataError: If a score is not finite or below 0.
+    """
     quality = embeddings.quality
     if quality is None:
         raise ConfigError("weighting is 'quality', but the images have no quality scores; take 'none' or 'norm'.")
