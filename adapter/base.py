@@ -1,6 +1,7 @@
 """The contract of every adapter, and the backbone with adapters in it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -10,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab.adapter.gate import Gate
 from facelab.adapter.gate_slot import gate_of_forward, without_updates
-from facelab.adapter.low_rank import LowRankLayer
+from facelab.adapter.low_rank import Experts, LowRankLayer
 from facelab.adapter.targets import replace
 from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
@@ -54,18 +55,22 @@ class ParameterCount:
         base: Parameters of the backbone as it was.
         added: Parameters of its adapters.
         trainable: Parameters that are trained, the gate's included.
+        kinds: Layers and parameters of each kind of update: ``single``, ``dual`` or ``low``.
     """
 
     base: int
     added: int
     trainable: int
+    kinds: Mapping[Experts, tuple[int, int]]
 
     def describe(self) -> str:
-        """For example ``1,441,792 of 213,666,768 parameters are trained (0.67 %), 1,441,792 of them in adapters``."""
+        """Trained parameters, their share of the base, and those of each kind of update; one line."""
         share = 100 * self.trainable / self.base
+        parts = [f"{kind} updates of {layers} layers {count:,}" for kind, (layers, count) in self.kinds.items()]
+        rest = self.trainable - self.added
+        parts += [f"{'of the base or gate' if parts else 'all of the base'} {rest:,}"] if rest else []
         return (
-            f"{self.trainable:,} parameters are trained ({share:.2f} % of the base's {self.base:,}), "
-            f"{self.added:,} of them in adapters"
+            f"{self.trainable:,} parameters are trained, {share:.2f} % of the base's {self.base:,}: {', '.join(parts)}"
         )
 
 
@@ -171,11 +176,13 @@ class AdaptedBackbone(Backbone):
 
     def count(self) -> ParameterCount:
         """Parameters of the base, of the adapters, and those that are trained."""
-        added = sum(
-            layer.low_rank_down.numel() + layer.low_rank_up.numel() for layer in self.low_rank_layers().values()
-        )
+        kinds: dict[Experts, tuple[int, int]] = {}
+        for layer in self.low_rank_layers().values():
+            layers, count = kinds.get(layer.experts, (0, 0))
+            kinds[layer.experts] = (layers + 1, count + layer.low_rank_down.numel() + layer.low_rank_up.numel())
+        added = sum(count for _, count in kinds.values())
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        return ParameterCount(self._base_parameters, added, trainable)
+        return ParameterCount(self._base_parameters, added, trainable, kinds)
 
     def merged(self, gate: float = 0.5) -> Backbone:
         """The backbone as an ordinary one, with dense weights that act as the adapters do at one gate value.

@@ -1,13 +1,11 @@
 """Several sources as one."""
 
-from typing import Any
-
 import numpy as np
 
-from facelab.catalogue import build
 from facelab.data.alignment_record import joined_alignment
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.images import hash_of
+from facelab.data.inner_source import Progress, SourceSpec, open_inner
 from facelab.errors import ConfigError
 
 
@@ -21,6 +19,8 @@ class Concat(Source):
     Args:
         sources: The sources, written as in a run: ``{ImageList: {root: …, list_file: …}}``.
         share_labels: Class k is the same person in each source; they must have equally many classes.
+        size: Passed on to sources that draw their images, in pixels.
+        progress: Likewise; called with (images done, images in all).
 
     Raises:
         ConfigError: If there is no source, a source cannot be built, or classes are shared but differ in number.
@@ -29,10 +29,16 @@ class Concat(Source):
         sources: The sources.
     """
 
-    def __init__(self, sources: list[str | dict[str, Any] | Source], share_labels: bool = False) -> None:
+    def __init__(
+        self,
+        sources: list[SourceSpec],
+        share_labels: bool = False,
+        size: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         if not sources:
             raise ConfigError("source 'Concat' needs at least one source.")
-        self.sources = [given if isinstance(given, Source) else build(SOURCES, given) for given in sources]
+        self.sources = [open_inner(given, size, progress) for given in sources]
         classes = [source.num_classes for source in self.sources]
         if share_labels and len(set(classes)) > 1:
             counts = ", ".join(map(str, classes))

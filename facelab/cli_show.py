@@ -147,9 +147,17 @@ def show_command(
     if (Path(source) / "config.yaml").is_file():
         Console().print(_run_table(Path(source)))
         return
-    from facelab.training_mode.settings import load_config
+    from facelab.training_mode.settings import VARIANTS, load_tree, make_config
+    from facelab.training_mode.study import make_study
 
-    typer.echo(yaml.safe_dump(load_config(source, overrides).tree(), sort_keys=False).rstrip())
+    tree = load_tree(source, overrides or [])
+    if VARIANTS in tree:
+        study = make_study(tree, Path(str(tree.get("output", "runs"))) / str(tree.get("name", "run")), f"'{source}'")
+        runs = {**({} if study.base is None else {"base": study.base}), **study.variants}
+        tree = {name: config.tree() for name, config in runs.items()}
+    else:
+        tree = make_config(tree, f"'{source}'").tree()
+    typer.echo(yaml.safe_dump(tree, sort_keys=False).rstrip())
 
 
 def _run_table(run: Path) -> Table:

@@ -7,11 +7,12 @@ from rich.console import Console
 
 from facelab import distributed
 from facelab.checkpoint import CheckpointStore
-from facelab.config import merge, parse_overrides, read_yaml
+from facelab.config import Tree, merge, parse_overrides, read_yaml
 from facelab.errors import ConfigError
 from facelab.tracking import model_files
 from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config
-from facelab.training_mode.settings import SPEC_PATHS, RunConfig, load_config, make_config
+from facelab.training_mode.settings import SPEC_PATHS, VARIANTS, RunConfig, find_config, load_tree, make_config
+from facelab.training_mode.study import STUDY, Study, make_study, run_study
 
 DEFAULT_CONFIG = "conventional"
 
@@ -41,11 +42,15 @@ def launch(
     """
     if resume and run is None:
         raise ConfigError("--resume needs --run FOLDER, the run to go on with.")
-    settings = _settings(config, overrides, run if resume else None)
+    tree, where = _settings(config, overrides, run if resume else None)
+    shared = make_config({key: value for key, value in tree.items() if key not in (VARIANTS, "base")}, where)
     distributed.initialise()
     try:
-        folder = run or new_run_folder(settings)
+        folder = run or new_run_folder(shared)
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
+        if VARIANTS in tree:
+            return _launch_study(make_study(tree, folder, where), console, resume, allow_changes)
+        settings = make_config(tree, where)
         result = run_training(settings, folder, console, resume=resume, allow_changes=allow_changes)
         if distributed.is_main():
             _conclude(result, settings, console)
@@ -54,11 +59,32 @@ def launch(
     return result.progress.stopped_by
 
 
-def _settings(config: str | None, overrides: Sequence[str], resumed: Path | None) -> RunConfig:
+def _settings(config: str | None, overrides: Sequence[str], resumed: Path | None) -> tuple[Tree, str]:
+    """The merged settings, and where they come from."""
     if config is None and resumed is not None and resumed.is_dir():
-        path = saved_config(resumed)
-        return make_config(merge(read_yaml(path), parse_overrides(overrides), SPEC_PATHS), f"'{path}'")
-    return load_config(config or DEFAULT_CONFIG, list(overrides))
+        path = resumed / STUDY if (resumed / STUDY).is_file() else saved_config(resumed)
+        return merge(read_yaml(path), parse_overrides(overrides), SPEC_PATHS), f"'{path}'"
+    name = config or DEFAULT_CONFIG
+    return load_tree(name, overrides), f"'{find_config(name)}'"
+
+
+def _launch_study(study: Study, console: Console, resume: bool, allow_changes: bool) -> int:
+    from facelab.test_protocol.run_report import write_run_report
+
+    if (study.folder / STUDY).is_file() and not resume:
+        raise ConfigError(
+            f"'{study.folder}' already holds a study; go on with it by --resume, or choose another folder."
+        )
+    distributed.barrier()
+    stopped_by, reports = run_study(study, console, allow_changes=allow_changes)
+    if stopped_by:
+        console.print(f"stopped; go on with: facelab train --run {study.folder} --resume")
+    elif distributed.is_main():
+        console.rule(study.folder.name)
+        files = write_run_report(study.folder, reports, console if reports else None)
+        for what, path in {"study": study.folder, **files}.items():
+            console.print(f"{what:>10}  {path}")
+    return stopped_by
 
 
 def _conclude(result: RunResult, config: RunConfig, console: Console) -> None:

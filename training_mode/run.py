@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from facelab import distributed
+from facelab.adapter.base import AdaptedBackbone
+from facelab.backbone.base import Backbone
 from facelab.catalogue import build
 from facelab.checkpoint import CheckpointStore, verify
 from facelab.config import differences, read_yaml
@@ -83,10 +86,18 @@ def run_training(
             console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")
     if distributed.is_main():
         write_settings(folder, config.tree())
+        _show_adapters(parts, console)
     distributed.barrier()
     evaluation = _train(parts, protocols, scores, folder, store, console)
     _report_corrupt(parts, folder, console)
     return RunResult(folder, parts.progress, tuple(evaluation.reports))
+
+
+def _show_adapters(parts: Parts, console: Console) -> None:
+    """How much is trained, where something stays frozen."""
+    for module in parts.mode.trained_modules():
+        if isinstance(module, AdaptedBackbone):
+            console.print(module.count().describe(), highlight=False)
 
 
 def _train(
@@ -103,17 +114,7 @@ def _train(
     def test() -> list[Report]:
         network = parts.mode.inference_network()
         with exported_buffers(network):
-            return run_protocols(
-                network,
-                protocols,
-                device=parts.device,
-                precision=config.evaluation.precision,
-                batch_size=config.evaluation.batch_size,
-                channels_last=config.training.channels_last,
-                resize=config.data.resize,
-                on_corrupt=config.evaluation.on_corrupt,
-                quality=scores,
-            )
+            return test_network(network, protocols, scores, config, parts.device)
 
     evaluation = Evaluation(config.evaluation, test, log)
     checkpointing = Checkpointing(config.checkpoint, store, lambda at: take_snapshot(parts, at), parts.optim.check)
@@ -131,6 +132,35 @@ def _train(
     if parts.progress.complete and protocols and not evaluation.reports:
         evaluation.reports = test()  # resumed after the last update
     return evaluation
+
+
+def test_network(
+    network: Backbone,
+    protocols: list[tuple[str, Protocol]],
+    scores: dict[str, Scores],
+    config: RunConfig,
+    device: torch.device,
+) -> list[Report]:
+    """Reports of a network on protocols, by the settings of a run.
+
+    Args:
+        network: On ``device``.
+        protocols: Protocols by the names that tables show.
+        scores: Quality scores of a protocol's images by its name.
+        config: The settings.
+        device: Where it runs.
+    """
+    return run_protocols(
+        network,
+        protocols,
+        device=device,
+        precision=config.evaluation.precision,
+        batch_size=config.evaluation.batch_size,
+        channels_last=config.training.channels_last,
+        resize=config.data.resize,
+        on_corrupt=config.evaluation.on_corrupt,
+        quality=scores,
+    )
 
 
 def open_protocols(config: RunConfig, console: Console) -> list[tuple[str, Protocol]]:

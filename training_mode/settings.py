@@ -1,5 +1,6 @@
 """The settings of a run: what a YAML file may say, with defaults, checked before anything starts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +13,7 @@ from facelab.errors import ConfigError, did_you_mean
 from facelab.optimization import AmpBackend, OptimizerConfig, Precision
 from facelab.schedules import ScheduleConfig
 
-SPEC_PATHS = (
+RUN_SPECS = (
     "mode",
     "backbone",
     "adapter",
@@ -23,7 +24,10 @@ SPEC_PATHS = (
     "data.sampler",
     "evaluation.protocols.*",
 )
+SPEC_PATHS = (*RUN_SPECS, *(f"{front}.{path}" for front in ("base", "variants.*") for path in RUN_SPECS))
 """Settings that name one registered thing, so that another name replaces the old one with all its options."""
+
+VARIANTS = "variants"  # with this key a file is a study: several runs, see facelab.training_mode.study
 
 
 class DataSettings(Strict):
@@ -230,7 +234,7 @@ def find_config(name: str) -> Path:
     )
 
 
-def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
+def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read, merge and check a configuration.
 
     Args:
@@ -238,11 +242,26 @@ def load_config(name: str, overrides: list[str] | None = None) -> RunConfig:
         overrides: ``key=value`` pairs that win over the file.
 
     Raises:
-        ConfigError: If anything in it cannot work.
+        ConfigError: If anything in it cannot work, or it is a study of several runs.
     """
-    path = find_config(name)
-    tree = read_config(path, SPEC_PATHS, shipped_configs())
-    return make_config(merge(tree, parse_overrides(overrides or []), SPEC_PATHS), f"'{path}'")
+    tree = load_tree(name, overrides)
+    if VARIANTS in tree:
+        raise ConfigError(f"'{name}' is a study of several runs ({', '.join(tree[VARIANTS])}), but one is needed here.")
+    return make_config(tree, f"'{find_config(name)}'")
+
+
+def load_tree(name: str, overrides: Sequence[str] = ()) -> Tree:
+    """The merged settings of a configuration or study, not yet checked.
+
+    Args:
+        name: A YAML file or the name of a shipped one.
+        overrides: ``key=value`` pairs that win over the file.
+
+    Raises:
+        ConfigError: If a file cannot be read, or an override is none.
+    """
+    tree = read_config(find_config(name), SPEC_PATHS, shipped_configs())
+    return merge(tree, parse_overrides(overrides), SPEC_PATHS)
 
 
 def make_config(tree: dict[str, Any], where: str) -> RunConfig:
