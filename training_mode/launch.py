@@ -6,11 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from facelab import distributed
-from facelab.checkpoint import CheckpointStore
 from facelab.config import Tree, merge, parse_overrides, read_yaml
 from facelab.errors import ConfigError
-from facelab.tracking import model_files
-from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config
+from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config, trained_files
 from facelab.training_mode.settings import SPEC_PATHS, VARIANTS, RunConfig, find_config, load_tree, make_config
 from facelab.training_mode.study import STUDY, Study, make_study, run_study
 
@@ -81,7 +79,8 @@ def _launch_study(study: Study, console: Console, resume: bool, allow_changes: b
         console.print(f"stopped; go on with: facelab train --run {study.folder} --resume")
     elif distributed.is_main():
         console.rule(study.folder.name)
-        files = write_run_report(study.folder, reports, console if reports else None)
+        sources = {name: trained_files(study.folder / name) for name in study.variants}
+        files = write_run_report(study.folder, reports, console if reports else None, sources)
         for what, path in {"study": study.folder, **files}.items():
             console.print(f"{what:>10}  {path}")
     return stopped_by
@@ -100,8 +99,7 @@ def _conclude(result: RunResult, config: RunConfig, console: Console) -> None:
     if not result.reports:
         console.print("trained; nothing to test on: name protocols under evaluation.protocols")
     shown = console if result.reports else None
-    last = CheckpointStore(result.folder / "checkpoints").index()["last"]
-    sources = {config.name: model_files(result.folder / "checkpoints" / last if last else None)}
+    sources = {config.name: trained_files(result.folder)}
     files = write_run_report(result.folder, {config.name: list(result.reports)}, shown, sources)
     for what, path in {"run": result.folder, **files}.items():
         console.print(f"{what:>10}  {path}")

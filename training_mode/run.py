@@ -21,7 +21,7 @@ from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
 from facelab.test_protocol.data_root import chosen_protocols
 from facelab.test_protocol.quality import open_scores
 from facelab.test_protocol.run import run_protocols
-from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, write_settings
+from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, model_files, write_settings
 from facelab.training_mode.assembly import Parts, assemble, restore, supplied_size, take_snapshot
 from facelab.training_mode.base import exported_buffers
 from facelab.training_mode.callbacks import Checkpointing, Evaluation
@@ -184,6 +184,12 @@ def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
             f"'{folder}' was started with other settings: {'; '.join(changed)}. "
             "Take them back, or pass --allow-changes to go on with the new ones."
         )
+
+
+def trained_files(folder: Path) -> dict[str, Path]:
+    """What reports link to of a run: its last checkpoint and its log."""
+    last = CheckpointStore(folder / "checkpoints").index()["last"]
+    return model_files(folder / "checkpoints" / last if last else None)
 
 
 def saved_config(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from facelab.face_model import load_model
 from facelab.plugins import import_plugins
 from facelab.test_protocol.base import Report
 from facelab.test_protocol.report_store import JSON, read_reports
-from facelab.training_mode.run import check_changes, open_protocols, run_training, test_network
+from facelab.training_mode.run import check_changes, open_protocols, run_training, test_network, trained_files
 from facelab.training_mode.settings import SPEC_PATHS, VARIANTS, RunConfig, find_config, make_config, shipped_configs
 from facelab.whole_file import write_whole
 
@@ -140,7 +140,7 @@ def _member(config: RunConfig, console: Console, allow_changes: bool) -> tuple[i
     if not result.progress.complete:
         return result.progress.stopped_by, []
     if distributed.is_main():
-        write_run_report(folder, {config.name: list(result.reports)})
+        write_run_report(folder, {config.name: list(result.reports)}, files={config.name: trained_files(folder)})
     distributed.barrier()
     return 0, list(result.reports)
 
