@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.images import decode_image
 from facelab.errors import ConfigError, DataError
+from facelab.plain_pickle import read_plain_pickle
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.metrics import Booleans, contiguous_folds
 from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Reject, Rules, Thresholds
-from facelab.test_protocol.plain_pickle import read_plain_pickle
 from facelab.test_protocol.verification import Verification
 
 Record = bytes | NDArray[np.uint8]

@@ -1,8 +1,8 @@
 """A pickle reader that can build plain data only: it never imports, calls or changes anything, whatever the file says.
 
 Python's own unpickler runs code that a file names; restricting the names it may look up still leaves it able to change
-the allowed objects and to reserve memory at will. Here each operation is carried out by hand on lists, tuples, bytes,
-text, numbers, and arrays of uint8 or bool; everything else is refused by name.
+the allowed objects and to reserve memory at will. Here each operation is carried out by hand on lists, tuples,
+dictionaries, bytes, text, numbers, and arrays of uint8 or bool; everything else is refused by name.
 """
 
 import mmap
@@ -60,7 +60,7 @@ CONSTANTS = {
     "NEWFALSE": False,
     "EMPTY_TUPLE": (),
 }
-NUMBERS = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"))
+NUMBERS = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"))
 TEXTS = frozenset(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"))
 ARGUMENTS = NUMBERS | TEXTS | frozenset(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"))
 PYTHON_2_STRINGS = frozenset(("BINSTRING", "SHORT_BINSTRING"))
@@ -70,7 +70,7 @@ IGNORED = frozenset(("PROTO", "FRAME", "STOP"))
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """The content of a pickle of plain data: lists, tuples, bytes, text, numbers, uint8 and bool arrays.
+    """The content of a pickle of plain data: lists, tuples, dictionaries, bytes, text, numbers, uint8 and bool arrays.
 
     8-bit strings of Python 2 become bytes.
 
@@ -104,6 +104,10 @@ class _Machine:
             "LIST": lambda _: self.stack.append(self._to_mark()),
             "TUPLE": lambda _: self.stack.append(tuple(self._to_mark())),
             "EMPTY_LIST": lambda _: self.stack.append([]),
+            "EMPTY_DICT": lambda _: self.stack.append({}),
+            "DICT": lambda _: self._to_dict(self._to_mark(), new=True),
+            "SETITEM": lambda _: self._to_dict([self.stack.pop(-2), self.stack.pop()]),
+            "SETITEMS": lambda _: self._to_dict(self._to_mark()),
             "MARK": lambda _: self.stack.append(_MARK),
             "MEMOIZE": lambda _: self.memo.update({len(self.memo): self.stack[-1]}),
             "POP": lambda _: self.stack.pop(),
@@ -152,6 +156,15 @@ class _Machine:
             raise TypeError("items are appended to something that is not a list")
         target.extend(items)
 
+    def _to_dict(self, items: list[Any], new: bool = False) -> None:
+        """Keys and values in turn go into a dictionary: a new one, or the one on the stack."""
+        if new:
+            self.stack.append({})
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise TypeError("items are set in something that is not a dictionary")
+        target.update(zip(items[::2], items[1::2], strict=True))
+
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self._look_up(module, name)
@@ -163,7 +176,7 @@ class _Machine:
     def _look_up(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in GLOBALS:
             raise _RefusedError(
-                f"it asks for '{module}.{name}', but may hold only lists, bytes, bools and arrays of uint8"
+                f"it asks for '{module}.{name}', but may hold only lists, bytes, numbers and arrays of uint8"
             )
         self.stack.append(GLOBALS[module, name])
 
@@ -220,6 +233,8 @@ ACTS: dict[str, Callable[..., Any]] = {
 
 def _plain(value: Any) -> Any:
     """The value with its arrays in place; lists and tuples down to the second level, where packs have them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if not isinstance(value, (list, tuple)):
         return _unwrapped(value)
     return [
