@@ -25,8 +25,21 @@ REGISTRIES = {
     "samplers": ("facelab.data.base", "SAMPLERS"),
     "modes": ("facelab.training_mode.base", "MODES"),
     "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
+    "scorers": ("facelab.iqa.base", "SCORERS"),
 }
-SUPPLIED = {"num_classes", "feat_dim", "head", "labels", "seed", "backbone", "classifier", "gate", "device", "progress"}
+SUPPLIED = {
+    "num_classes",
+    "feat_dim",
+    "head",
+    "labels",
+    "seed",
+    "backbone",
+    "classifier",
+    "gate",
+    "device",
+    "progress",
+    "network",
+}
 
 FACELAB = Citation(
     key="facelab",
@@ -57,7 +70,7 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="heads, backbones, adapters, gates, classifiers, sources, samplers, modes, protocols, configs"
+            help="heads, backbones, adapters, gates, classifiers, sources, samplers, modes, protocols, scorers, configs"
         ),
     ],
     plugins: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,

@@ -1,0 +1,136 @@
+"""What a scorer is: pixels or a set of images -> one number each, with a declared range and direction."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facelab.citation import Citation
+from facelab.errors import DataError
+from facelab.registry import Registry
+from facelab.scores import NamedImages, ScorerCard
+
+
+class ReadableImages(NamedImages, Protocol):
+    """What is scored; every `facelab.data.base.ImageSet` is one."""
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Image ``index`` as RGB, uint8, (H, W, 3).
+
+        Raises:
+            CorruptImage: If it cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a set is scored; no score depends on it but by rounding.
+
+    Attributes:
+        device: Where the scorer computes.
+        batch_size: Images scored at once.
+        workers: Threads that read and score, with one core each; 0 for one per core.
+    """
+
+    device: str | torch.device = "cpu"
+    batch_size: int = 64
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """The scores of a set.
+
+    Attributes:
+        values: float32, (N,), in the order of the set; NaN where an image could not be read.
+        failed: Row and reason of each image that could not be read, ascending.
+    """
+
+    values: NDArray[np.float32]
+    failed: tuple[tuple[int, str], ...] = ()
+
+
+Progress = Callable[[int, int], None]
+"""Told how many images are done, of how many."""
+
+
+class Scorer(ABC):
+    """Gives each image a number for its quality. Options are constructor arguments.
+
+    Attributes:
+        card: Name, version, range and direction of the scores.
+    """
+
+    citation: ClassVar[Citation | None] = None
+    card: ScorerCard
+
+    @abstractmethod
+    def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+        """The scores of all images of a set.
+
+        Raises:
+            DataError: If an image that can be read cannot be scored.
+        """
+
+
+class PixelScorer(Scorer):
+    """A scorer that sees nothing but the pixels. It is deterministic and may be called from several threads.
+
+    Attributes:
+        smallest: Least height and width that it can score, in pixels.
+        sequential: Whether only one thread may score at a time.
+    """
+
+    smallest: ClassVar[int] = 1
+    sequential: bool = False
+
+    def score(self, pixels: Tensor) -> Tensor:
+        """Scores of some images.
+
+        Args:
+            pixels: RGB, uint8, (B, 3, H, W), on any device.
+
+        Returns:
+            float32, (B,), on the same device, without gradients.
+
+        Raises:
+            DataError: If the pixels are of another kind or too small, or a score is outside of the declared range.
+        """
+        self._check(pixels)
+        with torch.no_grad():
+            scores = self.measure(pixels).to(torch.float32)
+        wrong = [value for value in scores.tolist() if not self.card.allows(value)]
+        if wrong:
+            raise DataError(f"the score {wrong[0]:g} is outside of what its scorer declares ({self.card.describe()}).")
+        return scores
+
+    @abstractmethod
+    def measure(self, pixels: Tensor) -> Tensor:
+        """The scores, (B,), of checked pixels; called without gradients."""
+
+    def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+        """Read and score all images of a set, of whatever sizes, in several threads."""
+        from facelab.iqa.image_set import score_images
+
+        return score_images(self, images, work, progress)
+
+    def _check(self, pixels: Tensor) -> None:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise DataError(
+                f"images to score must be uint8 RGB of shape (B, 3, H, W), got {pixels.dtype} of shape "
+                f"{tuple(pixels.shape)}."
+            )
+        height, width = pixels.shape[2:]
+        if min(height, width) < self.smallest:
+            raise DataError(
+                f"{self.card.name} takes images of at least {self.smallest}x{self.smallest} pixels, got "
+                f"{height}x{width}; enlarge them, for example with --size 112."
+            )
+
+
+SCORERS: Registry[Scorer] = Registry("scorer", "facelab.iqa")

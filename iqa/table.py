@@ -1,0 +1,103 @@
+"""Scores that somebody else made: a table of names and numbers."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from facelab.errors import ConfigError, DataError
+from facelab.iqa.base import SCORERS, Progress, ReadableImages, ScoredSet, Scorer, Work
+from facelab.scores import COLUMNS, ScorerCard, ScoreTable
+
+
+@SCORERS.register("Table")
+class Table(Scorer):
+    """Looks scores up in a file by the names of the images.
+
+    The file is a table of ``facelab iqa score``, which says itself what its scores mean, or a plain .csv with a name
+    and a score in each line and perhaps the heading ``name,score``; what those mean has to be said.
+
+    Args:
+        path: The file.
+        low: Least score there can be; of a plain file only, as what follows.
+        high: Greatest score there can be.
+        higher_is_better: Direction; a plain file needs it.
+
+    Raises:
+        ConfigError: If a plain file comes without its direction, or another with it.
+        DataError: If the file is damaged, or a score is outside of the range.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        low: float | None = None,
+        high: float | None = None,
+        higher_is_better: bool | None = None,
+    ) -> None:
+        described = _first_character(path) == "#"
+        if described != (higher_is_better is None) or (described and (low, high) != (None, None)):
+            raise ConfigError(
+                f"Table: '{path}' "
+                + ("says itself what its scores mean; leave low, high and higher_is_better out." if described else
+                   "is a plain list of scores; say which direction they have with higher_is_better: true or false.")
+            )  # fmt: skip
+        if described:
+            self._table: ScoreTable | None = ScoreTable(path)
+            self.card = self._table.scorer
+            return
+        self._table = None
+        self.card = ScorerCard(
+            name="Table", version=path.name, low=low, high=high, higher_is_better=higher_is_better is True
+        )
+        self._path, self._scores = path, _read_plain(path, self.card)
+
+    def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+        """The scores that the file has for the images; no image is read.
+
+        Raises:
+            DataError: If it lacks one.
+        """
+        if self._table is not None:
+            return ScoredSet(self._table.of(images).values)
+        names = [images.name(row) for row in range(len(images))]
+        missing = [name for name in names if name not in self._scores]
+        if missing:
+            raise DataError(
+                f"{self._path}: has no score for {len(missing)} of {len(names)} images, the first is '{missing[0]}'."
+            )
+        return ScoredSet(np.array([self._scores[name] for name in names], np.float32))
+
+
+def _first_character(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _read_plain(path: Path, card: ScorerCard) -> dict[str, float]:
+    """Score by name; an empty one is NaN."""
+    scores: dict[str, float] = {}
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if number == 1 and row == COLUMNS:
+                continue
+            where = f"{path}, line {number}"
+            if len(row) != 2:
+                raise DataError(f"{where}: expected name and score, got {len(row)} fields.")
+            score = _number(row[1], where)
+            if not math.isnan(score) and not card.allows(score):
+                raise DataError(f"{where}: the score {row[1]} is outside of what was declared ({card.describe()}).")
+            if scores.setdefault(row[0], score) != score and not math.isnan(score):
+                raise DataError(f"{where}: '{row[0]}' has another score above.")
+    return scores
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        raise DataError(f"{where}: the score is '{text}', not a number.") from None
