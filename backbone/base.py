@@ -77,7 +77,7 @@ def check_quality(network: nn.Module, *, given: bool) -> None:
         raise ConfigError(
             f"{type(network).__name__} takes a quality score of each image, and there are none: make a table with "
             "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test), or by data.quality and "
-            "evaluation.quality (facelab train)."
+            "evaluation.quality (facelab train); a scorer such as {Sharpness: {}} may stand in their place."
         )
 
 

@@ -50,7 +50,11 @@ def evaluate_command(
     ] = "error",
     quality: Annotated[
         list[str] | None,
-        typer.Option(metavar="[PROTOCOL=]TABLE", help="Quality scores for a protocol, or for all; may be repeated."),
+        typer.Option(
+            metavar="[PROTOCOL=]TABLE",
+            help="Quality scores for a protocol, or for all: a table, or a scorer as '{Sharpness: {}}', which scores "
+            "each set once; may be repeated. Models that were adapted with a scorer take that one by default.",
+        ),
     ] = None,
     bootstrap: Annotated[
         int, typer.Option(help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0)
@@ -62,6 +66,7 @@ def evaluate_command(
     from facelab.test_protocol.quality import open_scores
     from facelab.test_protocol.run import run_protocols
     from facelab.test_protocol.run_report import write_run_report
+    from facelab.training_mode.quality import Scoring
 
     names = [word for word in words if "=" not in word]
     distributed.initialise()
@@ -73,8 +78,12 @@ def evaluate_command(
         tables = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
         reports = {}
         for model in models:
-            scores = open_scores(protocols, tables, model.network, complete=on_corrupt == "error")
             with counted_bars(console) as show:
+                scorer = model.card.get("scorer", {})
+                size = model.input_spec.size if resize else None
+                scoring = Scoring(scorer.get("base"), model.device, show, size)
+                chosen_tables = scoring.tables(tables, protocols, model.network, scorer.get("spec"))
+                scores = open_scores(protocols, chosen_tables, model.network, complete=on_corrupt == "error")
                 reports[model.name] = run_protocols(
                     model.network,
                     protocols,

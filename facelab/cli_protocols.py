@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from facelab.catalogue import Spec
     from facelab.face_model import FaceModel
     from facelab.test_protocol.base import Protocol
+    from facelab.training_mode.settings import Quality
 
 DATA_ROOT = "data_root"
 EXAMPLES = "LFW.root=lfw112.tar LFW.pairs=pairs.txt, or data_root=FOLDER for all that lies there"
@@ -45,20 +46,30 @@ def open_protocols(
     return [(name, build(PROTOCOLS, spec, **supplied)) for name, spec in specs.items()]
 
 
-def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
-    """Quality tables by the names of protocols.
+def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequence[str]) -> "dict[str, Quality]":
+    """Quality tables or scorers by the names of protocols.
 
     Args:
-        words: ``TABLE`` for all protocols, or ``PROTOCOL=TABLE``.
+        words: ``TABLE`` for all protocols, or ``PROTOCOL=TABLE``; a scorer is written ``{Sharpness: {}}``.
         protocols: Names of the protocols.
         names: What the command line calls the models, if the protocols are those of the first run: then its tables
             count too, unless a word says otherwise.
     """
-    tables = {name: Path(table) for name, table in _evaluation_of(names).get("quality", {}).items()}
+    tables = {name: _quality(table) for name, table in _evaluation_of(names).get("quality", {}).items()}
     for word in words:
-        name, named, table = word.partition("=")
-        tables |= {name: Path(table)} if named else dict.fromkeys(protocols, Path(word))
+        name, named, table = ("", "", word) if word.startswith("{") else word.partition("=")
+        tables |= {name: _quality(table)} if named else dict.fromkeys(protocols, _quality(table or word))
     return tables
+
+
+def _quality(given: Any) -> "Quality":
+    """A path, or a scorer in braces."""
+    from facelab.config import parse_yaml
+
+    if isinstance(given, str) and not given.startswith("{"):
+        return Path(given)
+    spec: Quality = parse_yaml(given, f"--quality '{given}'") if isinstance(given, str) else given
+    return spec
 
 
 def _of_words(words: Sequence[str]) -> tuple[Mapping[str, "Spec"], str]:

@@ -1,6 +1,6 @@
 """Quality tables of protocols: which table belongs to which, found and checked before anything is embedded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -31,11 +31,20 @@ def open_scores(
         DataError: If a table is damaged, or misses an image.
     """
     names = [name for name, _ in protocols]
-    for name in tables.keys() - set(names):
-        raise ConfigError(f"there is a quality table for '{name}', but no such protocol.{did_you_mean(name, names)}")
+    check_names(tables, names)
     if network is not None and protocols:
         check_quality(network, given=tables.keys() == set(names))
     found = {name: (ScoreTable(tables[name]).of(of.images), of.images) for name, of in protocols if name in tables}
     for scores, images in found.values() if complete else ():
         scores.require(images)
     return {name: scores for name, (scores, _) in found.items()}
+
+
+def check_names(given: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse quality scores for a protocol that there is not.
+
+    Raises:
+        ConfigError: If so; the message suggests the nearest name.
+    """
+    for name in sorted(set(given) - set(names)):
+        raise ConfigError(f"there is a quality table for '{name}', but no such protocol.{did_you_mean(name, names)}")

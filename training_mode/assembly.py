@@ -1,7 +1,8 @@
 """Builds the parts of a run from its settings, and takes and restores its whole state."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from facelab.plugins import import_plugins
 from facelab.scores import Scores, ScoreTable
 from facelab.training_mode.base import MODES, TrainingMode
 from facelab.training_mode.network import open_network
+from facelab.training_mode.quality import Scoring, Show
 from facelab.training_mode.settings import RunConfig
 
 RenderProgress = Callable[[int, int], None]
@@ -80,12 +82,12 @@ class Parts:
     card: dict[str, Any]
 
 
-def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts:
+def assemble(config: RunConfig, show: Show | None = None) -> Parts:
     """Build a run that stands at its beginning.
 
     Args:
         config: The settings.
-        progress: Called with (done, all) while a source prepares itself.
+        show: Told what is prepared, how much is done, and of how much.
 
     Raises:
         FacelabError: If any setting, file or combination of them cannot work.
@@ -93,8 +95,8 @@ def assemble(config: RunConfig, progress: RenderProgress | None = None) -> Parts
     import_plugins(config.plugins)
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
-    source = open_source(config, progress)
-    scores = open_quality(config, source)
+    source = open_source(config, None if show is None else partial(show, "preparing the data"))
+    scores = open_quality(config, source, scoring_of(config, device, show))
     loader = open_loader(config, source, device, scores)
     updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
     if updates_per_epoch == 0:
@@ -157,11 +159,18 @@ def open_loader(config: RunConfig, source: Source, device: torch.device, scores:
     )
 
 
-def open_quality(config: RunConfig, source: Source) -> Scores | None:
-    """Quality scores of the training images, if the settings name a table; what may be skipped needs none."""
+def scoring_of(config: RunConfig, device: torch.device, show: Show | None = None) -> Scoring:
+    """How a run scores its test images; training images come in the size of the network already."""
+    size = config.data.height_width if config.data.resize else None
+    return Scoring(None if config.base is None else str(config.base), device, show, size)
+
+
+def open_quality(config: RunConfig, source: Source, scoring: Scoring) -> Scores | None:
+    """Quality scores of the training images, if the settings ask for them; what may be skipped needs none."""
     if config.data.quality is None:
         return None
-    scores = ScoreTable(config.data.quality).of(source)
+    table = replace(scoring, size=None).table(config.data.quality, source, "scoring the training images")
+    scores = ScoreTable(table).of(source)
     if config.data.on_corrupt == "error":
         scores.require(source)
     return scores

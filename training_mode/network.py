@@ -50,6 +50,8 @@ def open_network(config: RunConfig, device: torch.device, scores: Scores | None)
         adapter = ADAPTERS.build(name, options)
         backbone = AdaptedBackbone(backbone, adapter, gate if adapter.needs_gate else None)
         card |= adapter_card(backbone, {name: options}, gate_spec if adapter.needs_gate else None)
+        if adapter.needs_gate and isinstance(config.data.quality, dict):
+            card["scorer"] = {"spec": config.data.quality, "base": str(config.base)}
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     backbone = backbone.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     return Network(backbone, card, None if gate is None else gate.to(device))
@@ -87,7 +89,8 @@ def _calibrated_gate(config: RunConfig, scores: Scores | None) -> tuple[Gate | N
         return None, None
     if scores is None:
         raise ConfigError(
-            "a gate maps quality scores, but data.quality names no table; make one with `facelab iqa score DATA`."
+            "a gate maps quality scores, but data.quality names no table; make one with `facelab iqa score DATA`, or "
+            "name a scorer there, for example {Sharpness: {}}."
         )
     name, options = resolve(GATES, config.gate)
     gate = GATES.build(name, options)

@@ -1,7 +1,6 @@
 """One training run from settings to report: assemble, resume, train, evaluate, write what a user wants to look at."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from facelab.test_protocol.data_root import chosen_protocols
 from facelab.test_protocol.quality import open_scores
 from facelab.test_protocol.run import run_protocols
 from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, model_files, write_settings
-from facelab.training_mode.assembly import Parts, assemble, restore, supplied_size, take_snapshot
+from facelab.training_mode.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
 from facelab.training_mode.base import exported_buffers
 from facelab.training_mode.callbacks import Checkpointing, Evaluation
 from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig
@@ -74,10 +73,12 @@ def run_training(
     if found:
         check_changes(folder, config, allow_changes)
     with counted_bars(console) as show:
-        parts = assemble(config, partial(show, "preparing the data"))
-    protocols = open_protocols(config, console)
-    network, complete = parts.mode.inference_network(), config.evaluation.on_corrupt == "error"
-    scores = open_scores(protocols, config.evaluation.quality, network, complete=complete)
+        parts = assemble(config, show)
+        protocols = open_protocols(config, console)
+        network, complete = parts.mode.inference_network(), config.evaluation.on_corrupt == "error"
+        scoring = scoring_of(config, parts.device, show)
+        tables = scoring.tables(config.evaluation.quality, protocols, network, config.data.quality)
+    scores = open_scores(protocols, tables, network, complete=complete)
     if found:
         checkpoint = store.find("last")
         verify(checkpoint)

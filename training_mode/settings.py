@@ -22,12 +22,18 @@ RUN_SPECS = (
     "classifier",
     "data.source",
     "data.sampler",
+    "data.quality",
+    "evaluation.quality.*",
     "evaluation.protocols.*",
 )
 SPEC_PATHS = (*RUN_SPECS, *(f"{front}.{path}" for front in ("base", "variants.*") for path in RUN_SPECS))
 """Settings that name one registered thing, so that another name replaces the old one with all its options."""
 
 VARIANTS = "variants"  # with this key a file is a study: several runs, see facelab.training_mode.study
+
+
+Quality = Path | dict[str, dict[str, Any] | None]
+"""Where quality scores come from: a table, or a scorer as ``{name: options}``, which scores each set once."""
 
 
 class DataSettings(Strict):
@@ -42,7 +48,8 @@ class DataSettings(Strict):
         workers: Threads that read and decode.
         prefetch: Batches read ahead.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
-        quality: Table of quality scores of the source's images, for networks and heads that take them, or null.
+        quality: Quality scores of the source's images, for networks and heads that take them: a table, or a scorer as
+            ``{Sharpness: {}}`` (see ``facelab list scorers``), or null.
     """
 
     source: Spec
@@ -53,7 +60,7 @@ class DataSettings(Strict):
     workers: int = Field(default=2, ge=1)
     prefetch: int = Field(default=4, ge=1)
     on_corrupt: Literal["error", "skip"] = "error"
-    quality: Path | None = None
+    quality: Quality | None = None
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -107,7 +114,8 @@ class EvaluationSettings(Strict):
         precision: Precision of the embeddings.
         on_corrupt: What becomes of images that cannot be read: ``error`` stops, ``zero`` gives them embeddings of
             zeros, ``skip`` leaves them out; reports count and name them.
-        quality: Table of quality scores by the protocol's name, for networks that take them; ``null`` takes one back.
+        quality: Table or scorer by the protocol's name, for networks that take scores. Without one, the scorer of
+            ``data.quality`` scores the protocols of such a network too. ``null`` takes one back.
     """
 
     protocols: dict[str, Spec | None] = Field(default_factory=dict)
@@ -117,7 +125,7 @@ class EvaluationSettings(Strict):
     batch_size: int = Field(default=64, ge=1)
     precision: Precision = "fp32"
     on_corrupt: Literal["error", "zero", "skip"] = "error"
-    quality: dict[str, Path] = Field(default_factory=dict)
+    quality: dict[str, Quality] = Field(default_factory=dict)
 
     @property
     def wanted(self) -> bool:

@@ -1,0 +1,114 @@
+"""Quality scores by scorers that settings name: each set of images is scored once, and its table is kept."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from facelab import distributed
+from facelab.backbone.base import takes_quality
+from facelab.catalogue import resolve
+from facelab.data.base import ImageSet
+from facelab.data.resized import ResizedImages
+from facelab.data.synthetic_cache import cache_folder
+from facelab.errors import ConfigError
+from facelab.face_model import load_model
+from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
+from facelab.scores import write_scores
+from facelab.test_protocol.base import Protocol
+from facelab.test_protocol.quality import check_names
+from facelab.training_mode.settings import Quality
+
+Show = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How sets of images get their quality scores.
+
+    Tables are kept in ``FACELAB_CACHE``, else ``facelab`` in the user's cache folder, under a hash of scorer, its
+    version and the set, so that no run scores an image twice that it or another one has scored.
+
+    Attributes:
+        base: Folder of the trained model that scorers take which need a network, or None.
+        device: Where scorers compute.
+        show: Told what is scored, the images done and all images.
+        size: Height and width that images are brought to first, as the network will see them; None for as they are.
+    """
+
+    base: str | None = None
+    device: torch.device = torch.device("cpu")
+    show: Show | None = None
+    size: tuple[int, int] | None = None
+
+    def table(self, quality: Quality, images: ImageSet, what: str) -> Path:
+        """The score table of some images: the one that is named, or that of the scorer that is named.
+
+        Every process of a distributed run must call this; the main one scores.
+
+        Args:
+            quality: A path, or a scorer as ``{name: options}``.
+            images: What needs scores.
+            what: What progress calls them.
+
+        Raises:
+            ConfigError: If the scorer cannot be built.
+            DataError: If an image cannot be scored, or the table cannot be written.
+        """
+        if isinstance(quality, Path):
+            return quality
+        scorer = self._scorer(quality)
+        seen = images if self.size is None else ResizedImages(images, *self.size)
+        key = hashlib.sha256(f"{scorer.card.model_dump_json()} {seen.fingerprint()}".encode()).hexdigest()[:24]
+        path = cache_folder() / "scores" / f"{scorer.card.name}-{key}.csv"
+        kept = isinstance(scorer, PixelScorer) and path.is_file()  # others only look scores up, in files that may change
+        if not distributed.broadcast_object(kept):
+            if distributed.is_main():
+                found = scorer.score_set(seen, Work(self.device), self._progress(what))
+                write_scores(path, seen, found.values, scorer.card)
+            distributed.barrier()
+        return path
+
+    def tables(
+        self,
+        given: Mapping[str, Quality],
+        protocols: Sequence[tuple[str, Protocol]],
+        network: nn.Module,
+        default: Quality | None,
+    ) -> dict[str, Path]:
+        """Score tables by the names of protocols.
+
+        Args:
+            given: What the settings say of each protocol.
+            protocols: Names and protocols.
+            network: What is to be tested.
+            default: The scorer of its training images; protocols that nothing is said of take it if the network
+                needs scores.
+
+        Raises:
+            ConfigError: If something is said of an unknown protocol.
+        """
+        check_names(given, [name for name, _ in protocols])
+        usual = default if takes_quality(network) and not isinstance(default, Path) else None
+        chosen = {name: given.get(name, usual) for name, _ in protocols}
+        return {
+            name: self.table(quality, protocol.images, f"scoring {name}")
+            for name, protocol in protocols
+            if (quality := chosen[name]) is not None
+        }
+
+    def _scorer(self, spec: dict[str, dict[str, Any] | None]) -> Scorer:
+        name, options = resolve(SCORERS, spec)
+        if "network" not in SCORERS.parameters(name):
+            return SCORERS.build(name, options)
+        if self.base is None:
+            raise ConfigError(f"the scorer '{name}' asks a trained network, but the settings name no base model.")
+        return SCORERS.build(name, options, network=load_model(self.base, device=self.device).network)
+
+    def _progress(self, what: str) -> Callable[[int, int], None] | None:
+        show = self.show
+        return None if show is None else lambda done, total: show(what, done, total)
