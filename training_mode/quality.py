@@ -40,8 +40,8 @@ class Scoring:
         size: Height and width that images are brought to first, as the network will see them; None for as they are.
     """
 
-    base: str | None = None
-    device: torch.device = torch.device("cpu")
+    base: str | None
+    device: torch.device
     show: Show | None = None
     size: tuple[int, int] | None = None
 
@@ -65,7 +65,9 @@ class Scoring:
         seen = images if self.size is None else ResizedImages(images, *self.size)
         key = hashlib.sha256(f"{scorer.card.model_dump_json()} {seen.fingerprint()}".encode()).hexdigest()[:24]
         path = cache_folder() / "scores" / f"{scorer.card.name}-{key}.csv"
-        kept = isinstance(scorer, PixelScorer) and path.is_file()  # others only look scores up, in files that may change
+        kept = (
+            isinstance(scorer, PixelScorer) and path.is_file()
+        )  # others only look scores up, in files that may change
         if not distributed.broadcast_object(kept):
             if distributed.is_main():
                 found = scorer.score_set(seen, Work(self.device), self._progress(what))

@@ -1,0 +1,110 @@
+"""Scorers in the place of tables: every set is scored once, protocols take the scorer of the training images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from facelab import cli
+from facelab.checkpoint import CheckpointStore, read_card
+from facelab.data.synthetic import SyntheticFaces
+from facelab.errors import ConfigError
+from facelab.iqa.sharpness import Sharpness
+from facelab.scores import ScoreTable, write_scores
+from facelab.test_protocol.report_store import read_reports
+from facelab.test_protocol.run_report import write_run_report
+from facelab.training_mode.quality import Scoring
+from facelab.training_mode.run import RunResult
+
+Run = Callable[..., RunResult]
+PAIRS = "{SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40, resolution: [8]}}"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """Number of images of each batch that a scorer gets, with a cache of this test's own."""
+    monkeypatch.setenv("FACELAB_CACHE", str(tmp_path / "cache"))
+    batches: list[int] = []
+    measure = Sharpness.measure
+
+    def counted(scorer: Sharpness, pixels: torch.Tensor) -> torch.Tensor:
+        batches.append(len(pixels))
+        return measure(scorer, pixels)
+
+    monkeypatch.setattr(Sharpness, "measure", counted)
+    return batches
+
+
+def settings(base: Path, *more: str) -> list[str]:
+    words = ["mode=adaptation", "backbone=null", "adapter={DualLoRA: {rank: 2}}", "gate=sigmoid", *more]
+    return [*words, f"base={base}", "data.quality={Sharpness: {}}", f"evaluation.protocols.synthetic={PAIRS}"]
+
+
+def test_a_run_scores_each_image_once_and_so_does_every_later_one(
+    tmp_path: Path, run_tiny: Run, scored: list[int]
+) -> None:
+    base = run_tiny(tmp_path / "base", "training.epochs=1").folder
+    result = run_tiny(tmp_path / "run", *settings(base, "training.epochs=1"))
+    assert sum(scored) == 64 + 2 * 80  # training images, and test images at two resolutions
+    assert result.reports[0].options["quality"]["scorer"] == "Sharpness"
+    run_tiny(tmp_path / "other", *settings(base, "training.epochs=1", "adapter={DualLoRA: {rank: 3}}"))
+    assert sum(scored) == 224
+    write_run_report(result.folder, {"run": list(result.reports)})
+    card = read_card(CheckpointStore(result.folder / "checkpoints").find("last"))
+    assert card["scorer"] == {"spec": {"Sharpness": {}}, "base": str(base)}
+    words = ["test", str(result.folder), "SyntheticPairs.identities=10", "SyntheticPairs.per_identity=2"]
+    more = ["SyntheticPairs.folds=2", "SyntheticPairs.pairs=20", "--out", str(tmp_path / "out")]
+    tested = CliRunner().invoke(cli.app, [*words, *more])
+    assert tested.exit_code == 0, tested.output
+    assert sum(scored) == 244
+    assert read_reports(tmp_path / "out")["run"][0].options["quality"]["scorer"] == "Sharpness"
+
+
+def test_a_scorer_may_be_named_for_a_test_of_any_model(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
+    base = run_tiny(tmp_path / "base", "training.epochs=1", f"evaluation.protocols.synthetic={PAIRS}").folder
+    for word in ("{Sharpness: {}}", "synthetic={Sharpness: {}}"):
+        out = tmp_path / "out"
+        tested = CliRunner().invoke(cli.app, ["test", str(base), "--out", str(out), "--quality", word])
+        assert tested.exit_code == 0, tested.output
+        assert read_reports(out)["base"][0].options["quality"]["scorer"] == "Sharpness"
+    assert sum(scored) == 160
+
+
+def test_images_are_scored_in_the_size_of_the_network(scored: list[int]) -> None:
+    faces = SyntheticFaces(2, 2, size=32)
+    as_stored = ScoreTable(Scoring(None, CPU).table({"Sharpness": {}}, faces, "")).of(faces).values
+    resized = ScoreTable(Scoring(None, CPU, size=(64, 64)).table({"Sharpness": {}}, faces, "")).of(faces).values
+    assert (resized < as_stored).all()
+
+
+def test_tables_of_others_are_looked_up_anew(tmp_path: Path, scored: list[int]) -> None:
+    faces = SyntheticFaces(2, 2, size=32)
+    file = tmp_path / "made.csv"
+    for value in (0.25, 0.75):
+        write_scores(file, faces, np.full(4, value, np.float32), Sharpness().card)
+        table = Scoring(None, CPU).table({"Table": {"path": str(file)}}, faces, "")
+        assert ScoreTable(table).of(faces).values.tolist() == [value] * 4
+
+
+def test_refusals(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
+    faces = SyntheticFaces(2, 2, size=32)
+    with pytest.raises(ConfigError, match="the scorer 'FeatureNorm' asks a trained network, but the settings name no"):
+        Scoring(None, CPU).table({"FeatureNorm": {}}, faces, "")
+    with pytest.raises(ConfigError, match="unknown scorer 'Sharpnes'. Did you mean 'Sharpness'"):
+        run_tiny(tmp_path / "run", "data.quality={Sharpnes: {}}")
+    with pytest.raises(ConfigError, match="a quality table for 'synthetc', but no such protocol. Did you mean 'synth"):
+        run_tiny(
+            tmp_path / "run", f"evaluation.protocols.synthetic={PAIRS}", "evaluation.quality.synthetc={Sharpness: {}}"
+        )
+
+
+def test_a_scorer_may_ask_the_base_model(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
+    base = run_tiny(tmp_path / "base", "training.epochs=1").folder
+    faces = SyntheticFaces(2, 2, size=32)
+    table = ScoreTable(Scoring(str(base), CPU).table({"FeatureNorm": {}}, faces, ""))
+    assert table.scorer.name == "FeatureNorm"
+    assert (table.values > 0).all()
