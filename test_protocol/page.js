@@ -156,6 +156,13 @@
     return line.x[next] - value < value - line.x[row] ? next : row;
   }
 
+  // Curves of single points are read off at one of them.
+  function nearest(chart, value) {
+    if (chart.shape !== "line") return value;
+    const line = chart.lines[0];
+    return line.x[rowAt(chart, line, value)];
+  }
+
   function number(value, label) {
     if (value === null || value === undefined) return "–";
     if (label.endsWith("[%]")) return value.toFixed(2);
@@ -198,7 +205,7 @@
     let at = null;
     const show = (pixel) => {
       at = Math.min(box.right, Math.max(box.left, pixel));
-      const value = x.value(at);
+      const value = nearest(chart, x.value(at));
       cursor.replaceChildren();
       svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom, class: "cursor" }, cursor);
       readout.place.textContent = `${chart.x_label}: ${number(value, chart.x_label)}`;
