@@ -24,7 +24,13 @@ METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json
 
 
 def write_run_report(
-    folder: Path, reports: Reports, console: Console | None = None, files: Files | None = None
+    folder: Path,
+    reports: Reports,
+    console: Console | None = None,
+    files: Files | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    details: bool = True,
 ) -> dict[str, Path]:
     """Print the results, and write tables, plots and the page into ``folder``.
 
@@ -36,6 +42,8 @@ def write_run_report(
         reports: Reports of each model.
         console: Where to print; nothing is printed without one.
         files: Files of each model by label, to link to.
+        metrics: Columns of the table instead of the usual ones, see `compare`.
+        details: Whether to print each report too, behind the table of all.
 
     Returns:
         The files worth opening: ``report``, ``table``, and ``curves`` if there are any.
@@ -44,9 +52,9 @@ def write_run_report(
         DataError: If a file cannot be written.
     """
     reports = with_files(reports, files or {}, folder)
-    comparison = compare(reports, warnings=warnings_of(reports))
+    comparison = compare(reports, metrics=metrics, warnings=warnings_of(reports))
     if console is not None:
-        _print(console, reports, comparison)
+        _print(console, reports if details else {}, comparison)
     tables = write_tables(folder, reports, comparison)
     write_plots(folder / "plots", reports)
     written = {"report": folder / "report.html", "table": tables["md"]}

@@ -9,7 +9,15 @@ from facelab import distributed
 from facelab.config import Tree, merge, parse_overrides, read_yaml
 from facelab.errors import ConfigError
 from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config, trained_files
-from facelab.training_mode.settings import SPEC_PATHS, VARIANTS, RunConfig, find_config, load_tree, make_config
+from facelab.training_mode.settings import (
+    SPEC_PATHS,
+    STUDY_KEYS,
+    VARIANTS,
+    RunConfig,
+    find_config,
+    load_tree,
+    make_config,
+)
 from facelab.training_mode.study import STUDY, Study, make_study, run_study
 
 DEFAULT_CONFIG = "conventional"
@@ -41,7 +49,7 @@ def launch(
     if resume and run is None:
         raise ConfigError("--resume needs --run FOLDER, the run to go on with.")
     tree, where = _settings(config, overrides, run if resume else None)
-    shared = make_config({key: value for key, value in tree.items() if key not in (VARIANTS, "base")}, where)
+    shared = make_config({key: value for key, value in tree.items() if key not in (*STUDY_KEYS, "base")}, where)
     distributed.initialise()
     try:
         folder = run or new_run_folder(shared)
@@ -80,7 +88,8 @@ def _launch_study(study: Study, console: Console, resume: bool, allow_changes: b
     elif distributed.is_main():
         console.rule(study.folder.name)
         sources = {name: trained_files(study.folder / name) for name in study.variants}
-        files = write_run_report(study.folder, reports, console if reports else None, sources)
+        shown = console if reports else None
+        files = write_run_report(study.folder, reports, shown, sources, metrics=study.columns, details=False)
         for what, path in {"study": study.folder, **files}.items():
             console.print(f"{what:>10}  {path}")
     return stopped_by

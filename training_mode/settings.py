@@ -29,7 +29,8 @@ RUN_SPECS = (
 SPEC_PATHS = (*RUN_SPECS, *(f"{front}.{path}" for front in ("base", "variants.*") for path in RUN_SPECS))
 """Settings that name one registered thing, so that another name replaces the old one with all its options."""
 
-VARIANTS = "variants"  # with this key a file is a study: several runs, see facelab.training_mode.study
+VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
+"""With the first key a file is a study, several runs, see `facelab.training_mode.study`; the other goes with it."""
 
 
 Quality = Path | dict[str, dict[str, Any] | None]

@@ -14,10 +14,22 @@ from facelab.config import Tree, merge, read_config
 from facelab.errors import ConfigError
 from facelab.face_model import load_model
 from facelab.plugins import import_plugins
+from facelab.progress_bar import counted_bars
 from facelab.test_protocol.base import Report
+from facelab.test_protocol.quality import open_scores
 from facelab.test_protocol.report_store import JSON, read_reports
+from facelab.training_mode.assembly import scoring_of
 from facelab.training_mode.run import check_changes, open_protocols, run_training, test_network, trained_files
-from facelab.training_mode.settings import SPEC_PATHS, VARIANTS, RunConfig, find_config, make_config, shipped_configs
+from facelab.training_mode.settings import (
+    COLUMNS,
+    SPEC_PATHS,
+    STUDY_KEYS,
+    VARIANTS,
+    RunConfig,
+    find_config,
+    make_config,
+    shipped_configs,
+)
 from facelab.whole_file import write_whole
 
 STUDY, BASE, FROZEN = "study.yaml", "base", "frozen"
@@ -34,6 +46,7 @@ class Study:
         common: What the variants share; its protocols test the base model.
         base: The run that trains the base model first, or None.
         variants: The runs by their names.
+        columns: Metrics that the table shows instead of the usual ones.
     """
 
     tree: Tree
@@ -41,6 +54,7 @@ class Study:
     common: RunConfig
     base: RunConfig | None
     variants: dict[str, RunConfig]
+    columns: tuple[str, ...]
 
 
 def make_study(tree: Mapping[str, Any], folder: Path, where: str) -> Study:
@@ -58,7 +72,7 @@ def make_study(tree: Mapping[str, Any], folder: Path, where: str) -> Study:
     Raises:
         ConfigError: If anything in it cannot work.
     """
-    common = {key: value for key, value in tree.items() if key != VARIANTS}
+    common = {key: value for key, value in tree.items() if key not in STUDY_KEYS}
     base = None
     if isinstance(common.get("base"), Mapping):
         base = make_config({**_extended(common["base"]), **_place(BASE, folder)}, f"{where}, base")
@@ -67,7 +81,10 @@ def make_study(tree: Mapping[str, Any], folder: Path, where: str) -> Study:
         name: make_config({**merge(common, changes, SPEC_PATHS), **_place(name, folder)}, f"{where}, variant '{name}'")
         for name, changes in _variants(tree, where).items()
     }
-    return Study(dict(tree), folder, make_config(common, where), base, variants)
+    columns = tree.get(COLUMNS) or []
+    if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
+        raise ConfigError(f"{where}: 'columns' must be a list of metrics, for example [accuracy], got {columns!r}.")
+    return Study(dict(tree), folder, make_config(common, where), base, variants, tuple(columns))
 
 
 def _variants(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
@@ -156,7 +173,12 @@ def _frozen(config: RunConfig, folder: Path, console: Console) -> list[Report]:
     console.rule(FROZEN)
     import_plugins(config.plugins)
     model = load_model(str(config.base), device=config.training.device)
-    reports = test_network(model.network, open_protocols(config, console), {}, config, model.device)
+    protocols = open_protocols(config, console)
+    with counted_bars(console) as show:
+        scoring = scoring_of(config, model.device, show)
+        tables = scoring.tables(config.evaluation.quality, protocols, model.network, None)
+    scores = open_scores(protocols, tables, complete=config.evaluation.on_corrupt == "error")
+    reports = test_network(model.network, protocols, scores, config, model.device)
     if distributed.is_main():
         write_run_report(folder, {FROZEN: reports})
     distributed.barrier()

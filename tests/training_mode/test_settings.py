@@ -1,26 +1,96 @@
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from facelab.backbone.base import BACKBONES
 from facelab.errors import ConfigError
-from facelab.training_mode.assembly import assemble
-from facelab.training_mode.settings import find_config, load_config, shipped_configs
+from facelab.face_model import model_card
+from facelab.model_folder import write_model
+from facelab.scores import ScorerCard, write_scores
+from facelab.training_mode.assembly import assemble, open_source
+from facelab.training_mode.settings import (
+    VARIANTS,
+    RunConfig,
+    find_config,
+    load_config,
+    load_tree,
+    make_config,
+    shipped_configs,
+)
+from facelab.training_mode.study import make_study
 
 SYNTHETIC = "data.source={SyntheticFaces: {identities: 4, per_identity: 4}}"
+SMALL_SWIN: dict[str, Any] = {"patch": 20, "dim": 16, "depths": [2, 1], "heads": [2, 2], "window": 3, "feat_dim": 16}
+STUDIES = [name for name in shipped_configs() if VARIANTS in load_tree(name)]
+RUNS = [name for name in shipped_configs() if name not in STUDIES]
+NEW = [name for name in RUNS if "finetune" not in name and load_config(name).base is None]
+ADAPTED = [name for name in RUNS if load_config(name).base is not None]
+SMALL = [SYNTHETIC, "training.batch_size=8", "training.precision=fp32"]
 
 
-@pytest.mark.parametrize("name", shipped_configs())
-def test_every_shipped_configuration_loads_and_says_what_it_is(name: str) -> None:
-    assert load_config(name).name
-    assert find_config(name).read_text().startswith("# ")
-
-
-@pytest.mark.parametrize("name", [name for name in shipped_configs() if "finetune" not in name])
-def test_every_shipped_configuration_builds_on_small_data(name: str) -> None:
-    config = load_config(name, [SYNTHETIC, "data.size=112", "training.batch_size=8", "training.precision=fp32"])
+def check_building(config: RunConfig) -> None:
     parts = assemble(config.model_copy(update={"evaluation": type(config.evaluation)()}))
     assert parts.progress.total == 2 * config.training.epochs
     assert next(iter(parts.feed.batches(0, 0))).size == 8
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_configuration_says_what_it_is(name: str) -> None:
+    assert load_tree(name)["name"]
+    assert find_config(name).read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_every_shipped_configuration_builds_on_small_data(name: str) -> None:
+    swin = "PETALSwin" in str(load_config(name).backbone)
+    small = f"backbone={{PETALSwin: {SMALL_SWIN}}}" if swin else "data.size=112"
+    check_building(load_config(name, [*SMALL, small]))
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_every_shipped_adaptation_builds_on_a_small_base(name: str, tmp_path: Path) -> None:
+    options = {**SMALL_SWIN, "input_spec": {"height": 120, "width": 120}}
+    base = BACKBONES.build("Swin", options)
+    write_model(tmp_path / "base", base.state_dict(), model_card("Swin", options, base))
+    config = load_config(name, [*SMALL, f"base={tmp_path / 'base'}"])
+    faces = open_source(config)
+    scorer = ScorerCard(name="CNNIQA", low=0, high=1)
+    write_scores(tmp_path / "scores.csv", faces, np.linspace(0, 1, 16, dtype=np.float32), scorer)
+    check_building(load_config(name, [*SMALL, f"base={tmp_path / 'base'}", f"data.quality={tmp_path / 'scores.csv'}"]))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_shipped_study_is_checked_run_by_run(name: str, tmp_path: Path) -> None:
+    study = make_study(load_tree(name), tmp_path, name)
+    assert study.base is not None
+    check_building(load_tiny(study.base))
+    base = assemble(load_tiny(study.base))
+    write_model(tmp_path / "base", base.mode.inference_network().state_dict(), base.card)
+    people = "{SyntheticFaces: {identities: 4, per_identity: 2}}"
+    source = f"data.source.Concat.sources=[{people}, {{LowResolution: {{source: {people}, resolution: [8, 16]}}}}]"
+    small = make_study(load_tree(name, [source, "training.batch_size=8"]), tmp_path, name)
+    assert len(small.variants) >= 3
+    for config in small.variants.values():
+        check_building(config)
+
+
+def load_tiny(config: RunConfig) -> RunConfig:
+    """The same run on few faces."""
+    data = {**config.tree()["data"], "source": {"SyntheticFaces": {"identities": 4, "per_identity": 4}}}
+    return make_config({**config.tree(), "data": data, "training": {**config.tree()["training"], "batch_size": 8}}, "")
+
+
+def test_the_published_recipes_of_petalface() -> None:
+    tiny, briar = (load_config(f"adaptation/petalface-{name}") for name in ("tinyface", "briar"))
+    assert (tiny.training.epochs, tiny.training.batch_size, tiny.training.clip_norm, tiny.seed) == (40, 64, 5, 19)
+    assert (tiny.optimizer.name, tiny.optimizer.lr, tiny.optimizer.weight_decay) == ("adamw", 5e-4, 0.1)
+    assert (briar.training.epochs, briar.schedule.warmup_epochs, tiny.schedule.warmup_epochs) == (10, 1, 2)
+    assert briar.adapter == tiny.adapter
+    four, twelve = (load_config(f"conventional/petalface-webface{size}m") for size in (4, 12))
+    assert [(run.training.epochs, run.training.batch_size) for run in (four, twelve)] == [(26, 1024), (20, 2048)]
+    assert (four.optimizer.lr, four.optimizer.weight_decay, four.seed) == (1e-3, 0.05, 2048)
 
 
 def test_the_published_recipe_of_facexzoo() -> None:

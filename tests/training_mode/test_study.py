@@ -39,10 +39,12 @@ variants:
 def test_it_ends_in_one_table_and_goes_on_where_it_stopped(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch(str(study), []) == 0
+    assert launch(str(study), ["columns=[AUC]"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert text.index("frozen") < text.index("full")
     assert "parameters are trained" in text
+    assert "synthetic AUC [%]" in text
+    assert "synthetic accuracy [%]" not in text
     assert (tmp_path / "ways" / "report.html").stat().st_size > 1000
     reports = read_reports(tmp_path / "ways")
     assert list(reports) == ["frozen", "full", "lora"]
@@ -96,6 +98,7 @@ def test_show_prints_every_run(study: Path) -> None:
         (["variants={frozen: {}}"], "a variant cannot be called 'frozen'"),
         (["variants={../up: {}}"], r"a variant cannot be called '\.\./up'"),
         (["variants={a: 3}"], "variant 'a' must hold the settings that it changes, got 3"),
+        (["columns=accuracy"], "'columns' must be a list of metrics"),
         (["variants.full.hed=ArcFace"], "variant 'full': unknown key 'hed'. Did you mean 'head'"),
         (["base.hed=ArcFace"], "here, base: unknown key 'hed'. Did you mean 'head'"),
         (["base.extends=nothing"], "'nothing' is neither a file nor a shipped configuration"),
