@@ -14,6 +14,7 @@ from facelab.cli_compare import compare_command
 from facelab.cli_data import data_app
 from facelab.cli_evaluate import evaluate_command
 from facelab.cli_ijbs import ijbs_crops_command
+from facelab.cli_iqa import iqa_app
 from facelab.cli_models import export_adapter_command, import_command, merge_command
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
@@ -30,6 +31,7 @@ data_app.command("align")(align_command)
 data_app.command("ijbs-crops")(ijbs_crops_command)
 data_app.command("synthetic")(synthetic_command)
 app.add_typer(data_app, name="data")
+app.add_typer(iqa_app, name="iqa")
 app.command("test")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("import")(import_command)

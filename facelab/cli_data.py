@@ -1,7 +1,7 @@
 """``facelab data``: make, check, choose, join and convert training sets."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,7 +70,7 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[..., 
         yield lambda done, of=total: bar.update(task, completed=done, total=of, visible=True)
 
 
-def show_table(rows: dict[str, object]) -> None:
+def show_table(rows: Mapping[str, object]) -> None:
     """Print names and values, aligned."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -104,7 +104,7 @@ def pack(
     """Decode all images once and write them as raw bytes that training reads without decoding."""
     from facelab.data.packed import write_packed
 
-    opened = _opened(source, root, size)
+    opened = opened_source(source, root, size)
     with progress_bar("packing", len(opened)) as show:
         packed = write_packed(out, opened, show, workers)
     meta = packed.meta
@@ -137,7 +137,7 @@ def inspect(
 
     if report is not None:
         check_report_name(report)
-    opened = _opened(source, root, None)
+    opened = opened_source(source, root, None)
     some = np.unique(np.linspace(0, len(opened) - 1, SAMPLE).astype(int)).tolist()
     rows = range(len(opened)) if decode else some
     with progress_bar("reading", len(rows)) as show:
@@ -214,7 +214,7 @@ def to_rec(
 
     if out.suffix != ".rec":
         raise ConfigError(f"'{out}' must end in .rec.")
-    opened = _opened(source, root, size)
+    opened = opened_source(source, root, size)
     with progress_bar("writing", len(opened)) as show:
         write_recordio(out, opened, encoder(opened, quality), RecordLayout(header, array_labels), show)
     show_table({"records": out, "images": len(opened), "classes": opened.num_classes})
@@ -228,7 +228,7 @@ def from_rec(
     """Write the images of a .rec file, or of any source, as folders of people with a training list."""
     from facelab.data.conversion import write_image_folder
 
-    opened = _opened(source, None, None)
+    opened = opened_source(source, None, None)
     with progress_bar("writing", len(opened)) as show:
         write_image_folder(out, opened, show)
     show_table({"folder": out, "list": out / "train.txt", "images": len(opened), "classes": opened.num_classes})
@@ -242,16 +242,22 @@ def index(records: Annotated[Path, typer.Argument(help="A .rec file without .idx
     typer.echo(f"The index is in '{write_index(records)}'.")
 
 
-def _opened(source: str, root: Path | None, size: str | None) -> "Source":
+def opened_source(source: str, root: Path | None, size: str | None) -> "Source":
+    """The source that a command line names, with its images brought to a size where one is given."""
     from facelab.data.open_source import open_source
     from facelab.data.resized import Resized
 
     with progress_bar("preparing") as show:
         opened = open_source(source, root, show)
-    return opened if size is None else Resized(opened, *_parsed_size(size))
+    return opened if size is None else Resized(opened, *parsed_size(size))
 
 
-def _parsed_size(text: str) -> tuple[int, int]:
+def parsed_size(text: str) -> tuple[int, int]:
+    """Rows and columns of ``112`` or ``112x96``.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
     fields = text.lower().split("x")
     if len(fields) > 2 or not all(field.isdecimal() for field in fields):
         raise ConfigError(f"--size is '{text}', but must be a number such as 112, or rows x columns such as 112x96.")

@@ -72,7 +72,7 @@ def evaluate_command(
     distributed.initialise()
     try:
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
-        models = _open_models(names, checkpoint, backbone, weights, device)
+        models = open_models(names, checkpoint, backbone, weights, device)
         chosen = [word for word in words if "=" in word]
         protocols = open_protocols(chosen, names, models, console)
         tables = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
@@ -107,9 +107,15 @@ def evaluate_command(
         distributed.shutdown()
 
 
-def _open_models(
+def open_models(
     names: Sequence[str], checkpoint: str, backbone: str | None, weights: Path | None, device: str
 ) -> list["FaceModel"]:
+    """The models that a command line names: runs, and a backbone with its weights.
+
+    Raises:
+        ConfigError: If none is named, or only one of ``backbone`` and ``weights``.
+        CheckpointError: If one cannot be loaded.
+    """
     from facelab.checkpoint import CheckpointStore
     from facelab.face_model import load_backbone, load_model
 

@@ -174,6 +174,10 @@ class ScoreTable:
         self._refuse_missing([name for name in rows if name not in met], len(rows))
         return Scores(values, self.scorer, self.fingerprint())
 
+    def names(self) -> Iterator[str]:
+        """The name of each image, in the order of ``values``."""
+        return (name for _, (name, _) in _rows(self.path))
+
     def fingerprint(self) -> str:
         """A hash (hex) of scores, scorer and set."""
         digest = hashlib.sha256(f"{self.scorer.model_dump_json()} {self.image_set}".encode())

@@ -36,7 +36,7 @@ class Chart:
     """Some curves with one pair of axes.
 
     Attributes:
-        kind: For file names: ``roc``, ``det``, ``cmc``, ``reject``, ``scores`` or ``training``.
+        kind: For file names: ``roc``, ``det``, ``cmc``, ``reject``, ``scores``, ``quality`` or ``training``.
         title: Above the chart.
         x_label: With unit.
         y_label: With unit.

@@ -77,7 +77,8 @@ def _draw(axes: Any, chart: Chart) -> None:
 def _draw_line(axes: Any, chart: Chart, line: Line, number: int) -> None:
     colour = COLOURS[number % len(COLOURS)]
     if chart.shape == "bars":
-        colour = COLOURS[0 if line.name.startswith("same") else 1]
+        if chart.kind == "scores":
+            colour = COLOURS[0 if line.name.startswith("same") else 1]
         axes.stairs(line.y, line.x, fill=True, alpha=0.45, color=colour, label=line.name)
         axes.stairs(line.y, line.x, color=colour, linewidth=1.2)
         return
