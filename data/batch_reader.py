@@ -90,9 +90,7 @@ class BatchReader:
             pixels, used[part], found = self._chunk(rows[part, 0], epoch, position + start)
             corrupt += found
             if len(pixels) == len(used) and not self._pin_memory:
-                image = torch.from_numpy(
-                    np.require(pixels, requirements=["C", "W", "O"])
-                )  # a copy only of what is not ours
+                image = torch.from_numpy(np.require(pixels, requirements=["C", "W", "O"]))  # copies what is not ours
                 continue
             if image is None:
                 image = torch.empty((len(used), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pin_memory)
