@@ -79,8 +79,10 @@
     return found;
   }
 
+  const minus = (text) => text.replace("e-", "e\u2212"); // a hyphen may end a line
+
   function tickText(value, log) {
-    if (log && value < 0.01) return value.toExponential(0).replace("e-", "e−");
+    if (log && value < 0.01) return minus(value.toExponential(0));
     return String(Number(value.toPrecision(6)));
   }
 
@@ -166,7 +168,7 @@
   function number(value, label) {
     if (value === null || value === undefined) return "–";
     if (label.endsWith("[%]")) return value.toFixed(2);
-    return Math.abs(value) > 0 && Math.abs(value) < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+    return Math.abs(value) > 0 && Math.abs(value) < 1e-3 ? minus(value.toExponential(2)) : String(Number(value.toPrecision(4)));
   }
 
   function makeReadout(chart, figure) {
@@ -207,7 +209,8 @@
       at = Math.min(box.right, Math.max(box.left, pixel));
       const value = nearest(chart, x.value(at));
       cursor.replaceChildren();
-      svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom, class: "cursor" }, cursor);
+      const rule = chart.shape === "line" ? x.at(value) : at;
+      svg("line", { x1: rule, x2: rule, y1: box.top, y2: box.bottom, class: "cursor" }, cursor);
       readout.place.textContent = `${chart.x_label}: ${number(value, chart.x_label)}`;
       chart.lines.forEach((line, n) => {
         const row = rowAt(chart, line, value * (1 + 1e-9));

@@ -88,7 +88,7 @@ def test_curves_can_be_read_off_with_the_pointer(opened: Any, models: dict[str, 
     opened.execute_script("arguments[0].scrollIntoView()", figure)
     ActionChains(opened).move_to_element_with_offset(figure, 40, 0).perform()
     (place, *_), *rows = read_out(opened, 0)
-    far = float(place.removeprefix("false accept rate: "))
+    far = float(place.removeprefix("false accept rate: ").replace("\N{MINUS SIGN}", "-"))
     assert 1e-3 < far < 1
     for (name, tar, threshold), (model, of_model) in zip(rows, models.items(), strict=False):
         curves = of_model[0].curves
