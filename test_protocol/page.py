@@ -21,7 +21,10 @@ from facelab.test_protocol.report_store import Reports
 
 HERE = Path(__file__).parent
 MAX_POINTS = 400  # of a line in the page; what a screen can show
-KINDS = {"false match": "False matches: two people, and yet alike", "false non-match": "False non-matches: one person"}
+KINDS = {
+    "false match": "False matches: two people, and yet alike",
+    "false non-match": "False non-matches: one person, and yet unlike",
+}
 
 
 @dataclass(frozen=True)
