@@ -8,7 +8,7 @@ import numpy as np
 
 from facelab.catalogue import build
 from facelab.data.base import SOURCES, Pixels, Source
-from facelab.data.images import hash_of
+from facelab.data.images import decode_image, hash_of
 from facelab.data.keyed_random import mix
 from facelab.errors import ConfigError, in_range
 
@@ -71,14 +71,14 @@ def _reduced(pixels: Pixels, size: int, blur: float) -> Pixels:
 
 
 def _stored(pixels: Pixels, quality: int) -> Pixels:
-    """As it comes back from a JPEG file; colour order does not matter here, as both ways have the same."""
+    """As it comes back from a JPEG file."""
     _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    return decode_image(data.tobytes(), "a reduced image")
 
 
 def _enlarged(pixels: Pixels, shape: tuple[int, ...]) -> Pixels:
     sides = shape[1], shape[0]
-    return np.asarray(cv2.resize(np.ascontiguousarray(pixels), sides, interpolation=cv2.INTER_CUBIC))
+    return np.asarray(cv2.resize(pixels, sides, interpolation=cv2.INTER_CUBIC))
 
 
 @SOURCES.register("Degraded")
