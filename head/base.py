@@ -3,8 +3,9 @@
 A classifier owns the class rows and drives a head: cosines of a batch to classes go in, logits of softmax come out.
 Every process holds some of the classes; a chunk is some of those. Once a step, in this order:
 
-1. `MarginHead.prepare` with the cosines to the targets: on every process alike, the only place where buffers move.
-2. `MarginHead.statistics`, if the head overrides it: sums over negatives, added over chunks and processes.
+1. `MarginHead.prepare` with the cosines to the targets: on every process alike; buffers move here and in `settle` only.
+2. `MarginHead.statistics`, if the head overrides it: sums over negatives, added over chunks and processes; then
+   `MarginHead.settle` with these sums, once and on every process alike: here buffers that depend on them move.
 3. `MarginHead.positive` once, and `MarginHead.negatives` chunk by chunk: pure functions of their arguments.
 4. `MarginHead.regularizer`.
 """
@@ -120,6 +121,10 @@ class MarginHead(nn.Module):
             Tensors of a shape that does not depend on the chunk, by name; they come back as ``terms.statistics``.
         """
         return {}
+
+    def settle(self, terms: Terms) -> Terms:
+        """What follows from ``terms.statistics``, for heads that have them: the same terms with values added."""
+        return terms
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:
         """Cosine with margin of each sample to its own class, (B,) -> (B,)."""

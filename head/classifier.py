@@ -126,7 +126,8 @@ class FullSoftmax(Classifier):
             is_target = torch.zeros_like(product, dtype=torch.bool)
             is_target.scatter_(1, column.unsqueeze(1), owned.unsqueeze(1))
             sums = self.head.statistics(product, terms, ~is_target)
-        return replace(terms, statistics={name: distributed.all_reduce_sum(value) for name, value in sums.items()})
+        summed = {name: distributed.all_reduce_sum(value) for name, value in sums.items()}
+        return self.head.settle(replace(terms, statistics=summed))
 
     def _log_sum_of_negatives(self, product: Tensor, terms: Terms, column: Tensor, owned: Tensor) -> Tensor:
         """Logarithm of the sum of exponentials of all logits but the target's, (B,), equal on all processes."""

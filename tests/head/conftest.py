@@ -1,6 +1,7 @@
 """Shared by the tests of heads: logits as a matrix, and a classifier with given rows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor], Tensor]:
         cosine = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(rows).T
         target = cosine.gather(1, labels[:, None]).squeeze(1)
         terms = head.prepare(target, features.norm(dim=1), labels)
+        negative = torch.ones_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], False)
+        terms = head.settle(replace(terms, statistics=head.statistics(cosine, terms, negative)))
         positive = head.positive(target, terms)
         return head.scale * head.negatives(cosine, terms).scatter(1, labels[:, None], positive[:, None])
 

@@ -12,13 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from facelab.head.adacos import AdaCos
 from facelab.head.adaface import AdaFace
 from facelab.head.arcface import ArcFace
+from facelab.head.arcnegface import ArcNegFace
 from facelab.head.base import MarginHead
+from facelab.head.circleloss import CircleLoss
 from facelab.head.combined_margin import CombinedMargin
 from facelab.head.cosface import CosFace
 from facelab.head.curricularface import CurricularFace
 from facelab.head.magface import MagFace
+from facelab.head.mv_softmax import MVSoftmax
+from facelab.head.npcface import NPCFace
 
 COPY = Path(__file__).resolve().parent.parent / "golden" / "heads"
 TOLERANCE = 1e-5
@@ -51,6 +56,14 @@ def adaface(conf: Conf) -> MarginHead:
     return AdaFace(margin=conf["m"], concentration=conf["h"], scale=conf["s"], momentum=conf["t_alpha"])
 
 
+def mv_softmax(conf: Conf) -> MarginHead:
+    return MVSoftmax("am" if conf["is_am"] else "arc", conf["margin"], conf["mv_weight"], conf["scale"])
+
+
+def npcface(conf: Conf) -> MarginHead:
+    return NPCFace(conf["margin"], conf["scale"], conf["m0"], conf["m1"], conf["t"], conf["a"])
+
+
 OURS: dict[str, Callable[[Conf], MarginHead]] = {
     "AM-Softmax": lambda conf: CosFace(conf["margin"], conf["scale"]),
     "ArcFace_facexzoo": lambda conf: ArcFace(conf["margin_arc"], conf["scale"], "constant", conf["margin_am"]),
@@ -60,6 +73,12 @@ OURS: dict[str, Callable[[Conf], MarginHead]] = {
     "AdaFace_ema": adaface,
     "MagFace_easy": magface,
     "MagFace": magface,
+    "ArcNegFace": lambda conf: ArcNegFace(conf["margin"], conf["scale"], conf["alpha"], conf["sigma"]),
+    "CircleLoss": lambda conf: CircleLoss(conf["margin"], conf["gamma"]),
+    "MV-Softmax_am": mv_softmax,
+    "MV-Softmax_arc": mv_softmax,
+    "NPCFace": npcface,
+    "AdaCos": lambda conf: AdaCos(conf["num_classes"]),
     "Combined_arcface": combined,
     "Combined_cosface": combined,
     "Combined_cosface_filter04": combined,
@@ -79,7 +98,7 @@ def read(folder: Path, name: str) -> Golden:
     entry = json.loads((folder / "heads.json").read_text())[name]
     with np.load(folder / "heads.npz") as stored:
         arrays = {key.partition("/")[2]: torch.tensor(stored[key]) for key in stored if key.startswith(f"{name}/")}
-    return Golden(entry["conf"], entry["steps"], arrays)
+    return Golden({**entry["conf"], "num_classes": len(arrays["weight"])}, entry["steps"], arrays)
 
 
 def assert_near(given: Tensor, expected: Tensor, what: str) -> None:

@@ -55,7 +55,7 @@ def features_and_labels(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def run(name: str, dtype: torch.dtype) -> list[Step]:
     """Two steps of one head with this process's part of batch and classes."""
-    head = SumsOfNegatives(scale=16.0) if name == "sums" else build(HEADS, name)
+    head = SumsOfNegatives(scale=16.0) if name == "sums" else build(HEADS, name, num_classes=CLASSES)
     classifier = FullSoftmax(CLASSES, DIM, head, seed=3).to(dtype)
     start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
     steps = []

@@ -1,0 +1,38 @@
+"""Random numbers that follow from a seed and a step: equal on all processes and devices, without asking the device."""
+
+import torch
+from torch import Tensor
+
+# SplitMix64 (Steele et al., OOPSLA 2014): the increment and the multipliers of its finaliser, as signed numbers.
+INCREMENT = 0x9E3779B97F4A7C15 - 2**64
+ROUNDS = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
+LAST_SHIFT = 31
+
+
+def normal(seed: int, step: Tensor, size: int) -> Tensor:
+    """Independent numbers of the standard normal distribution.
+
+    Args:
+        seed: 0 to 2^31 - 1.
+        step: Number of the draw, int64, (); it need not leave its device.
+        size: How many, below 2^32.
+
+    Returns:
+        float64, (size,), on the device of ``step``.
+    """
+    key = _mixed(step + (seed << 32))
+    bits = _mixed(key + torch.arange(1, size + 1, device=step.device) * INCREMENT)
+    # 53 bits, moved to the middle of their cells: 0 and 1 have no quantile.
+    uniform = (_shifted(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
+    return torch.special.ndtri(uniform)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    for shift, multiplier in ROUNDS:
+        bits = (bits ^ _shifted(bits, shift)) * multiplier
+    return bits ^ _shifted(bits, LAST_SHIFT)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """Bits moved right with zeros from the left, which ``>>`` of signed numbers does not give."""
+    return (bits >> by) & (2 ** (64 - by) - 1)
