@@ -21,8 +21,8 @@ class ElasticFace(MarginHead):
     ``s cos(theta_j)``, with a new ``E ~ N(m, sigma)`` for each sample. With ``plus`` (ElasticFace+) the margins of a
     batch are sorted, so that the sample farthest from its own class gets the largest.
 
-    Departures: the authors' program indexes the sorted margins by the sorting permutation where its inverse is needed,
-    so its margins do not follow the cosines; here they do. Past pi, ``arc`` continues with ``cos(theta) - E sin(E)``
+    Departures: published programs index the sorted margins by the sorting permutation where its inverse is needed,
+    so their margins do not follow the cosines; here they do. Past pi, ``arc`` continues with ``cos(theta) - E sin(E)``
     instead of following the cosine. Negative margins are cut to 0. Margins follow from ``seed`` and a step counter,
     which is kept in checkpoints, so that they are equal on all processes. In evaluation E = m.
 

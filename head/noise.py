@@ -24,7 +24,8 @@ def normal(seed: int, step: Tensor, size: int) -> Tensor:
     bits = _mixed(key + torch.arange(1, size + 1, device=step.device) * INCREMENT)
     # 53 bits, moved to the middle of their cells: 0 and 1 have no quantile.
     uniform = (_shifted(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
-    return torch.special.ndtri(uniform)
+    drawn: Tensor = torch.special.ndtri(uniform)
+    return drawn
 
 
 def _mixed(bits: Tensor) -> Tensor:
@@ -35,4 +36,5 @@ def _mixed(bits: Tensor) -> Tensor:
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
     """Bits moved right with zeros from the left, which ``>>`` of signed numbers does not give."""
-    return (bits >> by) & (2 ** (64 - by) - 1)
+    shifted: Tensor = (bits >> by) & (2 ** (64 - by) - 1)
+    return shifted
