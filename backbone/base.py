@@ -53,6 +53,14 @@ class Backbone(nn.Module, ABC):
         self.feat_dim = feat_dim
         self.unit_norm = unit_norm
 
+    def published_name(self, name: str) -> str | None:
+        """Our name of a tensor of the published network's state dict; None for one that ours has no use for.
+
+        Raises:
+            KeyError: If the name is of no published form; names the part that is unknown.
+        """
+        raise KeyError(name)
+
     @abstractmethod
     def features(self, image: Tensor) -> Features:
         """Embedding and inner features of normalised images (B, 3, H, W)."""

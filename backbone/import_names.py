@@ -8,6 +8,7 @@ from torch import Tensor
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.iresnet import IResNet
 from facelab.backbone.mobilefacenet import MobileFaceNet
+from facelab.backbone.output_layer import FACEXZOO_OUTPUT
 from facelab.backbone.swin import Swin
 from facelab.backbone.vit import ViT
 from facelab.catalogue import Spec, resolve
@@ -54,7 +55,6 @@ VIT_PARTS = {"senet.0.": "gate.squeeze.", "senet.2.": "gate.excite."}
 SWIN_PARTS = {"layers.": "stages.", "feature_layer.": "feature."}
 COMPUTED = ("relative_position_index", "attn_mask")  # buffers of others that ours computes itself
 
-FLAT_OUTPUT = {"0": "norm", "3": "fc", "4": "last_norm"}
 ADAFACE_UNIT = ("norm1", "conv1", "norm2", "act", "conv2", "norm3")
 FACEXZOO_UNIT = ("norm1", "conv1", "act", "conv2", "norm3", "squeeze")
 
@@ -64,7 +64,8 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
 
     Knows FaceX-Zoo's MobileFaceNet, and for `IResNet` the names of InsightFace and MagFace (``layer1.0.conv1``) and of
     FaceX-Zoo and AdaFace (``body.0.res_layer.1``), for `ViT` those of InsightFace, PETALface and TransFace, for `Swin`
-    those of PETALface. Values are passed through as they are; index and mask buffers are left out.
+    those of PETALface; the other families know their own (`Backbone.published_name`). Values are passed through as they
+    are; index and mask buffers are left out.
 
     Raises:
         CheckpointError: If a name belongs to none of these.
@@ -72,9 +73,9 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
     try:
         flat = "input_layer.0.weight" in state
         return {
-            _our_name(backbone, name, flat=flat): tensor
+            ours: tensor
             for name, tensor in state.items()
-            if not name.endswith(COMPUTED)
+            if not name.endswith(COMPUTED) and (ours := _our_name(backbone, name, flat=flat)) is not None
         }
     except KeyError as error:
         raise CheckpointError(
@@ -101,7 +102,7 @@ def import_backbone(spec: Spec, state: Mapping[str, Tensor], where: str) -> tupl
     return backbone, model_card(name, options, backbone)
 
 
-def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str:
+def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str | None:
     parts = name.split(".")
     if isinstance(backbone, MobileFaceNet):
         return _mobilefacenet_name(parts)
@@ -111,7 +112,7 @@ def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str:
         return _renamed(name, VIT_PARTS)
     if isinstance(backbone, Swin):
         return _renamed(name, SWIN_PARTS)
-    raise KeyError(name)
+    return backbone.published_name(name)
 
 
 def _renamed(name: str, parts: Mapping[str, str]) -> str:
@@ -152,7 +153,7 @@ def _flat_name(parts: list[str], backbone: IResNet) -> str:
         case ["input_layer", index, tensor]:
             return f"stem.{index}.{tensor}"
         case ["output_layer", index, tensor]:
-            return f"output.{FLAT_OUTPUT[index]}.{tensor}"
+            return f"output.{FACEXZOO_OUTPUT[index]}.{tensor}"
         case ["body", index, "shortcut_layer", *tensor]:
             return ".".join([_unit_place(int(index), backbone), "shortcut", *tensor])
         case ["body", index, "res_layer", layer, *tensor]:

@@ -8,6 +8,7 @@ from facelab.errors import in_range, one_of
 
 LastNorm = Literal["affine", "bias", "plain"]
 LAST_NORMS = ("affine", "bias", "plain")
+FACEXZOO_OUTPUT = {"0": "norm", "3": "fc", "4": "last_norm"}  # FaceX-Zoo's names of the layers below
 
 
 class OutputLayer(nn.Module):

@@ -19,6 +19,12 @@ def scaled_channels(channels: int, width: float) -> int:
     return max(CHANNEL_MULTIPLE, CHANNEL_MULTIPLE * math.floor(channels * width / CHANNEL_MULTIPLE + 0.5))
 
 
+def divisible(channels: float, divisor: int) -> int:
+    """The nearest multiple of ``divisor``, but never less than 90 % of ``channels`` (the rule of the MobileNets)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
 def last_map_size(what: str, spec: InputSpec, halvings: int) -> tuple[int, int]:
     """(height, width) of the map after padded convolutions of stride 2, each of which rounds up.
 

@@ -19,6 +19,11 @@ PREPROCESSING = Path(__file__).parents[1] / "golden" / "preprocessing" / "index.
 SMALL: dict[str, dict[str, Any]] = {
     "MobileFaceNet": {"width": 0.125},
     "IResNet": {"depth": 18, "width": 0.125},
+    "RepVGG": {"depths": [1, 2, 1, 1], "widths": [0.125, 0.125, 0.125, 0.125]},
+    "GhostNet": {"width": 0.25},
+    "LightCNN": {"width": 0.125},
+    "ReXNet": {"width": 0.25},
+    "EfficientNet": {"width": 0.25, "depth": 0.5},
     "Timm": {"model": "test_resnet"},
     "ViT": {"patch": 8, "dim": 16, "depth": 2, "heads": 2},
     "Swin": {"patch": 4, "dim": 16, "depths": [2, 2], "heads": [2, 2], "window": 3},

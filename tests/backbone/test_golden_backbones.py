@@ -17,6 +17,11 @@ ENTRIES = {
     "facexzoo__MobileFaceNet": "MobileFaceNet",
     "facexzoo__ResNet50_ir": "ResNet50_ir",
     "facexzoo__ResNet152_ir_se": "ResNet152_ir_se",
+    "facexzoo__RepVGG": "RepVGG",
+    "facexzoo__GhostNet": "GhostNet",
+    "facexzoo__LightCNN29": "LightCNN-29",
+    "facexzoo__ReXNet_1.0": "ReXNet_1.0",
+    "facexzoo__EfficientNet_B0": "EfficientNet-B0",
     "arcface_torch__r18": "r18",
     "arcface_torch__r34": "r34",
     "arcface_torch__r50": "r50",
@@ -47,6 +52,8 @@ def built(entry: str, size: int, feat_dim: int) -> Backbone:
     inline: dict[str, Any] = {"input_spec": {"height": size, "width": size}}
     if entry == "PETALSwin":
         inline["shift_mask"] = False  # the original computes the mask and does not use it
+    if entry == "EfficientNet-B0":
+        inline["published_extras"] = True  # ImageNet's classifier, which the original carries
     return build(BACKBONES, {entry: inline}, feat_dim=feat_dim).eval()
 
 
