@@ -120,8 +120,8 @@ class GhostBottleneck(nn.Module):
 class GhostNet(Backbone):
     """GhostNet (Han et al., CVPR 2020, arXiv:1911.11907, Table 1), as built by FaceX-Zoo.
 
-    The stem keeps the resolution. The network ends with a 1x1 convolution to 960 channels and an `OutputLayer` instead of pooling. FaceX-Zoo's
-    program fails at every ``width`` but 1, because it fixes these 960 channels.
+    The stem keeps the resolution. The network ends with a 1x1 convolution to 960 channels and an `OutputLayer` instead
+    of pooling. FaceX-Zoo's program fails at every ``width`` but 1, because it fixes these 960 channels.
 
     Args:
         input_spec: Size, colour order and value range of the input, at least 16x16.
