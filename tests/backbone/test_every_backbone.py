@@ -24,6 +24,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "LightCNN": {"width": 0.125},
     "ReXNet": {"width": 0.25},
     "EfficientNet": {"width": 0.25, "depth": 0.5},
+    "TF-NAS-A": {"width": 0.125},
+    "VarGFaceNet": {"width": 0.2, "depths": [1, 1, 1]},
     "Timm": {"model": "test_resnet"},
     "ViT": {"patch": 8, "dim": 16, "depth": 2, "heads": 2},
     "Swin": {"patch": 4, "dim": 16, "depths": [2, 2], "heads": [2, 2], "window": 3},

@@ -22,6 +22,7 @@ ENTRIES = {
     "facexzoo__LightCNN29": "LightCNN-29",
     "facexzoo__ReXNet_1.0": "ReXNet_1.0",
     "facexzoo__EfficientNet_B0": "EfficientNet-B0",
+    "facexzoo__TF-NAS-A": "TF-NAS-A",
     "arcface_torch__r18": "r18",
     "arcface_torch__r34": "r34",
     "arcface_torch__r50": "r50",

@@ -74,6 +74,7 @@ def test_a_deployed_repvgg_keeps_its_type() -> None:
         ("GhostNet", 26.759),
         ("LightCNN-29", 11.596),
         ("ReXNet_1.0", 15.197),
+        ("TF-NAS-A", 39.591),
         ("EfficientNet-B0", 36.124),  # 37.405 less the 1.281 of the unused classifier
         ({"ReXNet_1.0": {"squeeze": 12}}, 16.220),
     ],
@@ -121,7 +122,9 @@ def test_efficientnet_sizes() -> None:
     assert final_map(InputSpec(60, 120)) == (4, 8)
 
 
-@pytest.mark.parametrize("network", ["RepVGG", "GhostNet", "LightCNN", "ReXNet", "EfficientNet"])
+@pytest.mark.parametrize(
+    "network", ["RepVGG", "GhostNet", "LightCNN", "ReXNet", "EfficientNet", "TF-NAS-A", "VarGFaceNet"]
+)
 def test_images_must_not_be_smaller_than_the_stride(network: str) -> None:
     with pytest.raises(ConfigError, match=f"{network} halves its input 4 times, so it needs images of at least 16x16"):
         BACKBONES.build(network, {"input_spec": {"height": 12, "width": 112}})
