@@ -78,6 +78,7 @@ def parameter_groups(
     name: str = "network",
     lr: float | None = None,
     sharded: bool = False,
+    known: Iterable[nn.Parameter] = (),
 ) -> list[ParameterGroup]:
     """Split the trainable parameters of some modules into those that decay and those that do not.
 
@@ -87,15 +88,17 @@ def parameter_groups(
         name: Names the groups in logs.
         lr: Learning rate before the schedule; ``config.lr`` if not given.
         sharded: Whether each process holds other parameters, as with class rows.
+        known: Parameters of other groups, left out here.
 
     Returns:
         One or two groups, none empty; an empty list if nothing is trainable.
     """
+    elsewhere = set(known)
     decaying: dict[nn.Parameter, bool] = {}
     for module in modules:
         for owner in module.modules():
             for key, parameter in owner.named_parameters(recurse=False):
-                if parameter.requires_grad and parameter not in decaying:
+                if parameter.requires_grad and parameter not in decaying and parameter not in elsewhere:
                     decaying[parameter] = config.decay_norms_and_biases or _is_weight(owner, key, parameter)
     rate = config.lr if lr is None else lr
     with_decay = tuple(parameter for parameter, decays in decaying.items() if decays)

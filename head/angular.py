@@ -53,6 +53,13 @@ def add_angle(cosine: Tensor, margin: Tensor, boundary: Boundary, boundary_margi
     return torch.where(cosine > -margin.cos(), shifted, cosine - drop)
 
 
+def monotone_cosine(phi: Tensor) -> Tensor:
+    """``(-1)^k cos(phi) - 2 k`` with k the number of whole pi in ``phi`` (SphereFace, Eq. 7): falls without a jump."""
+    turns = (phi / math.pi).floor()
+    sign = 1.0 - 2.0 * turns.remainder(2.0)
+    return torch.addcmul(-2.0 * turns, sign, phi.cos())
+
+
 def apply_gradient(changed: Tensor, cosine: Tensor, gradient: Gradient) -> Tensor:
     """``changed`` with its own gradient, or with that of ``cosine`` (InsightFace computes margins without autograd)."""
     return changed if gradient == "exact" else cosine + (changed - cosine).detach()

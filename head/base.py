@@ -49,6 +49,23 @@ class ClassShard:
 
 
 @dataclass(frozen=True)
+class ClassParameter:
+    """A learned number for each class, which classifiers hold with the class rows.
+
+    Attributes:
+        low: At start, classes are spread evenly from here ...
+        high: ... to here.
+        smallest: Values are put back to at least this before each training step.
+        largest: And to at most this.
+    """
+
+    low: float
+    high: float
+    smallest: float = float("-inf")
+    largest: float = float("inf")
+
+
+@dataclass(frozen=True)
 class Terms:
     """What a step knows of the global batch, equal on all processes.
 
@@ -58,6 +75,8 @@ class Terms:
         norms: Norm of each embedding, (B,).
         values: What the head's `prepare` adds for its other methods: margins, thresholds, copies of buffers.
         statistics: Sums over all negatives of all processes, if the head has `statistics`.
+        own: Each of the head's `class_parameters` for the class of each sample, (B,).
+        means: Each of the head's `class_parameters`, the mean over all classes, ().
     """
 
     labels: Tensor
@@ -65,6 +84,8 @@ class Terms:
     norms: Tensor
     values: Mapping[str, Tensor] = field(default_factory=dict)
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    means: Mapping[str, Tensor] = field(default_factory=dict)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Terms":
         """The same with ``change`` applied to everything that has a gradient."""
@@ -72,8 +93,12 @@ class Terms:
         def changed(tensor: Tensor) -> Tensor:
             return change(tensor) if tensor.requires_grad else tensor
 
-        values = {name: changed(value) for name, value in self.values.items()}
-        return replace(self, target=changed(self.target), norms=changed(self.norms), values=values)
+        values, own, means = (
+            {name: changed(value) for name, value in held.items()} for held in (self.values, self.own, self.means)
+        )
+        return replace(
+            self, target=changed(self.target), norms=changed(self.norms), values=values, own=own, means=means
+        )
 
 
 class MarginHead(nn.Module):
@@ -87,6 +112,10 @@ class MarginHead(nn.Module):
         scale: s, multiplies what `positive` and `negatives` return.
         normalised: Whether the head wants cosines; otherwise inner products of embeddings and class rows.
         bias: Whether each class has a learned bias, added to those inner products.
+        class_parameters: Learned numbers of each class that the head wants, by name; they come back as ``terms.own``
+            and ``terms.means``.
+        positive_weight: Weight of the decision on a sample's own class; ``binary`` only.
+        negative_weight: Weight of each decision on another class; ``binary`` only.
     """
 
     citation: ClassVar[Citation | None] = None
@@ -98,6 +127,8 @@ class MarginHead(nn.Module):
         self.scale = in_range(f"{type(self).__name__} scale", scale, 0.0, float("inf"), low_open=True, high_open=True)
         self.normalised = True
         self.bias = False
+        self.class_parameters: Mapping[str, ClassParameter] = {}
+        self.positive_weight = self.negative_weight = 1.0
 
     def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
         """What the other methods need to know of this step.

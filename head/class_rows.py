@@ -1,13 +1,16 @@
 """First values of class rows: the same matrix on any number of processes."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from facelab.head.base import ClassShard
 
+Array = npt.NDArray[Any]
 Initial = Literal["unit", "normal"]
 
 # Rows of one random stream. Part of what a seed means: with another number, the same seed gives other rows.
@@ -27,12 +30,38 @@ def initial_rows(shard: ClassShard, feat_dim: int, initial: Initial, deviation: 
     Returns:
         float32, (stop - start, D).
     """
-    rows = torch.empty(shard.size, feat_dim)
-    for block in range(shard.start // BLOCK, -(-shard.stop // BLOCK)):
-        low, high = max(shard.start, block * BLOCK), min(shard.stop, (block + 1) * BLOCK)
-        # A whole block even where a part is wanted: its stream depends on its number only.
-        drawn = np.random.default_rng((seed, block)).standard_normal((BLOCK, feat_dim), dtype=np.float32)
-        rows[low - shard.start : high - shard.start] = torch.from_numpy(
-            drawn[low - block * BLOCK : high - block * BLOCK]
-        )
+
+    def draw(block: int) -> Array:
+        return np.random.default_rng((seed, block)).standard_normal((BLOCK, feat_dim), dtype=np.float32)
+
+    rows = _blocks(shard, draw)
     return torch.nn.functional.normalize(rows) if initial == "unit" else rows.mul_(deviation)
+
+
+def initial_numbers(shard: ClassShard, low: float, high: float, seed: int, number: int) -> Tensor:
+    """A number for each class, spread evenly from ``low`` to ``high``; as with `initial_rows`, whoever owns the others.
+
+    Args:
+        shard: Which classes.
+        low: Smallest.
+        high: Largest.
+        seed: Not negative.
+        number: Tells several numbers of a class apart.
+
+    Returns:
+        float32, (stop - start,).
+    """
+
+    def draw(block: int) -> Array:
+        return np.random.default_rng((seed, block, 1 + number)).uniform(low, high, BLOCK).astype(np.float32)
+
+    return _blocks(shard, draw)
+
+
+def _blocks(shard: ClassShard, draw: Callable[[int], Array]) -> Tensor:
+    parts = []
+    for block in range(shard.start // BLOCK, -(-shard.stop // BLOCK)):
+        first = block * BLOCK
+        # A whole block even where a part is wanted: its stream depends on its number only.
+        parts.append(draw(block)[max(shard.start - first, 0) : shard.stop - first])
+    return torch.from_numpy(np.concatenate(parts))

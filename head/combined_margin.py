@@ -3,12 +3,11 @@
 import math
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from facelab.citation import Citation
 from facelab.errors import in_range
-from facelab.head.angular import Gradient, add_angle, angle, apply_gradient
+from facelab.head.angular import Gradient, add_angle, angle, apply_gradient, monotone_cosine
 from facelab.head.arcface import ArcFace
 from facelab.head.base import HEADS, MarginHead, Terms
 
@@ -79,8 +78,4 @@ class CombinedMargin(MarginHead):
         if self.m1 == 1.0 and self.boundary == "none":
             return add_angle(target, target.new_full((), self.m2), "none")
         phi = self.m1 * angle(target) + self.m2
-        if self.boundary == "none":
-            return phi.cos()
-        turns = (phi / math.pi).floor()
-        sign = 1.0 - 2.0 * turns.remainder(2.0)
-        return torch.addcmul(-2.0 * turns, sign, phi.cos())
+        return phi.cos() if self.boundary == "none" else monotone_cosine(phi)

@@ -181,10 +181,16 @@ def open_optimization(
 ) -> Optimization:
     """Optimisers over what the mode trains: the network, and the class rows in a group of their own."""
     training = config.training
+    replicated = parameter_groups(mode.trained_modules(), config.optimizer)
     groups = [
-        *parameter_groups(mode.trained_modules(), config.optimizer),
+        *replicated,
         *parameter_groups(
-            mode.row_modules(), config.optimizer, name="class rows", lr=config.optimizer.class_lr, sharded=True
+            mode.row_modules(),
+            config.optimizer,
+            name="class rows",
+            lr=config.optimizer.class_lr,
+            sharded=True,
+            known=[parameter for group in replicated for parameter in group.parameters],
         ),
     ]
     return Optimization(

@@ -1,6 +1,6 @@
 """Shared by the tests of heads: logits as a matrix, and a classifier with given rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,13 +12,13 @@ from facelab.head.classifier import FullSoftmax
 
 
 @pytest.fixture
-def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor], Tensor]:
-    """Logits (B, C) of features (B, D), class rows (C, D) and labels (B,); moves the state of the head."""
+def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor, Mapping[str, Tensor]], Tensor]:
+    """Logits (B, C) of features (B, D), class rows (C, D), labels (B,) and the classes' own numbers (B,)."""
 
-    def compute(head: MarginHead, features: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+    def compute(head: MarginHead, features: Tensor, rows: Tensor, labels: Tensor, own: Mapping[str, Tensor]) -> Tensor:
         cosine = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(rows).T
         target = cosine.gather(1, labels[:, None]).squeeze(1)
-        terms = head.prepare(target, features.norm(dim=1), labels)
+        terms = replace(head.prepare(target, features.norm(dim=1), labels), own=own)
         negative = torch.ones_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], False)
         terms = head.settle(replace(terms, statistics=head.statistics(cosine, terms, negative)))
         positive = head.positive(target, terms)

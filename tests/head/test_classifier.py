@@ -117,13 +117,9 @@ def test_labels_outside_make_the_loss_nan_where_they_are_not_looked_at(monkeypat
     assert bool(with_rows(CosFace())(FEATURES, torch.tensor([0, 1, 3])).loss.isnan())
 
 
-class Binary(CosFace):
-    objective = "binary"
-
-
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="FullSoftmax drives heads of objective softmax, but Binary's is binary"):
-        FullSoftmax(3, 2, Binary())
+    with pytest.raises(ConfigError, match="FullSoftmax rows_per_class is 2, but Softmax takes inner products"):
+        FullSoftmax(3, 2, Softmax(), rows_per_class=2)
     with pytest.raises(ConfigError, match=r"FullSoftmax num_classes is 1, but must lie in \[2, inf\]"):
         FullSoftmax(1, 2, CosFace())
     with pytest.raises(ConfigError, match="FullSoftmax deviation is 0.0"):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from facelab.head.adacos import AdaCos
 from facelab.head.adaface import AdaFace
+from facelab.head.adam_softmax import AdaMSoftmax
 from facelab.head.arcface import ArcFace
 from facelab.head.arcnegface import ArcNegFace
 from facelab.head.base import MarginHead
@@ -78,6 +79,7 @@ OURS: dict[str, Callable[[Conf], MarginHead]] = {
     "MV-Softmax_am": mv_softmax,
     "MV-Softmax_arc": mv_softmax,
     "NPCFace": npcface,
+    "AdaM-Softmax": lambda conf: AdaMSoftmax(conf["scale"], conf["lamda"]),
     "AdaCos": lambda conf: AdaCos(conf["num_classes"]),
     "Combined_arcface": combined,
     "Combined_cosface": combined,
@@ -107,9 +109,7 @@ def assert_near(given: Tensor, expected: Tensor, what: str) -> None:
     Rows that vanish beside the largest are rounding in the original: there 1 - p of a sample that is learned loses its
     digits.
     """
-    rows = (
-        ((given - expected).view(1, -1), expected.view(1, -1)) if expected.ndim == 0 else (given - expected, expected)
-    )
+    rows = ((given - expected).view(1, -1), expected.view(1, -1)) if expected.ndim < 2 else (given - expected, expected)
     difference, size = (matrix.norm(dim=1) for matrix in rows)
     excess = (difference - TOLERANCE * size - ROUNDING * size.max()).max()
     assert excess <= 0, f"{what}: relative error {float((difference / size).max()):.2e}"
@@ -117,10 +117,15 @@ def assert_near(given: Tensor, expected: Tensor, what: str) -> None:
 
 def check(golden: Golden, head: MarginHead, classifier_of: Any, logits_of: Any) -> None:
     classifier = classifier_of(head, golden.arrays["weight"])
+    margins = torch.linspace(0.3, 0.4, len(classifier.weight))  # "margins" of AdaM-Softmax in heads.json
+    for values in classifier.class_parameters.values():
+        values.data.copy_(margins)
     for step in range(golden.steps):
         recorded = {key.partition("/")[2]: value for key, value in golden.arrays.items() if key.startswith(f"{step}/")}
         features, labels = recorded["features"].requires_grad_(), recorded["labels"]
-        logits = logits_of(copy.deepcopy(head), features.detach(), golden.arrays["weight"], labels)
+        logits = logits_of(
+            copy.deepcopy(head), features.detach(), golden.arrays["weight"], labels, {"margin": margins[labels]}
+        )
         classifier.zero_grad()
         output = classifier(features, labels)
         output.loss.backward()
@@ -129,6 +134,10 @@ def check(golden: Golden, head: MarginHead, classifier_of: Any, logits_of: Any) 
         assert_near(output.metrics["regularizer"], recorded["extra"], f"regulariser of step {step}")
         assert features.grad is not None
         assert_near(features.grad, recorded["grad_features"], f"gradient of the features in step {step}")
+        if "grad_margins" in recorded:
+            gradient = classifier.class_parameters["margin"].grad
+            assert gradient is not None
+            assert_near(gradient, recorded["grad_margins"], f"gradient of the margins in step {step}")
         assert_near(classifier.weight.grad, recorded["grad_weight"], f"gradient of the rows in step {step}")
 
 

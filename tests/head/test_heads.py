@@ -17,7 +17,7 @@ from facelab.head.classifier import FullSoftmax
 ENTRIES = sorted(entries(HEADS))
 BATCH, DIM, CLASSES = 8, 6, 7
 # Their papers leave a part out of the gradient; golden data or values by hand tell it.
-DETACHED = ("InsightFace-ArcFace", "CircleLoss", "ArcNegFace", "NPCFace")
+DETACHED = ("InsightFace-ArcFace", "CircleLoss", "ArcNegFace", "NPCFace", "SphereFace2")
 
 
 def classifier(name: str, dtype: torch.dtype = torch.float32) -> FullSoftmax:
@@ -198,6 +198,12 @@ REFUSED = [
     ({"NPCFace": {"m1": 0.5}}, r"NPCFace m1 is 0.5, but must lie in \[0, 0.4\]"),
     ({"ArcNegFace": {"sigma": 0}}, "ArcNegFace sigma is 0.0"),
     ({"CircleLoss": {"gamma": 0}}, "CircleLoss gamma is 0.0"),
+    ({"SphereFace": {"margin": 0.5}}, r"SphereFace margin is 0.5, but must lie in \[1, 5\]"),
+    ({"SphereFace": {"largest_lambda": 1}}, r"SphereFace largest_lambda is 1.0, but must lie in \[5, inf\)"),
+    ({"SphereFace2": {"balance": 1}}, r"SphereFace2 balance is 1.0, but must lie in \(0, 1\)"),
+    ({"SphereFace2": {"variant": "M"}}, "head 'SphereFace2' option 'variant' is 'M'"),
+    ({"UniFace": {"negative_weight": 0}}, "UniFace negative_weight is 0.0"),
+    ({"AdaM-Softmax": {"regularization": -1}}, "AdaM-Softmax regularization is -1.0"),
     ({"X2-Softmax": {"h": 0.1}}, "X2-Softmax h is 0.1"),
     ({"X2-Softmax": {"a": 0}}, "X2-Softmax a is 0.0"),
     ({"ElasticFace": {"deviation": -0.1}}, "ElasticFace deviation is -0.1"),
@@ -212,7 +218,7 @@ REFUSED = [
 def test_refusals(spec: dict[str, Any], message: str) -> None:
     ((name, options),) = spec.items()
     with pytest.raises(ConfigError, match=message):
-        HEADS.build(name, options)
+        HEADS.build(name, options, **({} if name == "AdaCos" else {"num_classes": CLASSES}))
 
 
 def test_a_head_of_one_method_is_enough() -> None:

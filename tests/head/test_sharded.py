@@ -14,7 +14,7 @@ from facelab.head.classifier import FullSoftmax
 
 BATCH, DIM, CLASSES, STEPS = 12, 16, 11, 2  # 11 classes: the shards are uneven
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
-CASES = [(name, dtype) for name in [*sorted(entries(HEADS)), "sums"] for dtype in TOLERANCE]
+CASES = [(name, dtype) for name in [*sorted(entries(HEADS)), "sums", "sub-centres"] for dtype in TOLERANCE]
 
 
 class SumsOfNegatives(MarginHead):
@@ -41,6 +41,8 @@ class Step:
     feature_grad: Tensor
     row_grad: Tensor
     bias_grad: Tensor | None
+    margin_grad: Tensor | None
+    head_grads: dict[str, Tensor]
     buffers: dict[str, Tensor]
     metrics: dict[str, Tensor]
 
@@ -55,8 +57,10 @@ def features_and_labels(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def run(name: str, dtype: torch.dtype) -> list[Step]:
     """Two steps of one head with this process's part of batch and classes."""
-    head = SumsOfNegatives(scale=16.0) if name == "sums" else build(HEADS, name, num_classes=CLASSES)
-    classifier = FullSoftmax(CLASSES, DIM, head, seed=3).to(dtype)
+    known = {"sums": SumsOfNegatives(scale=16.0), "sub-centres": build(HEADS, "ArcFace")}
+    head = known[name] if name in known else build(HEADS, name, num_classes=CLASSES)
+    rows_per_class = 3 if name == "sub-centres" else 1
+    classifier = FullSoftmax(CLASSES, DIM, head, seed=3, rows_per_class=rows_per_class).to(dtype)
     start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
     steps = []
     for number in range(STEPS):
@@ -68,6 +72,7 @@ def run(name: str, dtype: torch.dtype) -> list[Step]:
         assert own.grad is not None
         assert classifier.weight.grad is not None
         bias = classifier.class_bias
+        margins = classifier.class_parameters.get("margin")
         buffers = {key: value.clone() for key, value in head.named_buffers()}
         steps.append(
             Step(
@@ -75,6 +80,8 @@ def run(name: str, dtype: torch.dtype) -> list[Step]:
                 own.grad,
                 classifier.weight.grad.clone(),
                 None if bias is None or bias.grad is None else bias.grad.clone(),
+                None if margins is None or margins.grad is None else margins.grad.clone(),
+                {key: value.grad.clone() for key, value in head.named_parameters() if value.grad is not None},
                 buffers,
                 dict(output.metrics),
             )
@@ -125,6 +132,7 @@ def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) ->
     for full, *shares in zip(one.steps[case], *(results.steps[case] for results in two), strict=True):
         for share in shares:
             torch.testing.assert_close(share.loss, full.loss, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(share.head_grads, full.head_grads, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(share.buffers, full.buffers, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(share.metrics, full.metrics, rtol=tolerance, atol=tolerance)
         # Each process's own samples, times the number of processes: DistributedDataParallel divides by it again.
@@ -132,6 +140,8 @@ def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) ->
         assert_near([share.row_grad for share in shares], full.row_grad, tolerance)
         if full.bias_grad is not None:
             assert_near([share.bias_grad for share in shares], full.bias_grad, tolerance)
+        if full.margin_grad is not None:
+            assert_near([share.margin_grad for share in shares], full.margin_grad, tolerance)
 
 
 def assert_near(shares: list[Any], expected: Tensor, tolerance: float) -> None:

@@ -53,8 +53,8 @@ class Conventional(TrainingMode):
         return without_sync(self._replica)
 
     def trained_modules(self) -> Iterable[nn.Module]:
-        """The network."""
-        return [self.network]
+        """The network, and the head, where that learns something of its own."""
+        return [self.network, self.classifier.head]
 
     def row_modules(self) -> Iterable[nn.Module]:
         """The classifier."""
