@@ -1,0 +1,174 @@
+"""What `lowres_adaptation` measures of a run, and the tables and plots of all runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from lowres_faces import Faces
+from numpy.typing import NDArray
+
+from facelab.test_protocol import metrics
+from facelab.test_protocol.base import Embeddings, Metric, Report
+from facelab.test_protocol.confidence import with_intervals
+from facelab.test_protocol.identification import mate_rank, search
+from facelab.test_protocol.paired import paired_bootstrap
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+Array = NDArray[Any]
+Runs = Mapping[str, Sequence[dict[str, Any]]]
+RANKS, FAR = (1, 5, 10), 1e-3
+MIXED = 0.5
+COLUMNS = {
+    "low rank-1": "low rank-1",
+    "low rank-5": "rank-5",
+    "low rank-10": "rank-10",
+    "mixed rank-1": "mixed rank-1",
+    "high rank-1": "high rank-1",
+    "cross TAR": "cross TAR@1e-3",
+    "low-low TAR": "low-low TAR@1e-3",
+    "LFW accuracy": "LFW accuracy",
+}
+
+
+def measure(gallery: Array, probe: Array, pairs: Array, faces: Faces) -> dict[str, Any]:
+    """All numbers of a run from raw embeddings, and the trials that tests need."""
+    gallery, probe = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (gallery, probe))
+    half, person = len(probe) // 2, faces.probe.person
+    place = mate_rank(search(probe, gallery, person, faces.gallery.person))
+    drawn_low = np.random.default_rng(0).random(half) < MIXED
+    mixed = np.where(drawn_low, place[half:], place[:half])
+    found = {"high": place[:half], "low": place[half:], "mixed": mixed}
+    rates = {f"{name} rank-{k}": float(np.mean(ranks <= k)) for name, ranks in found.items() for k in RANKS}
+    low, people = probe[half:], person[half:]
+    upper = np.triu_indices(half, 1)
+    report = faces.lfw.evaluate(Embeddings(pairs))
+    values = {metric.name: metric.value for metric in report.metrics}
+    return {
+        **rates,
+        "cross TAR": _tar(low @ gallery.T, people[:, None] == faces.gallery.person),
+        "low-low TAR": _tar((low @ low.T)[upper], (people[:, None] == people)[upper]),
+        "LFW accuracy": values["accuracy"],
+        "trials": {
+            "person": people.tolist(),
+            **{name: ranks.tolist() for name, ranks in found.items()},
+            "margin": (report.trials["score"] - np.float32(values["threshold"])).round(6).tolist(),
+            **{name: report.trials[name].tolist() for name in ("same", "left", "right")},
+        },
+    }
+
+
+def _tar(scores: Array, same: Array) -> float:
+    return metrics.tar_at_far(metrics.roc(scores.ravel(), same.ravel()), [FAR])[0].tar
+
+
+def read_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Finished runs of each arm, in the order of their seeds."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        run = json.loads(path.read_text())
+        runs.setdefault(run["arm"], []).append(run)
+    return runs
+
+
+def low_report(runs: Sequence[dict[str, Any]]) -> Report:
+    """Identification of low probes, all seeds one after the other; people are drawn with all their seeds."""
+    rank = np.concatenate([run["trials"]["low"] for run in runs])
+    person = np.concatenate([run["trials"]["person"] for run in runs])
+    metric = Metric("rank-1", float(np.mean(rank == 1)))
+    return Report("low probes", (metric,), trials={"rank": rank, "person": person.astype(np.int32)})
+
+
+def lfw_report(runs: Sequence[dict[str, Any]]) -> Report:
+    """LFW pairs, all seeds one after the other; scores are above or below each run's own threshold."""
+    score = np.concatenate([run["trials"]["margin"] for run in runs]).astype(np.float32)
+    trials = {name: np.concatenate([run["trials"][name] for run in runs]) for name in ("same", "left", "right")}
+    accuracy = float(np.mean([run["LFW accuracy"] for run in runs]))
+    metric = Metric("accuracy", accuracy), Metric("threshold", 0.0, unit="score")
+    return Report("LFW", metric, trials={"score": score, **trials})
+
+
+def markdown(runs: Runs) -> str:
+    """Table of all arms in percent, mean ± deviation over seeds; interval by identity of the low probes."""
+    heads = ["arm", "trained", "seeds", *COLUMNS.values(), "interval of low rank-1"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for arm, found in runs.items():
+        interval = with_intervals(low_report(found), draws=1000, seed=0, level=0.95).headline.interval
+        shown = "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+        cells = [arm, f"{found[0]['trained']:,}", str(len(found)), *(_cell(found, key) for key in COLUMNS), shown]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(runs: Sequence[dict[str, Any]], key: str) -> str:
+    values = [100 * run[key] for run in runs]
+    digits = 2 if "LFW" in key else 1
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
+
+
+def paired_table(runs: Runs, others: Sequence[str] = ("single", "full", "frozen")) -> str:
+    """Differences between each arm and some others on the seeds that both have: low rank-1 and LFW accuracy."""
+    lines = ["| arm | against | low rank-1, points | p | LFW accuracy, points | p |", "|---|---|---|---|---|---|"]
+    for arm, found in runs.items():
+        for other in others:
+            if other == arm or other not in runs or arm in ("frozen",):
+                continue
+            by_seed = {run["seed"]: run for run in found}, {run["seed"]: run for run in runs[other]}
+            seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+            if seeds:
+                cells = _differences(*([side[seed] for seed in seeds] for side in by_seed))
+                lines.append(f"| {arm} | {other} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _differences(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[str]:
+    cells = []
+    for report, metric in ((low_report, "rank-1"), (lfw_report, "accuracy")):
+        test = paired_bootstrap(report(first), report(second), metric)
+        low, high = (0.0, 0.0) if test.interval is None else test.interval
+        cells += [f"{100 * test.difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]", f"{test.p:.3f}"]
+    return cells
+
+
+def plot_rates(runs: Runs, path: Path) -> None:
+    """High, mixed and low rank-1 of all arms side by side."""
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    place = np.arange(len(runs))
+    for shift, name in zip((-0.27, 0.0, 0.27), ("high", "mixed", "low"), strict=True):
+        heights = [100 * np.mean([run[f"{name} rank-1"] for run in found]) for found in runs.values()]
+        axes.bar_label(axes.bar(place + shift, heights, 0.25, label=name), fmt="%.0f", fontsize=7)
+    axes.set_xticks(place, list(runs), rotation=20, ha="right", fontsize=8)
+    axes.set_ylabel("rank-1, %")
+    axes.legend(title="probes", loc="upper right", bbox_to_anchor=(1.13, 1.0), fontsize=8)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def plot_embeddings(files: Mapping[str, Path], path: Path, people: int = 8) -> None:
+    """Gallery (squares) and low probes (dots) of some test people on the two main axes, before and after.
+
+    Args:
+        files: For each panel's title the ``.npz`` of a run.
+        path: The PNG.
+        people: How many to show.
+    """
+    figure, panels = pyplot.subplots(1, len(files), figsize=(4.2 * len(files), 3.8), squeeze=False)
+    for axes, (title, file) in zip(panels[0], files.items(), strict=True):
+        with np.load(file) as stored:
+            shown = {name: stored[name] for name in stored}
+        numbers = np.unique(shown["probe_person"])[:people]
+        parts = {side: np.isin(shown[f"{side}_person"], numbers) for side in ("gallery", "probe")}
+        both = np.concatenate([shown[side][rows].astype(np.float64) for side, rows in parts.items()])
+        flat = both @ np.linalg.svd(both - both.mean(axis=0), full_matrices=False)[2][:2].T
+        count = int(parts["gallery"].sum())
+        for side, rows, mark in (("gallery", flat[:count], "s"), ("probe", flat[count:], "o")):
+            colour = np.searchsorted(numbers, shown[f"{side}_person"][parts[side]])
+            axes.scatter(*rows.T, c=colour, cmap="tab10", vmin=0, vmax=9, marker=mark, s=60 if mark == "s" else 14)
+        axes.set(title=title, xticks=[], yticks=[])
+    figure.savefig(path, dpi=90, bbox_inches="tight")
+    pyplot.close(figure)
