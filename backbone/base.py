@@ -12,6 +12,9 @@ from facelab.errors import ConfigError, in_range
 from facelab.inputs import InputSpec
 from facelab.registry import Registry
 
+FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
+"""What FaceX-Zoo trains its networks with: 112x112 BGR, (x - 127.5) / 128."""
+
 
 @dataclass(frozen=True)
 class Features:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.mbconv import InvertedBottleneck
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
@@ -15,7 +15,6 @@ from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec
 
-FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 DIVISOR = 8
 HALVINGS = 4
 EPS, MOMENTUM = 1e-3, 0.01

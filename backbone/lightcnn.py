@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec
 
-FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 Pool = Literal["max", "max_mean"]
 HALVINGS = 4
 STEM_CHANNELS = 48

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from facelab.backbone.activation import PReLU
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.inputs import InputSpec
 
-FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
 HALVINGS = 4

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.output_layer import OutputLayer
 from facelab.backbone.sizes import last_map_size, scaled_channels
@@ -15,7 +15,6 @@ from facelab.errors import in_range
 from facelab.inputs import InputSpec
 
 Four = tuple[int, int, int, int]
-FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 CHANNELS: Four = (64, 128, 256, 512)
 HALVINGS = 4
 PUBLISHED_BRANCHES = {"rbr_dense": "dense", "rbr_1x1": "pointwise", "rbr_identity": "identity", "rbr_reparam": "conv"}

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm, SqueezeExcite
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
 from facelab.backbone.sizes import MAX_WIDTH, last_map_size, scaled_channels
@@ -16,7 +16,6 @@ from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec
 
-FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 HALVINGS = 4
 STEM_CHANNELS = 32
 LAST_CHANNELS = 512

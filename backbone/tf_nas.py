@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import Activation, ConvNorm
 from facelab.backbone.mbconv import InvertedBottleneck
 from facelab.backbone.sizes import MAX_WIDTH, last_map_size
@@ -12,7 +12,6 @@ from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec
 
-FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 HALVINGS = 4
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
 RELU_STAGES = 2  # their activation is ReLU, that of the others swish

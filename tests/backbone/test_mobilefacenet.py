@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from facelab.backbone.base import BACKBONES
+from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT
 from facelab.backbone.import_names import our_names
-from facelab.backbone.mobilefacenet import FACEXZOO_INPUT, MobileFaceNet
+from facelab.backbone.mobilefacenet import MobileFaceNet
 from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec
 
