@@ -75,8 +75,10 @@ def test_a_run_repeats_bit_for_bit(tmp_path: Path, run_tiny: Run) -> None:
         ("optimizer.name=adamw", "optimizer.lr=0.01", "head=AdaFace"),
         ("head=CurricularFace", "mode.conventional.ema=0.9", "training.accumulate=2"),
         ("training.precision=bf16", "backbone.MobileFaceNet.width=0.25"),
+        ("optimizer.name=adamw", "optimizer.lr=0.01", "head=UniFace"),
+        ("head=ElasticFace", "classifier={FullSoftmax: {rows_per_class: 2}}"),
     ],
-    ids=["sgd", "adamw-adaface", "curricular-ema-accumulate", "bf16"],
+    ids=["sgd", "adamw-adaface", "curricular-ema-accumulate", "bf16", "adamw-uniface", "elastic-sub-centres"],
 )
 def test_a_resumed_run_ends_with_the_same_bits(
     tmp_path: Path, run_tiny: Run, cut_back: Cut, overrides: tuple[str, ...]
@@ -196,29 +198,32 @@ def test_a_corrupt_image_can_be_skipped_and_is_reported(tmp_path: Path, run_tiny
     assert any("17.jpg" in line for line in lines)
 
 
-def train_in_process(folder: str, resume: bool) -> int:
+def train_in_process(folder: str, resume: bool, head: str) -> int:
     """Runs in each of several processes."""
     from rich.console import Console
 
     from facelab.training_mode.run import run_training
     from facelab.training_mode.settings import load_config
 
-    settings = ["head=AdaFace", "checkpoint.keep_every_epochs=1", PAIRS]
+    settings = [f"head={head}", "optimizer.name=adamw", "checkpoint.keep_every_epochs=1", PAIRS]
     config = load_config(str(Path(__file__).parent.parent / "tiny_run.yaml"), settings)
     return run_training(config, Path(folder), Console(quiet=True), resume=resume).progress.update
 
 
-def test_two_processes_resume_on_two_and_on_one(tmp_path: Path, cut_back: Cut, run_tiny: Run) -> None:
+@pytest.mark.parametrize("head", ["AdaM-Softmax", "SphereFace2"])
+def test_two_processes_resume_on_two_and_on_one(tmp_path: Path, cut_back: Cut, run_tiny: Run, head: str) -> None:
     whole = tmp_path / "whole"
-    assert run_processes(train_in_process, 2, str(whole), False) == [12, 12]
+    assert run_processes(train_in_process, 2, str(whole), False, head) == [12, 12]
     assert len(list(last(whole).glob("process-*.pt"))) == 2
 
     cut = cut_back(whole, tmp_path / "cut", UPDATES_PER_EPOCH)
-    assert run_processes(train_in_process, 2, str(cut), True) == [12, 12]
+    assert run_processes(train_in_process, 2, str(cut), True, head) == [12, 12]
     assert_equal_states(whole, cut)
 
     alone = cut_back(whole, tmp_path / "alone", UPDATES_PER_EPOCH)
-    result = run_tiny(alone, "head=AdaFace", "checkpoint.keep_every_epochs=1", PAIRS, resume=True)
+    result = run_tiny(
+        alone, f"head={head}", "optimizer.name=adamw", "checkpoint.keep_every_epochs=1", PAIRS, resume=True
+    )
     assert result.progress.complete
     assert len(list(last(alone).glob("process-*.pt"))) == 1
 
