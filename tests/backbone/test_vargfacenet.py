@@ -1,4 +1,4 @@
-"""VarGFaceNet against its MXNet symbol: embeddings, statistics of every unit, parameters and multiplications."""
+"""VarGFaceNet against its MXNet symbol: embeddings, parameters and multiplications."""
 
 import json
 import math
