@@ -14,7 +14,7 @@ from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Embeddings, Metric, Report
 from facelab.test_protocol.confidence import with_intervals
 from facelab.test_protocol.identification import mate_rank, search
-from facelab.test_protocol.paired import paired_bootstrap
+from facelab.test_protocol.paired import mcnemar, paired_bootstrap, right_pairs
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -112,8 +112,8 @@ def _cell(runs: Sequence[dict[str, Any]], key: str) -> str:
 
 
 def paired_table(runs: Runs, others: Sequence[str] = ("single", "full", "frozen")) -> str:
-    """Differences between each arm and some others on the seeds that both have: low rank-1 and LFW accuracy."""
-    lines = ["| arm | against | low rank-1, points | p | LFW accuracy, points | p |", "|---|---|---|---|---|---|"]
+    """Differences between each arm and some others on the seeds that both have: low rank-1 and LFW decisions."""
+    lines = ["| arm | against | low rank-1, points | p | LFW decisions, points | p |", "|---|---|---|---|---|---|"]
     for arm, found in runs.items():
         for other in others:
             if other == arm or other not in runs or arm in ("frozen",):
@@ -127,12 +127,12 @@ def paired_table(runs: Runs, others: Sequence[str] = ("single", "full", "frozen"
 
 
 def _differences(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[str]:
-    cells = []
-    for report, metric in ((low_report, "rank-1"), (lfw_report, "accuracy")):
-        test = paired_bootstrap(report(first), report(second), metric)
-        low, high = (0.0, 0.0) if test.interval is None else test.interval
-        cells += [f"{100 * test.difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]", f"{test.p:.3f}"]
-    return cells
+    """LFW by McNemar's test: so few decisions differ that draws of people would not tell a tie from a difference."""
+    probes = paired_bootstrap(low_report(first), low_report(second), "rank-1")
+    between = "" if probes.interval is None else " [{:+.2f}, {:+.2f}]".format(*(100 * end for end in probes.interval))
+    pairs = mcnemar(right_pairs(lfw_report(first)), right_pairs(lfw_report(second)))
+    decided = f"{100 * pairs.difference:+.2f} ({pairs.only_first} : {pairs.only_second})"
+    return [f"{100 * probes.difference:+.2f}{between}", f"{probes.p:.3f}", decided, f"{pairs.p:.3f}"]
 
 
 def plot_rates(runs: Runs, path: Path) -> None:

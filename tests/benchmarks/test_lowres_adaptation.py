@@ -74,7 +74,7 @@ def test_the_tables(module: Any) -> None:
     assert "| dual | 7 | 2 | 90.0 ± 0.0 |" in table[3]
     (row,) = [line for line in results.paired_table(runs).splitlines() if line.startswith("| dual")]
     assert row.startswith("| dual | single | +50.00 [")
-    assert "| +0.00 [+0.00, +0.00] | 1.000 |" in row
+    assert "| +0.00 (0 : 0) | 1.000 |" in row
 
 
 def test_finished_runs_are_not_run_again(module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
