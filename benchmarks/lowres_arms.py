@@ -21,7 +21,7 @@ from facelab.training_mode.adaptation.mode import Adaptation
 
 Array = NDArray[Any]
 RANK, MARGIN, BATCH, EMBEDDED_AT_ONCE = 8, 0.3, 48, 64
-ROW_IMAGES = 4
+ROW_IMAGES, CLASS_RATE = 4, 2e-3
 SINGLE = {"LoRA": {"rank": 2 * RANK}}
 DUAL = {"DualLoRA": {"rank": RANK}}
 LOW = {"DualLoRA": {"rank": 2 * RANK, "experts": "low"}}
@@ -38,7 +38,7 @@ class Arm:
         scorer: Which quality the gate sees; ``Perfect`` knows the truth.
         gate: Name and options.
         distillation: Weight of the loss that keeps high-quality embeddings in place.
-        rate: Learning rate of the network; class rows have ten times that of adapters.
+        rate: Greatest learning rate of the network; that of class rows is `CLASS_RATE` in every arm.
     """
 
     adapter: dict[str, dict[str, Any]] | None
@@ -106,9 +106,9 @@ def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) 
     random = np.random.default_rng(seed)
     half = len(images.person) // 2
     network = [one for one in mode.network.parameters() if one.requires_grad]
-    groups = [{"params": network}, {"params": [*mode.classifier.parameters()], "lr": arm.rate, "weight_decay": 0.0}]
+    groups = [{"params": network}, {"params": [*mode.classifier.parameters()], "lr": CLASS_RATE, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=arm.rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [arm.rate, 2e-3], total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [arm.rate, CLASS_RATE], total_steps=steps, pct_start=0.1)
     mode.network.train()
     for _ in range(steps):
         rows = np.concatenate([random.integers(half, size=BATCH // 2), half + random.integers(half, size=BATCH // 2)])
