@@ -115,10 +115,13 @@ def paired_bootstrap(
         level: Confidence level of the interval.
 
     Raises:
-        DataError: If the trials differ, or the metric is not known or not measured in one of the reports.
+        DataError: If the trials differ, or the metric is not known or not measured in one of the reports, or is an
+            accuracy: its thresholds come from folds, which trials do not hold, so decisions are compared by `mcnemar`.
         ConfigError: If ``draws`` or ``level`` is out of range.
     """
     check_same_trials(first, second)
+    if metric.startswith("accuracy"):
+        raise DataError(f"{first.protocol}: accuracies are compared decision by decision; use McNemar's test.")
     of_first, of_second = (one_metric_draws(report, metric, draws, seed) for report in (first, second))
     return difference_of(metric, (reported(first, metric), of_first), (reported(second, metric), of_second), level)
 

@@ -38,7 +38,8 @@ def test_a_process_that_is_killed_is_reported(tmp_path: Path) -> None:
 
 def test_without_a_failure_nothing_is_added(tmp_path: Path) -> None:
     script = tmp_path / "works.py"
-    script.write_text("import os\nprint('rank', os.environ['RANK'])\n")
+    whole_line = "import os\nos.write(1, b'rank %s\\n' % os.environ['RANK'].encode())\n"  # print may be torn apart
+    script.write_text(whole_line)
     code, lines = launched(str(script))
     assert code == 0
-    assert sorted(lines) == ["rank 0", "rank 1"]
+    assert sorted(line for line in lines if not line.startswith("W")) == ["rank 0", "rank 1"]  # torch may warn

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from facelab.errors import ConfigError
-from facelab.test_protocol import metrics, report
+from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.comparison import compare
 from facelab.test_protocol.confidence import with_intervals
+from facelab.test_protocol.metric_text import conditions, format_metric
+from facelab.test_protocol.table_files import as_csv, as_markdown
 
 
 def verification(known: bool = True) -> Report:
@@ -118,10 +121,9 @@ def test_intervals_are_shown_everywhere() -> None:
         {"bootstrap": {"draws": 1000, "seed": 0, "level": 0.95, "by": "by identity, 5,749 people"}},
     )
     reports = {"a": [shown]}
-    assert report.format_metric(shown.headline) == "99.50 [99.31, 99.66]"
-    assert report.format_metric(replace(shown.headline, spread=0.0012)) == "99.50 ± 0.12 [99.31, 99.66]"
-    assert report.conditions(shown) == "95 % intervals in [ ], 1,000 bootstrap draws by identity, 5,749 people"
-    for table in (report.as_markdown(reports), report.as_latex(reports)):
-        assert "99.50 [99.31, 99.66]" in table
-    (row,) = csv.DictReader(io.StringIO(report.as_csv(reports)))
+    assert format_metric(shown.headline) == "99.50 [99.31, 99.66]"
+    assert format_metric(replace(shown.headline, spread=0.0012)) == "99.50 ± 0.12 [99.31, 99.66]"
+    assert conditions(shown) == "95 % intervals in [ ], 1,000 bootstrap draws by identity, 5,749 people"
+    assert "99.50 [99.31, 99.66]" in as_markdown(reports, compare(reports))
+    (row,) = csv.DictReader(io.StringIO(as_csv(reports)))
     assert (row["low"], row["high"]) == ("0.99312", "0.99661")

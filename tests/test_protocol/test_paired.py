@@ -152,3 +152,17 @@ def test_metrics_that_cannot_be_drawn_are_refused() -> None:
         paired_bootstrap(report, report, "luck", draws=10)
     with pytest.raises(DataError, match="AUC cannot be drawn"):
         paired_bootstrap(report, report, "AUC", draws=10)  # the report does not measure it
+
+
+def test_accuracies_are_not_bootstrapped_in_pairs() -> None:
+    report = Report("LFW", (Metric("accuracy", 0.9),), trials=TRIALS_OF_ACCURACY)
+    with pytest.raises(DataError, match="use McNemar's test"):
+        paired_bootstrap(report, report, "accuracy", draws=10)
+
+
+TRIALS_OF_ACCURACY = {
+    "score": np.array([0.9, 0.1], np.float32),
+    "same": np.array([True, False]),
+    "left": np.array([0, 0], np.int32),
+    "right": np.array([0, 1], np.int32),
+}
