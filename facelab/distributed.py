@@ -286,6 +286,9 @@ def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]
     result = function(*pickle.loads((folder / "arguments").read_bytes()))
     (folder / f"result-{number}").write_bytes(pickle.dumps(result))
     shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the end of the interpreter now and then aborts over threads of gloo that still run
 
 
 def _load_function(module_name: str, path: str, qualified_name: str) -> Callable[..., Any]:
