@@ -17,6 +17,7 @@ from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.registry import Registry
+from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
 
 
@@ -105,6 +106,11 @@ class AdaptedBackbone(Backbone):
         self.needs_quality = gate is not None
         self.moving_statistics = adapter.moving_statistics
         self.train(network.training)
+
+    @property
+    def quality_scorer(self) -> ScorerCard | None:
+        """Who made the scores that the gate was calibrated on."""
+        return None if self.gate is None else self.gate.scorer
 
     def features(self, image: Tensor, quality: Tensor | None = None) -> Features:
         """Embedding and inner features of normalised images (B, 3, H, W) with quality scores (B,)."""

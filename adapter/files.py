@@ -15,6 +15,7 @@ from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES
 from facelab.backbone.base import Backbone
 from facelab.errors import CheckpointError
+from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
 from facelab.whole_file import write_whole
 
@@ -33,7 +34,11 @@ def adapter_state(adapted: AdaptedBackbone) -> dict[str, Tensor]:
 
 
 def save_adapter(
-    path: Path, adapted: AdaptedBackbone, adapter: Mapping[str, Any], gate: Mapping[str, Any] | None = None
+    path: Path,
+    adapted: AdaptedBackbone,
+    adapter: Mapping[str, Any],
+    gate: Mapping[str, Any] | None = None,
+    scorer: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the adapters of a network, without its base.
 
@@ -42,6 +47,7 @@ def save_adapter(
         adapted: The network; BatchNorm statistics of its base must not have moved.
         adapter: The adapter as ``{name: {options}}``.
         gate: The gate as ``{name: {options}}``, where there is one.
+        scorer: What the model's card says of the scorer that the gate was calibrated on.
 
     Raises:
         CheckpointError: If the base changed, so that adapters alone cannot bring the network back.
@@ -52,7 +58,7 @@ def save_adapter(
             "the adapter lets BatchNorm statistics of the base move, so a file of adapters alone would not bring the "
             "network back; store the whole model."
         )
-    header = {"format": FORMAT, "base": adapted.base_hash, "adapter": adapter, "gate": gate}
+    header = {"format": FORMAT, "base": adapted.base_hash, "adapter": adapter, "gate": gate, "scorer": scorer}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(adapted).items()}
     write_whole(path, save(tensors, {"facelab": json.dumps(header)}))
 
@@ -65,11 +71,13 @@ class StoredAdapter:
         base: Hash of the base model.
         adapter: The adapter as ``{name: {options}}``.
         gate: The gate likewise, or None.
+        scorer: What the card of the whole model says of the gate's scorer, or None.
     """
 
     base: str
     adapter: dict[str, Any]
     gate: dict[str, Any] | None
+    scorer: dict[str, Any] | None
 
 
 def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAdapter]:
@@ -97,6 +105,7 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
     if stored.gate is not None:
         ((gate_name, gate_options),) = stored.gate.items()
         gate = GATES.build(gate_name, gate_options)
+        gate.scorer = None if stored.scorer is None else ScorerCard.model_validate(stored.scorer["card"])
     adapted = AdaptedBackbone(base, ADAPTERS.build(name, options), gate)
     wanted = {key: tensor.shape for key, tensor in adapter_state(adapted).items()}
     given = {key: tensor.shape for key, tensor in tensors.items()}
@@ -120,7 +129,7 @@ def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
         raise CheckpointError(f"'{path}' is not an adapter file of this facelab.")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"'{path}' holds values that are not finite.")
-    return StoredAdapter(header["base"], header["adapter"], header["gate"]), tensors
+    return StoredAdapter(header["base"], header["adapter"], header["gate"], header.get("scorer")), tensors
 
 
 def _complete(header: Mapping[str, Any]) -> bool:

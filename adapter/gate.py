@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError, in_range
 from facelab.registry import Registry
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 
 SURE = 0.9  # the gate of a typical high-quality image; 1 - SURE that of a low-quality one
 BINS = 256
@@ -26,6 +26,7 @@ class Gate(nn.Module, ABC):
         tau: Score between low and high quality, ().
         temperature: Width of the passage between them, in units of the score, ().
         sign: 1 where a higher score is better, -1 otherwise, ().
+        scorer: Who made the scores that it was calibrated on; None before that. Checkpoints keep it in their card.
     """
 
     citation: ClassVar[Citation | None] = None
@@ -35,6 +36,7 @@ class Gate(nn.Module, ABC):
 
     def __init__(self, tau: float | None = None, temperature: float | None = None) -> None:
         super().__init__()
+        self.scorer: ScorerCard | None = None
         if temperature is not None:
             in_range("gate temperature", temperature, 0.0, math.inf, low_open=True)
         self._given = (tau, temperature)
@@ -64,6 +66,7 @@ class Gate(nn.Module, ABC):
         self.tau.fill_(tau)
         self.temperature.fill_(temperature)
         self.sign.fill_(1.0 if scorer.higher_is_better else -1.0)
+        self.scorer = scorer
 
     def forward(self, score: Tensor) -> Tensor:
         """Gate of each image, (B,), from its score, (B,)."""

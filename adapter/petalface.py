@@ -12,7 +12,7 @@ from facelab.backbone.base import BACKBONES, Backbone
 from facelab.catalogue import Spec, resolve
 from facelab.errors import CheckpointError, ConfigError
 from facelab.face_model import adapter_card, model_card
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
 
 AS_PUBLISHED = {"dropout_on": "output", "initial": "trunc_normal", "moving_statistics": True}

@@ -11,6 +11,7 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
 from facelab.inputs import InputSpec
 from facelab.registry import Registry
+from facelab.scorer_card import ScorerCard, require_scorer
 
 FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 """What FaceX-Zoo trains its networks with: 112x112 BGR, (x - 127.5) / 128."""
@@ -56,6 +57,11 @@ class Backbone(nn.Module, ABC):
         self.feat_dim = feat_dim
         self.unit_norm = unit_norm
 
+    @property
+    def quality_scorer(self) -> ScorerCard | None:
+        """Who must give the scores that the network takes; None if that is unknown, or if it takes none."""
+        return None
+
     def published_name(self, name: str) -> str | None:
         """Our name of a tensor of the published network's state dict; None for one that ours has no use for.
 
@@ -90,6 +96,20 @@ def check_quality(network: nn.Module, *, given: bool) -> None:
             "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test), or by data.quality and "
             "evaluation.quality (facelab train); a scorer such as {Sharpness: {}} may stand in their place."
         )
+
+
+def check_scorer(network: nn.Module, given: ScorerCard, where: str) -> None:
+    """Refuse scores of another scorer than that of a network's gate.
+
+    Args:
+        network: The network.
+        given: Who made the scores.
+        where: Names the scores in the message.
+
+    Raises:
+        ConfigError: If so; the message says what would work.
+    """
+    require_scorer(getattr(network, "quality_scorer", None), given, where)
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "facelab.backbone")

@@ -14,7 +14,7 @@ from facelab.data.degradation import Degraded
 from facelab.data.image_folder import ImageFolder
 from facelab.face_model import load_backbone
 from facelab.iqa.base import SCORERS, PixelScorer
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.test_protocol.lfw import LFW
 
 Array = NDArray[Any]

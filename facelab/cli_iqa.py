@@ -13,7 +13,8 @@ from rich.console import Console
 from facelab.cli_data import RootOption, opened_source, parsed_size, show_table
 from facelab.errors import ConfigError, DataError
 from facelab.progress_bar import counted_bars
-from facelab.scores import ScorerCard, ScoreTable, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import ScoreTable, write_scores
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +88,8 @@ def plot_command(
     for other in opened[1:]:
         if other.scorer != opened[0].scorer:
             raise ConfigError(
-                f"{other.path}: is of {other.scorer.describe()} (version '{other.scorer.version}'), but "
-                f"{opened[0].path} is of {opened[0].scorer.describe()} (version '{opened[0].scorer.version}'); "
-                "draw one scorer at a time."
+                f"{other.path}: is of {other.scorer.identify()}, but {opened[0].path} is of "
+                f"{opened[0].scorer.identify()}; draw one scorer at a time."
             )
     sets = _grouped(opened, group) if group else {_shown_name(table.path): table.values for table in opened}
     threshold, _ = two_modes(np.concatenate(list(sets.values())))

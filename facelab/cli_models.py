@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, DataError
 from facelab.published_file import read_state
 
 if TYPE_CHECKING:
@@ -46,19 +47,47 @@ def merge_command(
     gate: Annotated[
         float | None, typer.Option(help="Gate that all images get, 0 low to 1 high quality; needed for two experts.")
     ] = None,
+    quality: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Instead of --gate: quality scores; the mean of their gates.")
+    ] = None,
     checkpoint: CheckpointOption = "last",
 ) -> None:
     """Make an ordinary model of an adapted one: adapters go into dense weights, at one gate for all images."""
     from facelab.model_folder import write_model
 
     model, adapted = _adapted(run, checkpoint)
+    if quality is not None:
+        if gate is not None:
+            raise ConfigError("--gate and --quality both say at which gate to merge; give one of them.")
+        gate = _mean_gate(adapted, quality)
     if adapted.gate is not None and gate is None:
-        raise ConfigError(f"'{run}' weighs its experts by quality; say for which gate to merge them, e.g. --gate 0.5.")
+        raise ConfigError(
+            f"'{run}' weighs its experts by quality; say for which gate to merge them, e.g. --gate 0.5, or --quality "
+            "TABLE for the mean gate of some images."
+        )
     merged = adapted.merged(0.5 if gate is None else gate)
     ours = ("adapter", "gate", "base_hash", "adapter_parameters", "trained_parameters", "scorer")
     card = {key: value for key, value in model.card.items() if key not in ours}
     write_model(out, merged.state_dict(), {**card, "merged": {"from": run, "gate": gate}})
     typer.echo(f"'{out}' is an ordinary model of {card['parameters']:,} parameters.")
+
+
+def _mean_gate(adapted: "AdaptedBackbone", table: Path) -> float:
+    """Mean gate of the images of a score table."""
+    import torch
+
+    from facelab.backbone.base import check_scorer
+    from facelab.scores import ScoreTable
+
+    if adapted.gate is None:
+        raise ConfigError("--quality is for models that weigh experts by quality; this one has no gate, leave it out.")
+    scores = ScoreTable(table)
+    check_scorer(adapted, scores.scorer, f"the quality table '{table}'")
+    values = torch.from_numpy(scores.values[np.isfinite(scores.values)])
+    if not len(values):
+        raise DataError(f"the quality table '{table}' has no score, so its images have no gate.")
+    with torch.no_grad():
+        return float(adapted.gate(values).mean())
 
 
 def export_adapter_command(
@@ -75,7 +104,7 @@ def export_adapter_command(
     if peft:
         save_peft(out, adapted)
     else:
-        save_adapter(out, adapted, model.card["adapter"], model.card["gate"])
+        save_adapter(out, adapted, model.card["adapter"], model.card["gate"], model.card.get("scorer"))
     typer.echo(f"{adapted.count().added:,} parameters of adapters are in '{out}'; base {adapted.base_hash}.")
 
 

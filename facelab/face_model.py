@@ -15,6 +15,7 @@ from facelab.catalogue import Spec
 from facelab.checkpoint import CheckpointStore, read_card, read_model, read_safetensors, verify
 from facelab.errors import CheckpointError, DataError
 from facelab.inputs import InputSpec, normalise
+from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
 
 if TYPE_CHECKING:
@@ -216,13 +217,14 @@ def adapter_card(
         adapter: The adapter as ``{name: options}``.
         gate: Its gate likewise, or None.
     """
+    scorer = network.quality_scorer
     return {
         "adapter": dict(adapter),
         "gate": None if gate is None else dict(gate),
         "base_hash": network.base_hash,
         "adapter_parameters": network.count().added,
         "trained_parameters": network.count().trainable,
-    }
+    } | ({} if scorer is None else {"scorer": {"card": scorer.model_dump()}})
 
 
 def build_from_card(card: Mapping[str, Any], where: str) -> "Backbone":
@@ -257,12 +259,22 @@ def _with_adapters(network: "Backbone", card: Mapping[str, Any], where: str) -> 
         if card["gate"] is not None:
             ((gate_name, gate_options),) = card["gate"].items()
             gate = GATES.build(gate_name, gate_options)
+            gate.scorer = scorer_of_card(card)
         base_hash = str(card["base_hash"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise CheckpointError(f"the description of the adapters in '{where}' is incomplete.") from None
     adapted = AdaptedBackbone(network, ADAPTERS.build(name, options), gate)
     adapted.base_hash = base_hash  # of the base with its weights, which are yet to come
     return adapted
+
+
+def scorer_of_card(card: Mapping[str, Any]) -> ScorerCard | None:
+    """The scorer that a model's gate was calibrated on; None without a gate.
+
+    Raises:
+        KeyError or ValueError: If the description is incomplete.
+    """
+    return ScorerCard.model_validate(card["scorer"]["card"]) if "scorer" in card else None
 
 
 def find_checkpoint(source: str | Path, which: str = "last") -> Path:
@@ -308,7 +320,9 @@ def load_model(
         from facelab.adapter.files import load_adapter
 
         network, stored = load_adapter(Path(adapter), network)
-        card |= adapter_card(network, stored.adapter, stored.gate)
+        card |= adapter_card(network, stored.adapter, stored.gate) | (
+            {"scorer": stored.scorer} if stored.scorer else {}
+        )
     return FaceModel(network, name or Path(source).name, card, pick_device(device), folder)
 
 

@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from facelab.config import Strict
 from facelab.errors import DataError
+from facelab.scorer_card import ScorerCard
 
 FORMAT = "facelab scores 1"
 COLUMNS = ["name", "score"]
 MAKE = "facelab iqa score DATA"
-LARGEST = float(np.finfo(np.float32).max)
 
 FloatArray = NDArray[np.float32]
 
@@ -40,40 +40,6 @@ class NamedImages(Protocol):
 
     def fingerprint(self) -> str:
         """A hash of which images these are."""
-
-
-class ScorerCard(Strict):
-    """Who made scores, and what they mean.
-
-    Attributes:
-        name: Registered name of the scorer.
-        version: Version or hash of all that its numbers depend on.
-        low: Least score it can give; None if there is none.
-        high: Greatest score it can give; None if there is none.
-        higher_is_better: Direction.
-    """
-
-    name: str = Field(min_length=1)
-    version: str = ""
-    low: float | None = Field(default=None, allow_inf_nan=False)
-    high: float | None = Field(default=None, allow_inf_nan=False)
-    higher_is_better: bool = True
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low is not None and self.high is not None and self.low >= self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
-
-    def allows(self, score: float) -> bool:
-        """Whether a score is finite and in the declared range."""
-        low, high = (-LARGEST if self.low is None else self.low), (LARGEST if self.high is None else self.high)
-        return math.isfinite(score) and low <= score <= high
-
-    def describe(self) -> str:
-        """For example ``BRISQUE, 0 to 1, higher is better``."""
-        ends = [("no limit" if end is None else f"{end:g}") for end in (self.low, self.high)]
-        return f"{self.name}, {' to '.join(ends)}, {'higher' if self.higher_is_better else 'lower'} is better"
 
 
 class _Header(Strict):

@@ -13,7 +13,8 @@ from torch import Tensor
 from facelab.citation import Citation
 from facelab.errors import DataError
 from facelab.registry import Registry
-from facelab.scores import NamedImages, ScorerCard
+from facelab.scorer_card import ScorerCard
+from facelab.scores import NamedImages
 
 
 class ReadableImages(NamedImages, Protocol):

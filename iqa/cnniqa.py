@@ -13,7 +13,7 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError, one_of
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.luma import rounded_luma
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
 
 Variant = Literal["live", "koniq"]

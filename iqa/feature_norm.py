@@ -9,7 +9,7 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec, normalise
 from facelab.iqa.base import SCORERS, PixelScorer
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, Progress, ReadableImages, ScoredSet, Scorer, Work
-from facelab.scores import COLUMNS, ScorerCard, ScoreTable
+from facelab.scorer_card import ScorerCard
+from facelab.scores import COLUMNS, ScoreTable
 
 
 @SCORERS.register("Table")
@@ -23,6 +24,7 @@ class Table(Scorer):
         low: Least score there can be; of a plain file only, as what follows.
         high: Greatest score there can be.
         higher_is_better: Direction; a plain file needs it.
+        scorer: Registered name of the scorer that made a plain file, for gates that were calibrated on it.
 
     Raises:
         ConfigError: If a plain file comes without its direction, or another with it.
@@ -35,22 +37,22 @@ class Table(Scorer):
         low: float | None = None,
         high: float | None = None,
         higher_is_better: bool | None = None,
+        scorer: str | None = None,
     ) -> None:
         described = _first_character(path) == "#"
-        if described != (higher_is_better is None) or (described and (low, high) != (None, None)):
-            raise ConfigError(
-                f"Table: '{path}' "
-                + ("says itself what its scores mean; leave low, high and higher_is_better out." if described else
-                   "is a plain list of scores; say which direction they have with higher_is_better: true or false.")
-            )  # fmt: skip
+        if described != (higher_is_better is None) or (described and (low, high, scorer) != (None, None, None)):
+            told = (
+                "says itself what its scores mean; leave low, high, scorer and higher_is_better out."
+                if described
+                else "is a plain list of scores; say which direction they have with higher_is_better: true or false."
+            )
+            raise ConfigError(f"Table: '{path}' {told}")
         if described:
             self._table: ScoreTable | None = ScoreTable(path)
             self.card = self._table.scorer
             return
         self._table = None
-        self.card = ScorerCard(
-            name="Table", version=path.name, low=low, high=high, higher_is_better=higher_is_better is True
-        )
+        self.card = ScorerCard(name=scorer or "Table", low=low, high=high, higher_is_better=higher_is_better is True)
         self._path, self._scores = path, _read_plain(path, self.card)
 
     def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from facelab.citation import Citation
 from facelab.data.base import ImageSet
 from facelab.registry import Registry
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 
 FloatArray = NDArray[np.float32]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from facelab.backbone.base import check_quality
+from facelab.backbone.base import check_quality, check_scorer
 from facelab.errors import ConfigError, did_you_mean
 from facelab.scores import Scores, ScoreTable
 from facelab.test_protocol.base import Protocol
@@ -27,7 +27,8 @@ def open_scores(
         complete: Whether every image needs a score; else those that cannot be read may do without.
 
     Raises:
-        ConfigError: If a table is for no protocol, or one is missing that the network needs.
+        ConfigError: If a table is for no protocol, one is missing that the network needs, or one is of another scorer
+            than the network's gate.
         DataError: If a table is damaged, or misses an image.
     """
     names = [name for name, _ in protocols]
@@ -35,8 +36,11 @@ def open_scores(
     if network is not None and protocols:
         check_quality(network, given=tables.keys() == set(names))
     found = {name: (ScoreTable(tables[name]).of(of.images), of.images) for name, of in protocols if name in tables}
-    for scores, images in found.values() if complete else ():
-        scores.require(images)
+    for name, (scores, images) in found.items():
+        if network is not None:
+            check_scorer(network, scores.scorer, f"the quality table '{tables[name]}' of '{name}'")
+        if complete:
+            scores.require(images)
     return {name: scores for name, (scores, _) in found.items()}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.test_protocol.charts import Chart, Line
 
 BINS = 60

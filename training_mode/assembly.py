@@ -12,17 +12,18 @@ from torch import Tensor
 from facelab import distributed
 from facelab.backbone.base import check_quality
 from facelab.catalogue import build
-from facelab.checkpoint import Snapshot, read_local, read_rows, read_tree
+from facelab.checkpoint import Snapshot, read_card, read_local, read_rows, read_tree
 from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
 from facelab.data.loader import Loader
 from facelab.data.resized import Resized
 from facelab.engine import Progress, restore_rng, rng_state
 from facelab.errors import ConfigError
-from facelab.face_model import pick_device
+from facelab.face_model import pick_device, scorer_of_card
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.optimization import Optimization, parameter_groups
 from facelab.plugins import import_plugins
+from facelab.scorer_card import require_scorer
 from facelab.scores import Scores, ScoreTable
 from facelab.training_mode.base import MODES, TrainingMode
 from facelab.training_mode.network import open_network
@@ -233,7 +234,11 @@ def restore(parts: Parts, checkpoint: Path) -> None:
 
     Raises:
         CheckpointError: If the checkpoint is of another model or optimiser, or lacks something.
+        ConfigError: If its gate was calibrated on another scorer than that of the training images now.
     """
+    now, then = (scorer_of_card(card) for card in (parts.card, read_card(checkpoint)))
+    if now is not None:  # a table of the same path may have been made anew
+        require_scorer(then, now, "data.quality")
     training = read_tree(checkpoint / "training.pt")
     rows = read_rows(checkpoint, *parts.classifier.row_range)
     for name, tensor in parts.classifier.row_tensors().items():

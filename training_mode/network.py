@@ -51,7 +51,7 @@ def open_network(config: RunConfig, device: torch.device, scores: Scores | None)
         backbone = AdaptedBackbone(backbone, adapter, gate if adapter.needs_gate else None)
         card |= adapter_card(backbone, {name: options}, gate_spec if adapter.needs_gate else None)
         if adapter.needs_gate and isinstance(config.data.quality, dict):
-            card["scorer"] = {"spec": config.data.quality, "base": str(config.base)}
+            card["scorer"] |= {"spec": config.data.quality, "base": str(config.base)}
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     backbone = backbone.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     return Network(backbone, card, None if gate is None else gate.to(device))

@@ -18,7 +18,7 @@ from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.recompute import recomputed
 from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.inputs import InputSpec
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.training_mode.base import data_parallel
 
 # Options that make a backbone small, and the kinds of its layers that are worth adapting.

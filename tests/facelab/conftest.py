@@ -1,15 +1,20 @@
 """A trained run of seconds, shared by the tests of the commands and of the model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from rich.console import Console
 
 from facelab.data.synthetic import SyntheticFaces
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 from facelab.training_mode.run import run_training
 from facelab.training_mode.settings import load_config
 
+TINY = Path(__file__).parent.parent / "tiny_run.yaml"
 PROTOCOL = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40}}}"
 
 
@@ -17,9 +22,8 @@ PROTOCOL = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, p
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run with two kept checkpoints."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    config = Path(__file__).parent.parent / "tiny_run.yaml"
     overrides = [PROTOCOL, "training.epochs=2", "checkpoint.keep_every_epochs=1"]
-    run_training(load_config(str(config), overrides), folder, Console(quiet=True))
+    run_training(load_config(str(TINY), overrides), folder, Console(quiet=True))
     return folder
 
 
@@ -32,3 +36,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for number, path in enumerate(paths):
         cv2.imwrite(str(path), faces.read(number)[:, :, ::-1])
     return paths
+
+
+@pytest.fixture(scope="session")
+def adapt(trained_run: Path) -> Callable[..., Path]:
+    """A function that adapts `trained_run` with overrides into a folder; by a scorer called ``made``, from 0 to 1."""
+
+    def adapted(folder: Path, *overrides: str) -> Path:
+        faces = SyntheticFaces(identities=8, per_identity=8, size=32)
+        table = folder.parent / f"{folder.name}.csv"
+        write_scores(table, faces, np.linspace(0, 1, 64, dtype=np.float32), ScorerCard(name="made", low=0, high=1))
+        words = {"data.quality": f"data.quality={table}"} | {word.split("=")[0]: word for word in overrides}
+        more = ["mode=adaptation", "backbone=null", f"base={trained_run}", "training.epochs=2", "optimizer.lr=0.3"]
+        run_training(load_config(str(TINY), [*more, *words.values()]), folder, Console(quiet=True))
+        return folder
+
+    return adapted
+
+
+@pytest.fixture(scope="session")
+def dual(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run with two experts, adapted by a table of scores."""
+    return adapt(tmp_path_factory.mktemp("adapted") / "dual", "adapter={DualLoRA: {rank: 2}}", "gate=sigmoid")

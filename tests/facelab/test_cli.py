@@ -10,7 +10,8 @@ from facelab import cli
 from facelab.cli_show import REGISTRIES, find_citation
 from facelab.data.synthetic import SyntheticFaces
 from facelab.errors import ConfigError, CorruptImage, FacelabError
-from facelab.scores import ScorerCard, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 from facelab.test_protocol.lfw import LFW
 from facelab.test_protocol.report_store import read_reports
 

@@ -1,27 +1,21 @@
 """``facelab import``, ``merge`` and ``export-adapter``: what they write is loaded back, the rest refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 import facelab
 from facelab import cli
 from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import BACKBONES
-from facelab.data.synthetic import SyntheticFaces
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.face_model import FaceModel, find_checkpoint
 from facelab.published_file import fetch, read_state
-from facelab.scores import ScorerCard, write_scores
-from facelab.training_mode.run import run_training
-from facelab.training_mode.settings import load_config
 
-TINY = Path(__file__).parent.parent / "tiny_run.yaml"
-DUAL = ["adapter={DualLoRA: {rank: 2}}", "gate=sigmoid"]
 LORA = ["adapter={LoRA: {rank: 2}}", "data.quality=null"]
 
 
@@ -33,24 +27,9 @@ def run(*words: str) -> str:
     return result.output
 
 
-def adapt(base: Path, folder: Path, adapter: list[str]) -> Path:
-    faces = SyntheticFaces(identities=8, per_identity=8, size=32)
-    table = folder.parent / f"{folder.name}.csv"
-    write_scores(table, faces, np.linspace(0, 1, 64, dtype=np.float32), ScorerCard(name="made", low=0, high=1))
-    words = {"data.quality": f"data.quality={table}"} | {word.split("=")[0]: word for word in adapter}
-    more = ["mode=adaptation", "backbone=null", f"base={base}", "training.epochs=2", "optimizer.lr=0.3"]
-    run_training(load_config(str(TINY), [*more, *words.values()]), folder, Console(quiet=True))
-    return folder
-
-
 @pytest.fixture(scope="module")
-def dual(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return adapt(trained_run, tmp_path_factory.mktemp("adapted") / "dual", DUAL)
-
-
-@pytest.fixture(scope="module")
-def lora(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return adapt(trained_run, tmp_path_factory.mktemp("adapted") / "lora", LORA)
+def lora(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return adapt(tmp_path_factory.mktemp("adapted") / "lora", *LORA)
 
 
 def at_gate(model: FaceModel, photos: list[Path], gate: float) -> np.ndarray:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from facelab.errors import DataError
-from facelab.scores import ScorerCard, Scores, ScoreTable, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import Scores, ScoreTable, write_scores
 
 CARD = ScorerCard(name="BRISQUE", version="3", low=0.0, high=1.0)
 

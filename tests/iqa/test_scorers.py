@@ -27,7 +27,8 @@ from facelab.iqa.luma import luma
 from facelab.iqa.scene_statistics import FEATURES, halved
 from facelab.iqa.sharpness import Sharpness, noise_variance
 from facelab.iqa.table import Table
-from facelab.scores import ScorerCard, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 
 
 class Flat(nn.Module):

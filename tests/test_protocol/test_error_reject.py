@@ -7,7 +7,7 @@ import pytest
 
 from facelab.data.base import ImageSet
 from facelab.errors import ConfigError, DataError
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
 from facelab.test_protocol.error_reject import (
     ErrorReject,

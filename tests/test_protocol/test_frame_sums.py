@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from facelab.errors import DataError
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.frame_sums import WEIGHTINGS, Weighting, longest_rows, weighted_sums
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from facelab.errors import ConfigError, DataError
 from facelab.inputs import InputSpec
-from facelab.scores import ScorerCard, Scores, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import Scores, write_scores
 from facelab.test_protocol.base import Embeddings, Metric, Protocol, Report
 from facelab.test_protocol.embed import embed
 from facelab.test_protocol.quality import open_scores

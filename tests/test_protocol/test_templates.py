@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from facelab.errors import ConfigError, DataError
-from facelab.scores import ScorerCard
+from facelab.scorer_card import ScorerCard
 from facelab.test_protocol import template_scores, templates
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.template_scores import pair_cosines

@@ -15,7 +15,8 @@ from facelab.checkpoint import CheckpointStore, read_model, read_tree
 from facelab.data.base import SOURCES
 from facelab.errors import ConfigError
 from facelab.face_model import load_model
-from facelab.scores import ScorerCard, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 from facelab.training_mode.run import RunResult
 
 Run = Callable[..., RunResult]

@@ -12,7 +12,8 @@ import yaml
 from facelab.data.synthetic import SyntheticFaces
 from facelab.distributed import run_processes
 from facelab.errors import ConfigError, DataError
-from facelab.scores import ScorerCard, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 from facelab.test_protocol.lfw import LFW
 
 CARD = ScorerCard(name="Made", version="1", low=0.0, high=1.0)

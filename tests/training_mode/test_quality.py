@@ -55,7 +55,8 @@ def test_a_run_scores_each_image_once_and_so_does_every_later_one(
     assert sum(scored) == 224
     write_run_report(result.folder, {"run": list(result.reports)})
     card = read_card(CheckpointStore(result.folder / "checkpoints").find("last"))
-    assert card["scorer"] == {"spec": {"Sharpness": {}}, "base": str(base)}
+    expected = {"spec": {"Sharpness": {}}, "base": str(base), "card": Sharpness().card.model_dump()}
+    assert card["scorer"] == expected
     words = ["test", str(result.folder), "SyntheticPairs.identities=10", "SyntheticPairs.per_identity=2"]
     more = ["SyntheticPairs.folds=2", "SyntheticPairs.pairs=20", "--out", str(tmp_path / "out")]
     tested = CliRunner().invoke(cli.app, [*words, *more])

@@ -8,7 +8,8 @@ from facelab.backbone.base import BACKBONES
 from facelab.errors import ConfigError
 from facelab.face_model import model_card
 from facelab.model_folder import write_model
-from facelab.scores import ScorerCard, write_scores
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 from facelab.training_mode.assembly import assemble, open_source
 from facelab.training_mode.settings import (
     VARIANTS,
