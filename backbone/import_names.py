@@ -7,7 +7,6 @@ from torch import Tensor
 
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.iresnet import IResNet
-from facelab.backbone.mobilefacenet import MobileFaceNet
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT
 from facelab.backbone.swin import Swin
 from facelab.backbone.vit import ViT
@@ -17,21 +16,6 @@ from facelab.face_model import model_card
 from facelab.state_fit import load_weights
 
 T = TypeVar("T")
-
-MOBILEFACENET_BLOCKS = {
-    "conv1": "stages.0.0",
-    "conv2_dw": "stages.0.1",
-    "conv_23": "stages.1.0",
-    "conv_34": "stages.2.0",
-    "conv_45": "stages.3.0",
-    "conv_6_sep": "stages.3.3",
-    "conv_6_dw": "global_depthwise",
-    "linear": "fc",
-    "bn": "last_norm",
-}
-MOBILEFACENET_REPEATS = {"conv_3": 1, "conv_4": 2, "conv_5": 3}  # stages, after their first bottleneck
-MOBILEFACENET_PARTS = {"conv": "expand", "conv_dw": "depthwise", "project": "project"}
-MOBILEFACENET_LAYERS = {"conv": "conv", "bn": "norm", "prelu": "act"}
 
 INSIGHTFACE_ENDS = {
     "conv1": "stem.0",
@@ -52,7 +36,11 @@ INSIGHTFACE_UNIT = {
 }
 
 VIT_PARTS = {"senet.0.": "gate.squeeze.", "senet.2.": "gate.excite."}
-SWIN_PARTS = {"layers.": "stages.", "feature_layer.": "feature."}
+SWIN_PARTS = {"layers.": "stages.", "feature_layer.": "feature."} | {  # PETALface's, then FaceX-Zoo's
+    "output_layer.0.": "norm.",
+    "output_layer.2.": "feature.0.",
+    "output_layer.3.": "feature.1.",
+}
 COMPUTED = ("relative_position_index", "attn_mask")  # buffers of others that ours computes itself
 
 ADAFACE_UNIT = ("norm1", "conv1", "norm2", "act", "conv2", "norm3")
@@ -62,10 +50,10 @@ FACEXZOO_UNIT = ("norm1", "conv1", "act", "conv2", "norm3", "squeeze")
 def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
     """A published state dict under the names of ``backbone``.
 
-    Knows FaceX-Zoo's MobileFaceNet, and for `IResNet` the names of InsightFace and MagFace (``layer1.0.conv1``) and of
-    FaceX-Zoo and AdaFace (``body.0.res_layer.1``), for `ViT` those of InsightFace, PETALface and TransFace, for `Swin`
-    those of PETALface; the other families know their own (`Backbone.published_name`). Values are passed through as they
-    are; index and mask buffers are left out.
+    Knows for `IResNet` the names of InsightFace and MagFace (``layer1.0.conv1``) and of FaceX-Zoo and AdaFace
+    (``body.0.res_layer.1``), for `ViT` those of InsightFace, PETALface and TransFace, for `Swin` those of PETALface and
+    FaceX-Zoo; the other families know their own (`Backbone.published_name`). Values are passed through as they are;
+    index and mask buffers are left out.
 
     Raises:
         CheckpointError: If a name belongs to none of these.
@@ -104,8 +92,6 @@ def import_backbone(spec: Spec, state: Mapping[str, Tensor], where: str) -> tupl
 
 def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str | None:
     parts = name.split(".")
-    if isinstance(backbone, MobileFaceNet):
-        return _mobilefacenet_name(parts)
     if isinstance(backbone, IResNet):
         return _flat_name(parts, backbone) if flat else _insightface_name(parts)
     if isinstance(backbone, ViT):
@@ -121,20 +107,6 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name
-
-
-def _mobilefacenet_name(parts: list[str]) -> str:
-    match parts:
-        case [stage, "model", index, part, layer, tensor]:
-            block = f"stages.{MOBILEFACENET_REPEATS[stage]}.{int(index) + 1}"
-            return f"{block}.{MOBILEFACENET_PARTS[part]}.{MOBILEFACENET_LAYERS[layer]}.{tensor}"
-        case [block, part, layer, tensor]:
-            return f"{MOBILEFACENET_BLOCKS[block]}.{MOBILEFACENET_PARTS[part]}.{MOBILEFACENET_LAYERS[layer]}.{tensor}"
-        case [unit, layer, tensor]:
-            return f"{MOBILEFACENET_BLOCKS[unit]}.{MOBILEFACENET_LAYERS[layer]}.{tensor}"
-        case [layer, tensor]:
-            return f"{MOBILEFACENET_BLOCKS[layer]}.{tensor}"
-    raise KeyError(".".join(parts))
 
 
 def _insightface_name(parts: list[str]) -> str:

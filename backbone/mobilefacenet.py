@@ -7,16 +7,21 @@ from torch import Tensor, nn
 
 from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
+from facelab.backbone.iresnet import INITIALS, Initial
+from facelab.backbone.mobilefacenet_names import mobilefacenet_name
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
+from facelab.errors import in_range, one_of
 from facelab.inputs import InputSpec
 
 STEM_CHANNELS = 64
 LAST_CHANNELS = 512
 HALVINGS = 4
+MAX_STREAM = 16
+FIRST_EXPANSION = 128
 
-# Channels, expansion of the first (strided) and of the other bottlenecks, number of the others.
-STAGES = ((64, 128, 128, 4), (128, 256, 256, 6), (128, 512, 256, 2))
+# Channels, expansion of the first (strided) and of the other bottlenecks of the stages behind the stem.
+STAGES = ((64, 128, 128), (128, 256, 256), (128, 512, 256))
 
 
 class ConvUnit(nn.Module):
@@ -76,18 +81,33 @@ def _stage(inputs: int, outputs: int, first: int, others: int, repeats: int) -> 
     return [strided, *(Bottleneck(outputs, outputs, others, stride=1) for _ in range(repeats))]
 
 
+def _stem(narrow: int, stream: int, expanded: int, units: int) -> list[nn.Module]:
+    """A strided convolution and a grouped one, or several residual bottlenecks in its place."""
+    channels = narrow * stream
+    first = ConvUnit(3, channels, 3, stride=2, padding=1)
+    if units == 1:
+        return [first, ConvUnit(channels, channels, 3, padding=1, groups=narrow)]
+    return [first, *(Bottleneck(channels, channels, expanded, stride=1) for _ in range(units))]
+
+
 @BACKBONES.register("MobileFaceNet")
 class MobileFaceNet(Backbone):
     """MobileFaceNet (Chen et al., CCBR 2018, arXiv:1804.07573, Table 1), as built by FaceX-Zoo.
 
-    Departs from Table 1 as FaceX-Zoo does: the embedding has 512 instead of 128 dimensions and comes from a linear
-    layer with BatchNorm. `features` gives four maps of stride 2, 4, 8 and 16 with 64, 64, 128 and 512 channels (times
-    ``width``).
+    InsightFace's ``mbf`` and ``mbf_large`` are the same network with wider maps between the bottlenecks (``stream``)
+    and, the large one, more of them (``depths``). All depart from Table 1 in that the embedding has 512 instead of 128
+    dimensions and comes from a linear layer with BatchNorm. `features` gives four maps of stride 2, 4, 8 and 16 with
+    64, 64, 128 and 512 channels (times ``width``, and all but the last times ``stream``).
 
     Args:
         input_spec: Size, colour order and value range of the input, at least 16x16.
         feat_dim: D, length of the embedding.
         width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
+        stream: Further factor on the channels between bottlenecks, 1 to 16; ``mbf`` has 2, ``mbf_large`` 4.
+        depths: Units behind the stem's first convolution (1 is a grouped convolution, more are bottlenecks), and the
+            residual bottlenecks of the three stages.
+        drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
+        initial: Convolutions start ``uniform`` (PyTorch's default), ``kaiming`` (fan-out, InsightFace) or ``normal``.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -102,23 +122,38 @@ class MobileFaceNet(Backbone):
         arxiv="1804.07573",
     )
 
-    def __init__(self, input_spec: InputSpec = FACEXZOO_INPUT, feat_dim: int = 512, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        input_spec: InputSpec = FACEXZOO_INPUT,
+        feat_dim: int = 512,
+        width: float = 1.0,
+        stream: int = 1,
+        depths: tuple[int, int, int, int] = (1, 4, 6, 2),
+        drop_rate: float = 0.0,
+        initial: Initial = "uniform",
+    ) -> None:
         super().__init__(input_spec, feat_dim)
+        in_range("MobileFaceNet stream", stream, 1, MAX_STREAM)
+        in_range("MobileFaceNet drop_rate", drop_rate, 0.0, 1.0, high_open=True)
+        one_of("MobileFaceNet initial", initial, tuple(INITIALS))
+        for depth in depths:
+            in_range("MobileFaceNet depths", depth, 1, 1000)
         map_size = last_map_size("MobileFaceNet", input_spec, HALVINGS)
-        stem, last = scaled_channels(STEM_CHANNELS, width), scaled_channels(LAST_CHANNELS, width)
-        stages: list[list[nn.Module]] = [
-            [ConvUnit(3, stem, 3, stride=2, padding=1), ConvUnit(stem, stem, 3, padding=1, groups=stem)]
-        ]
-        channels = stem
-        for *sizes, repeats in STAGES:
+        narrow, last = scaled_channels(STEM_CHANNELS, width), scaled_channels(LAST_CHANNELS, width)
+        stages = [_stem(narrow, stream, scaled_channels(FIRST_EXPANSION, width), depths[0])]
+        channels = narrow * stream
+        for sizes, repeats in zip(STAGES, depths[1:], strict=True):
             outputs, first, others = (scaled_channels(size, width) for size in sizes)
-            stages.append(_stage(channels, outputs, first, others, repeats))
-            channels = outputs
+            stages.append(_stage(channels, outputs * stream, first, others, repeats))
+            channels = outputs * stream
         stages[-1].append(ConvUnit(channels, last))
+        self.depths = depths
         self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
         self.global_depthwise = ConvUnit(last, last, map_size, groups=last, linear=True)
+        self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(last, feat_dim, bias=False)
         self.last_norm = nn.BatchNorm1d(feat_dim)
+        self.apply(INITIALS[initial])
 
     def features(self, image: Tensor) -> Features:
         """Embedding (B, D) and the four maps of normalised images (B, 3, H, W)."""
@@ -126,5 +161,9 @@ class MobileFaceNet(Backbone):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        embedding = self.last_norm(self.fc(self.global_depthwise(x).flatten(1)))
+        embedding = self.last_norm(self.fc(self.dropout(self.global_depthwise(x).flatten(1))))
         return Features(embedding, maps=tuple(maps))
+
+    def published_name(self, name: str) -> str | None:
+        """Our name of a tensor of FaceX-Zoo's or InsightFace's MobileFaceNet."""
+        return mobilefacenet_name(name, last_unit=self.depths[-1] + 1)

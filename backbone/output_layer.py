@@ -8,7 +8,8 @@ from facelab.errors import in_range, one_of
 
 LastNorm = Literal["affine", "bias", "plain"]
 LAST_NORMS = ("affine", "bias", "plain")
-FACEXZOO_OUTPUT = {"0": "norm", "3": "fc", "4": "last_norm"}  # FaceX-Zoo's names of the layers below
+FACEXZOO_OUTPUT = {"0": "norm", "3": "fc", "4": "last_norm"}  # FaceX-Zoo's names of the layers of OutputLayer
+FACEXZOO_LINEAR_OUTPUT = {"1": "fc", "2": "last_norm"}  # and of LinearOutput
 
 
 class OutputLayer(nn.Module):
@@ -55,4 +56,31 @@ class OutputLayer(nn.Module):
     def forward(self, last_map: Tensor) -> Tensor:
         """Embeddings (B, D) of the last map (B, C, H, W)."""
         embedding: Tensor = self.last_norm(self.fc(self.dropout(self.norm(last_map)).flatten(1)))
+        return embedding
+
+
+class LinearOutput(nn.Module):
+    """Flatten - dropout - linear without bias - BatchNorm, (B, C, H, W) -> (B, D).
+
+    Args:
+        channels: C of the last map.
+        map_size: (H, W) of the last map.
+        feat_dim: D, length of the embedding.
+        drop_rate: Probability of dropping an element, from 0 up to but not including 1.
+
+    Raises:
+        ConfigError: If the drop rate is out of range.
+    """
+
+    def __init__(self, channels: int, map_size: tuple[int, int], feat_dim: int, *, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        in_range("backbone drop_rate", drop_rate, 0.0, 1.0, high_open=True)
+        height, width = map_size
+        self.dropout = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(channels * height * width, feat_dim, bias=False)
+        self.last_norm = nn.BatchNorm1d(feat_dim)
+
+    def forward(self, last_map: Tensor) -> Tensor:
+        """Embeddings (B, D) of the last map (B, C, H, W)."""
+        embedding: Tensor = self.last_norm(self.fc(self.dropout(last_map.flatten(1))))
         return embedding

