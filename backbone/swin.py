@@ -117,7 +117,7 @@ class SwinBlock(nn.Module):
             plane = plane.roll((-self.shift[0], -self.shift[1]), (1, 2))
         bias = self.attn.position_bias()
         if self.shift_bias is not None:
-            bias = (bias + self.shift_bias).repeat(len(tokens), 1, 1, 1)
+            bias = (bias + self.shift_bias).repeat(tokens.shape[0], 1, 1, 1)  # len() is a constant in ONNX
         size = (plane.shape[1], plane.shape[2])
         plane = from_windows(self.attn(to_windows(plane, self.window), bias), self.window, size)
         if any(self.shift):
