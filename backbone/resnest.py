@@ -1,6 +1,8 @@
 """ResNeSt: residual networks whose 3x3 convolutions are split into paths that attention weighs."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -61,13 +63,9 @@ class SplitAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         paths = self.paths(x).chunk(self.radix, dim=1)
-        precise = self.fc1.weight.dtype
-        mean = torch.stack([path.mean((2, 3), keepdim=True, dtype=precise) for path in paths]).sum(0)
+        mean = _total(paths).mean((2, 3), keepdim=True, dtype=self.fc1.weight.dtype)
         weights = self._weights(mean).to(paths[0].dtype)
-        output: Tensor = paths[0] * weights[:, 0]
-        for place, path in enumerate(paths[1:], start=1):
-            output = output + path * weights[:, place]
-        return output
+        return _total([path * weights[:, place] for place, path in enumerate(paths)])
 
     def _weights(self, mean: Tensor) -> Tensor:
         """(B, C, 1, 1) -> (B, radix, C, 1, 1), which sum to 1 over the paths.
@@ -80,6 +78,11 @@ class SplitAttention(nn.Module):
             logits = self.fc2(hidden).unflatten(1, (self.radix, -1))
             weights: Tensor = logits.softmax(1) if self.radix > 1 else logits.sigmoid()
         return weights
+
+
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    """The sum from left to right, which is the order of the original."""
+    return reduce(torch.add, terms)
 
 
 class Block(nn.Module):

@@ -71,7 +71,7 @@ class GoldenModel:
     def _values(self, name: str, shape: tuple[int, ...]) -> Tensor:
         noise = torch.from_numpy(np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)).float()
         if len(shape) >= 2:
-            return noise * (self.manifest["gain"] / math.sqrt(math.prod(shape[1:])))
+            return self.manifest["gain"] * noise / math.sqrt(math.prod(shape[1:]))  # rounded twice, as golden.py does
         if name.endswith("running_var"):
             return noise.abs() * 0.5 + 0.5
         return noise * 0.1 + self._centre(name)
