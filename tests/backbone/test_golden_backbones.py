@@ -59,10 +59,10 @@ AS_PUBLISHED: dict[str, dict[str, Any]] = {  # options that only released weight
 SMALL_COPIES = Path(__file__).parents[1] / "golden" / "backbones"
 TOLERANCE = 1e-4  # relative error in fp32 that golden/README.md allows
 
-# With these weights ResNeSt's softmax sees logits of up to 31,000, so that ties within the rounding of fp32 are decided
-# by the order of sums, which threads and instruction sets choose: moving the pixels by one unit in the last place moves
-# the embedding by up to 2.8e-4, and the original's output is 2.0e-4 from what float64 gives. On two threads of a machine
-# like the original's ours is equal bit by bit; elsewhere the nearest of so many roundings must be within the tolerance.
+# With these weights ResNeSt's softmax sees logits of up to 31,000, so that rounding in fp32 decides near ties: pixels
+# moved by one unit in the last place move the embedding by up to 2.8e-4, and the original's output is itself 2.0e-4
+# from what float64 gives. On two threads of a machine like the original's, ours is equal bit by bit; sums in another
+# order (one thread, another instruction set) round differently, so the nearest of so many roundings is compared.
 ROUNDINGS = {"ResNeSt50": 16}
 
 Read = Callable[[Path, str], Any]
