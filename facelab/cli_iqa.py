@@ -10,6 +10,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from facelab import distributed
 from facelab.cli_data import RootOption, opened_source, parsed_size, show_table
 from facelab.errors import ConfigError, DataError
 from facelab.progress_bar import counted_bars
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from facelab.data.base import ImageSet
-    from facelab.iqa.base import Scorer, Work
+    from facelab.iqa.base import ScoredSet, Scorer, Work
 
 iqa_app = typer.Typer(name="iqa", help="Score the quality of images.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -56,15 +57,22 @@ def score_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read and score; 0 for one per core.")] = 0,
 ) -> None:
-    """Score every image once; writes one table for the data, or one for each protocol."""
+    """Score every image once; writes one table for the data, or one for each protocol.
+
+    Started by torchrun, its processes share the images.
+    """
     from facelab.face_model import pick_device
     from facelab.iqa.base import Work
 
-    console = Console(soft_wrap=True)
-    where = pick_device(device)
-    judge = _build(scorer, option or [], model, backbone, weights, where)
-    for images, table in _sets(words, scorer, root, size, out, console):
-        _score(images, judge, table, Work(where, batch_size, workers), console)
+    distributed.initialise()
+    try:
+        console = Console(soft_wrap=True, quiet=not distributed.is_main())
+        where = pick_device(device)
+        judge = _build(scorer, option or [], model, backbone, weights, where)
+        for images, table in _sets(words, scorer, root, size, out, console):
+            _score(images, judge, table, Work(where, batch_size, workers), console)
+    finally:
+        distributed.shutdown()
 
 
 @iqa_app.command("plot")
@@ -178,12 +186,21 @@ class _Checked:
 
 
 def _score(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", console: Console) -> None:
-    if _is_scored(images, scorer.card, table):
-        typer.echo(f"'{table}' has these scores already; nothing was scored.")
+    from facelab.iqa.shares import score_in_shares
+
+    if distributed.broadcast_object(_is_scored(images, scorer.card, table)):
+        console.print(f"'{table}' has these scores already; nothing was scored.", markup=False, highlight=False)
         return
     with counted_bars(console) as show:
-        scored = scorer.score_set(_Checked(images), work, lambda done, total: show(scorer.card.name, done, total))
-    write_scores(table, images, scored.values, scorer.card)
+        scored = score_in_shares(
+            scorer, _Checked(images), work, lambda done, total: show(scorer.card.name, done, total)
+        )
+    distributed.together(lambda: _report(images, scorer.card, table, scored) if distributed.is_main() else None)
+
+
+def _report(images: "ImageSet", card: ScorerCard, table: Path, scored: "ScoredSet") -> None:
+    """Write the table, and say what is in it."""
+    write_scores(table, images, scored.values, card)
     for _, reason in scored.failed[:SHOWN]:
         typer.echo(reason)
     if len(scored.failed) > SHOWN:
@@ -191,7 +208,7 @@ def _score(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", cons
     show_table(
         {
             "table": table,
-            "scorer": scorer.card.describe(),
+            "scorer": card.describe(),
             "images": len(images),
             "unreadable": len(scored.failed),
             "scores": _described(scored.values),

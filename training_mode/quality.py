@@ -18,6 +18,7 @@ from facelab.data.synthetic_cache import cache_folder
 from facelab.errors import ConfigError
 from facelab.face_model import load_model
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
+from facelab.iqa.shares import score_in_shares
 from facelab.scores import write_scores
 from facelab.test_protocol.base import Protocol
 from facelab.test_protocol.quality import check_names
@@ -48,7 +49,7 @@ class Scoring:
     def table(self, quality: Quality, images: ImageSet, what: str) -> Path:
         """The score table of some images: the one that is named, or that of the scorer that is named.
 
-        Every process of a distributed run must call this; the main one scores.
+        Every process of a distributed run must call this; each scores a share of the images, and the main one writes.
 
         Args:
             quality: A path, or a scorer as ``{name: options}``.
@@ -61,18 +62,17 @@ class Scoring:
         """
         if isinstance(quality, Path):
             return quality
-        scorer = self._scorer(quality)
+        scorer = build_scorer(quality, self.base, self.device)
         seen = images if self.size is None else ResizedImages(images, *self.size)
-        key = hashlib.sha256(f"{scorer.card.model_dump_json()} {seen.fingerprint()}".encode()).hexdigest()[:24]
+        looked_up = not isinstance(scorer, PixelScorer)  # in files that may change, so that nothing is kept
+        made_of = f"{scorer.card.model_dump_json()} {seen.fingerprint()} {quality if looked_up else ''}"
+        key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
         path = cache_folder() / "scores" / f"{scorer.card.name}-{key}.csv"
-        kept = (
-            isinstance(scorer, PixelScorer) and path.is_file()
-        )  # others only look scores up, in files that may change
-        if not distributed.broadcast_object(kept):
-            if distributed.is_main():
-                found = scorer.score_set(seen, Work(self.device), self._progress(what))
-                write_scores(path, seen, found.values, scorer.card)
-            distributed.barrier()
+        if not distributed.broadcast_object(path.is_file() and not looked_up):
+            found = score_in_shares(scorer, seen, Work(self.device), self._progress(what))
+            distributed.together(
+                lambda: write_scores(path, seen, found.values, scorer.card) if distributed.is_main() else None
+            )
         return path
 
     def tables(
@@ -103,14 +103,26 @@ class Scoring:
             if (quality := chosen[name]) is not None
         }
 
-    def _scorer(self, spec: dict[str, dict[str, Any] | None]) -> Scorer:
-        name, options = resolve(SCORERS, spec)
-        if "network" not in SCORERS.parameters(name):
-            return SCORERS.build(name, options)
-        if self.base is None:
-            raise ConfigError(f"the scorer '{name}' asks a trained network, but the settings name no base model.")
-        return SCORERS.build(name, options, network=load_model(self.base, device=self.device).network)
-
     def _progress(self, what: str) -> Callable[[int, int], None] | None:
         show = self.show
         return None if show is None else lambda done, total: show(what, done, total)
+
+
+def build_scorer(spec: dict[str, dict[str, Any] | None], base: str | None, device: torch.device) -> Scorer:
+    """The scorer that settings name.
+
+    Args:
+        spec: ``{name: options}``.
+        base: Folder of the trained model that scorers take which need a network, or None.
+        device: Where that goes.
+
+    Raises:
+        ConfigError: If it is unknown, an option is wrong, or it needs a network and there is none.
+        CheckpointError: If that network cannot be loaded.
+    """
+    name, options = resolve(SCORERS, spec)
+    if "network" not in SCORERS.parameters(name):
+        return SCORERS.build(name, options)
+    if base is None:
+        raise ConfigError(f"the scorer '{name}' asks a trained network, but the settings name no base model.")
+    return SCORERS.build(name, options, network=load_model(base, device=device).network)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from facelab import cli
 from facelab.checkpoint import CheckpointStore, read_card
 from facelab.data.synthetic import SyntheticFaces
+from facelab.distributed import run_processes
 from facelab.errors import ConfigError
 from facelab.iqa.sharpness import Sharpness
 from facelab.scores import ScoreTable, write_scores
@@ -109,3 +110,29 @@ def test_a_scorer_may_ask_the_base_model(tmp_path: Path, run_tiny: Run, scored: 
     table = ScoreTable(Scoring(str(base), CPU).table({"FeatureNorm": {}}, faces, ""))
     assert table.scorer.name == "FeatureNorm"
     assert (table.values > 0).all()
+
+
+def share_of_training_scores(cache: str) -> tuple[int, list[float]]:
+    """How many images this process scores of a training set, and the scores of all."""
+    scored: list[int] = []
+    measure = Sharpness.measure
+
+    def counted(scorer: Sharpness, pixels: torch.Tensor) -> torch.Tensor:
+        scored.append(len(pixels))
+        return measure(scorer, pixels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sharpness, "measure", counted)
+        patch.setenv("FACELAB_CACHE", cache)
+        faces = SyntheticFaces(3, 3, size=32)
+        table = Scoring(None, CPU).table({"Sharpness": {}}, faces, "")
+        return sum(scored), ScoreTable(table).of(faces).values.tolist()
+
+
+def test_processes_share_the_images_of_a_set(tmp_path: Path) -> None:
+    alone = share_of_training_scores(str(tmp_path / "one"))
+    first, second = run_processes(share_of_training_scores, 2, str(tmp_path / "two"))
+    assert (alone[0], first[0], second[0]) == (9, 5, 4)
+    assert first[1] == second[1] == alone[1]
+    assert [share[0] for share in run_processes(share_of_training_scores, 2, str(tmp_path / "two"))] == [0, 0]
+    assert len(list((tmp_path / "two" / "scores").iterdir())) == 1

@@ -1,0 +1,66 @@
+"""A set scored by several processes: each scores a share of the images, and all get all scores."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab import distributed
+from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Scorer, Work
+
+
+class Share:
+    """Some images of a set that lie side by side.
+
+    Args:
+        images: The set.
+        rows: Which of its images.
+    """
+
+    def __init__(self, images: ReadableImages, rows: range) -> None:
+        self._images, self._rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, index: int) -> str:
+        """Name of an image, as in the set."""
+        return self._images.name(self._rows[index])
+
+    def fingerprint(self) -> str:
+        """A hash of which images these are."""
+        return f"{self._images.fingerprint()} {self._rows.start}-{self._rows.stop}"
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """An image of the set."""
+        return self._images.read(self._rows[index])
+
+
+def score_in_shares(scorer: Scorer, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+    """Score all images of a set, each in one process. Every process of a distributed run must call this.
+
+    A scorer that sees more than pixels, a table for one, gets the whole set, in the main process.
+
+    Args:
+        scorer: Equal in all processes.
+        images: What to score.
+        work: Device, batch size and threads of this process.
+        progress: Told of this process's images.
+
+    Returns:
+        The scores of the whole set, in every process.
+
+    Raises:
+        DataError: If an image that can be read cannot be scored; every process raises it.
+    """
+    rank, processes = (distributed.rank(), distributed.world_size()) if isinstance(scorer, PixelScorer) else (0, 1)
+    start, stop = distributed.class_range(len(images), rank, processes)
+    done: list[ScoredSet] = []
+
+    def score_share() -> None:
+        if isinstance(scorer, PixelScorer) or distributed.is_main():
+            share = images if processes == 1 else Share(images, range(start, stop))
+            done.append(scorer.score_set(share, work, progress))
+
+    distributed.together(score_share)
+    found = [part for parts in distributed.gather_objects([(start, one) for one in done]) for part in parts]
+    failed = tuple((first + row, reason) for first, one in found for row, reason in one.failed)
+    return ScoredSet(np.concatenate([one.values for _, one in found]), failed)
