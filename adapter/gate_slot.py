@@ -3,20 +3,36 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from facelab.errors import DataError
 
+
+@dataclass(frozen=True)
+class ForwardGate:
+    """What the layers of one forward pass share.
+
+    Attributes:
+        gate: One value for each image, (B,).
+        weights: Those `expert_weights` that were made in this pass, by rows, experts, rank and type.
+    """
+
+    gate: Tensor
+    weights: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict)
+
+
 # A context variable, not an attribute of the network: forward passes in several threads do not see each other's values,
 # two passes may precede one backward pass, and recomputing restores it (facelab.backbone.recompute).
-_GATE: ContextVar[Tensor | None] = ContextVar("gate of the running forward pass", default=None)
+_GATE: ContextVar[ForwardGate | None] = ContextVar("gate of the running forward pass", default=None)
 
 
 @contextmanager
 def gate_of_forward(gate: Tensor | None) -> Iterator[None]:
     """Context of one forward pass: its layers find ``gate``, one value for each image, (B,)."""
-    token = _GATE.set(gate)
+    token = _GATE.set(None if gate is None else ForwardGate(gate))
     try:
         yield
     finally:
@@ -41,6 +57,31 @@ def updates_are_left_out() -> bool:
     return _SILENT.get()
 
 
+def expert_weights(rows: int, experts: int, rank: int, dtype: torch.dtype) -> Tensor:
+    """The weight of each value between D and U of one or two experts, (rows, experts * rank).
+
+    ``1 - gate`` for the first expert, ``gate`` for the second one. Layers of one shape find what the first of them
+    made, which for narrow layers is most of what the gate costs.
+
+    Args:
+        rows: Of the layer's input: images, or windows or tokens of each image in turn.
+        experts: 1 or 2.
+        rank: Values of each expert.
+        dtype: Of the result.
+
+    Raises:
+        DataError: If the layer runs outside a forward pass with a gate, or its rows are not those of whole images.
+    """
+    forward, key = _of_forward(), (rows, experts, rank, dtype)
+    if key in forward.weights:
+        return forward.weights[key]
+    gate = gate_of_rows(rows)
+    weights = torch.stack((1 - gate, gate)[:experts], dim=1).repeat_interleave(rank, dim=1).to(dtype)
+    if not weights.requires_grad:  # those of a learned gate are part of a graph, which recomputing builds again
+        forward.weights[key] = weights
+    return weights
+
+
 def gate_of_rows(rows: int) -> Tensor:
     """The gate value of each row of a layer's input, (rows,).
 
@@ -49,15 +90,20 @@ def gate_of_rows(rows: int) -> Tensor:
     Raises:
         DataError: If the layer runs outside a forward pass with a gate, or its rows are not those of whole images.
     """
-    gate = _GATE.get()
-    if gate is None:
-        raise DataError(
-            "a quality-weighted layer ran without a gate: call the adapted backbone itself, with the quality of each "
-            "image, not a part of it."
-        )
+    gate = _of_forward().gate
     images = gate.shape[0]
     if rows == images:
         return gate
     if rows % images:
         raise DataError(f"a quality-weighted layer got {rows} rows for {images} images; they must divide evenly.")
     return gate.unsqueeze(1).expand(images, rows // images).reshape(rows)
+
+
+def _of_forward() -> ForwardGate:
+    forward = _GATE.get()
+    if forward is None:
+        raise DataError(
+            "a quality-weighted layer ran without a gate: call the adapted backbone itself, with the quality of each "
+            "image, not a part of it."
+        )
+    return forward

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.adapter.gate_slot import gate_of_rows, updates_are_left_out
+from facelab.adapter.gate_slot import expert_weights, updates_are_left_out
 from facelab.errors import ConfigError, in_range, one_of
 
 Initial = Literal["zero", "trunc_normal"]
@@ -92,29 +92,26 @@ class LowRankLayer(nn.Module):
         result = self._frozen(x)
         if updates_are_left_out():
             return result
-        mix = None if self.experts == "single" else self._mix(gate_of_rows(x.shape[0]))
         if self.dropout_on == "output" and self.training and self.dropout:
-            return result + self._dropped_outputs(x, mix)
-        narrow = self._down(F.dropout(x, self.dropout, self.training and self.dropout_on == "input"))
-        if mix is not None:
-            narrow = narrow * self._wide(mix.to(narrow.dtype), narrow)
-        return result + self.scale * self._up(narrow, self.low_rank_up)
+            return result + self._dropped_outputs(self._narrow(x))
+        narrow = self._narrow(F.dropout(x, self.dropout, self.training and self.dropout_on == "input"))
+        return torch.add(result, self._up(narrow, self.low_rank_up), alpha=self.scale)
 
-    def _mix(self, gate: Tensor) -> Tensor:
-        """Weight of each row of the narrow activation, (rows, E r)."""
-        weights = torch.stack((1 - gate, gate)[: COUNT[self.experts]], dim=1)
-        return weights.repeat_interleave(self.rank, dim=1)
-
-    def _dropped_outputs(self, x: Tensor, mix: Tensor | None) -> Tensor:
-        """The update with dropout on the output of each expert by itself."""
+    def _narrow(self, x: Tensor) -> Tensor:
+        """D x of all experts, weighted for each image."""
         narrow = self._down(x)
-        if mix is not None:
-            narrow = narrow * self._wide(mix.to(narrow.dtype), narrow)
-        narrow_parts = torch.split(narrow, self.rank, self._channel_axis)
+        if self.experts == "single":
+            return narrow
+        weights = expert_weights(x.shape[0], COUNT[self.experts], self.rank, narrow.dtype)
+        return narrow * self._wide(weights, narrow)
+
+    def _dropped_outputs(self, narrow: Tensor) -> Tensor:
+        """The update with dropout on the output of each expert by itself."""
+        parts = torch.split(narrow, self.rank, self._channel_axis)
         factors = torch.split(self.low_rank_up, self.rank, dim=1)
         outputs = [
             F.dropout(self.scale * self._up(part, factor), self.dropout)
-            for part, factor in zip(narrow_parts, factors, strict=True)
+            for part, factor in zip(parts, factors, strict=True)
         ]
         return torch.stack(outputs).sum(dim=0)
 
@@ -157,8 +154,8 @@ class LowRankLayer(nn.Module):
         """U of some narrow activation."""
 
     @abstractmethod
-    def _wide(self, mix: Tensor, narrow: Tensor) -> Tensor:
-        """``mix`` in a shape that broadcasts over tokens or pixels."""
+    def _wide(self, weights: Tensor, narrow: Tensor) -> Tensor:
+        """Weights (rows, E r) in a shape that broadcasts over tokens or pixels."""
 
     @abstractmethod
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
@@ -200,8 +197,8 @@ class LowRankLinear(LowRankLayer):
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.linear(narrow, factor)
 
-    def _wide(self, mix: Tensor, narrow: Tensor) -> Tensor:
-        return mix.view(mix.shape[0], *[1] * (narrow.ndim - 2), mix.shape[1])
+    def _wide(self, weights: Tensor, narrow: Tensor) -> Tensor:
+        return weights.view(weights.shape[0], *[1] * (narrow.ndim - 2), weights.shape[1])
 
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
         return up @ down
@@ -266,8 +263,8 @@ class LowRankConv2d(LowRankLayer):
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.conv2d(narrow, factor[:, :, None, None])
 
-    def _wide(self, mix: Tensor, narrow: Tensor) -> Tensor:
-        return mix[:, :, None, None]
+    def _wide(self, weights: Tensor, narrow: Tensor) -> Tensor:
+        return weights[:, :, None, None]
 
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
         if self.geometry["groups"] > 1:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from facelab import distributed
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.files import load_adapter, save_adapter
-from facelab.adapter.gate import SigmoidGate
-from facelab.adapter.gate_slot import gate_of_rows
+from facelab.adapter.gate import Gate, LearnedGate, SigmoidGate
+from facelab.adapter.gate_slot import expert_weights, gate_of_forward, gate_of_rows
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.recompute import recomputed
@@ -48,8 +48,8 @@ def adapted(adapter: str, family: str, **options: Any) -> AdaptedBackbone:
     return AdaptedBackbone(network, built, calibrated_gate() if built.needs_gate else None)
 
 
-def calibrated_gate() -> SigmoidGate:
-    gate = SigmoidGate()
+def calibrated_gate(kind: type[Gate] = SigmoidGate) -> Gate:
+    gate = kind()
     gate.calibrate([0.1, 0.2, 0.8, 0.9], ScorerCard(name="test", low=0, high=1))
     return gate
 
@@ -156,10 +156,12 @@ class Recomputing(Backbone):
         return self.second(torch.tanh(self.first(tokens)))
 
 
-def test_recomputing_finds_the_gate_of_its_own_forward_pass() -> None:
+@pytest.mark.parametrize("kind", [SigmoidGate, LearnedGate])
+def test_recomputing_finds_the_gate_of_its_own_forward_pass(kind: type[Gate]) -> None:
     gradients = []
     for again in (False, True):
-        network = moved(AdaptedBackbone(Recomputing(again), ADAPTERS.build("DualLoRA", {"rank": 2}), calibrated_gate()))
+        dual = ADAPTERS.build("DualLoRA", {"rank": 2})
+        network = moved(AdaptedBackbone(Recomputing(again), dual, calibrated_gate(kind)))
         network.train()
         torch.manual_seed(3)
         first = network(images(network), QUALITY)
@@ -186,8 +188,6 @@ def test_dropout_keeps_the_expected_update(side: str) -> None:
     network = moved(adapted("DualLoRA", "Timm", dropout=0.5, dropout_on=side))
     layer = next(iter(network.low_rank_layers().values()))
     x = torch.randn(1, layer.weight.shape[1]).expand(4000, -1)
-    from facelab.adapter.gate_slot import gate_of_forward
-
     with gate_of_forward(torch.tensor([0.3])):
         expected = layer.eval()(x[:1])
         mean = layer.train()(x).mean(dim=0, keepdim=True)
@@ -315,8 +315,17 @@ def test_a_part_of_the_network_without_a_gate_is_refused() -> None:
         network.network(images(network))
 
 
-def test_rows_that_are_not_whole_images_are_refused() -> None:
-    from facelab.adapter.gate_slot import gate_of_forward
+def test_layers_of_one_shape_share_the_weights_of_their_pass() -> None:
+    gate = torch.tensor([0.25, 1.0])
+    with gate_of_forward(gate):
+        first = expert_weights(4, 2, 2, torch.float64)
+        assert expert_weights(4, 2, 2, torch.float64) is first
+        assert expert_weights(2, 1, 3, torch.float32).tolist() == [[0.75] * 3, [0.0] * 3]
+    assert first.tolist() == [[0.75, 0.75, 0.25, 0.25]] * 2 + [[0.0, 0.0, 1.0, 1.0]] * 2
+    with gate_of_forward(1 - gate):
+        assert expert_weights(4, 2, 2, torch.float64)[0].tolist() == [0.25, 0.25, 0.75, 0.75]
 
+
+def test_rows_that_are_not_whole_images_are_refused() -> None:
     with gate_of_forward(torch.zeros(4)), pytest.raises(DataError, match="got 6 rows for 4 images"):
         gate_of_rows(6)
