@@ -17,11 +17,11 @@ class ForwardGate:
 
     Attributes:
         gate: One value for each image, (B,).
-        weights: Those `expert_weights` that were made in this pass, by rows, experts, rank and type.
+        weights: Those `expert_weights` that were made in this pass, by rows, tokens, experts, rank and type.
     """
 
     gate: Tensor
-    weights: dict[tuple[int, int, int, torch.dtype], Tensor] = field(default_factory=dict)
+    weights: dict[tuple[int, int, int, int, torch.dtype], Tensor] = field(default_factory=dict)
 
 
 # A context variable, not an attribute of the network: forward passes in several threads do not see each other's values,
@@ -57,8 +57,8 @@ def updates_are_left_out() -> bool:
     return _SILENT.get()
 
 
-def expert_weights(rows: int, experts: int, rank: int, dtype: torch.dtype) -> Tensor:
-    """The weight of each value between D and U of one or two experts, (rows, experts * rank).
+def expert_weights(rows: int, experts: int, rank: int, dtype: torch.dtype, tokens: int = 1) -> Tensor:
+    """The weight of each value between D and U of one or two experts, (rows * tokens, experts * rank).
 
     ``1 - gate`` for the first expert, ``gate`` for the second one. Layers of one shape find what the first of them
     made, which for narrow layers is most of what the gate costs.
@@ -68,15 +68,18 @@ def expert_weights(rows: int, experts: int, rank: int, dtype: torch.dtype) -> Te
         experts: 1 or 2.
         rank: Values of each expert.
         dtype: Of the result.
+        tokens: How often each row's weights come, one after the other: a product of equal shapes is several times
+            quicker on a CPU than one that repeats so few values over and over.
 
     Raises:
         DataError: If the layer runs outside a forward pass with a gate, or its rows are not those of whole images.
     """
-    forward, key = _of_forward(), (rows, experts, rank, dtype)
+    forward, key = _of_forward(), (rows, tokens, experts, rank, dtype)
     if key in forward.weights:
         return forward.weights[key]
     gate = gate_of_rows(rows)
-    weights = torch.stack((1 - gate, gate)[:experts], dim=1).repeat_interleave(rank, dim=1).to(dtype)
+    each = torch.stack((1 - gate, gate)[:experts], dim=1).repeat_interleave(rank, dim=1).to(dtype)
+    weights = each.repeat_interleave(tokens, dim=0)
     if not weights.requires_grad:  # those of a learned gate are part of a graph, which recomputing builds again
         forward.weights[key] = weights
     return weights

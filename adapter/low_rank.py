@@ -102,8 +102,7 @@ class LowRankLayer(nn.Module):
         narrow = self._down(x)
         if self.experts == "single":
             return narrow
-        weights = expert_weights(x.shape[0], COUNT[self.experts], self.rank, narrow.dtype)
-        return narrow * self._wide(weights, narrow)
+        return narrow * self._weights(narrow)
 
     def _dropped_outputs(self, narrow: Tensor) -> Tensor:
         """The update with dropout on the output of each expert by itself."""
@@ -154,8 +153,8 @@ class LowRankLayer(nn.Module):
         """U of some narrow activation."""
 
     @abstractmethod
-    def _wide(self, weights: Tensor, narrow: Tensor) -> Tensor:
-        """Weights (rows, E r) in a shape that broadcasts over tokens or pixels."""
+    def _weights(self, narrow: Tensor) -> Tensor:
+        """What each value of a narrow activation is weighted by, in a shape that broadcasts."""
 
     @abstractmethod
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
@@ -197,8 +196,9 @@ class LowRankLinear(LowRankLayer):
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.linear(narrow, factor)
 
-    def _wide(self, weights: Tensor, narrow: Tensor) -> Tensor:
-        return weights.view(weights.shape[0], *[1] * (narrow.ndim - 2), weights.shape[1])
+    def _weights(self, narrow: Tensor) -> Tensor:
+        rows, tokens = narrow.shape[0], narrow.shape[1:-1].numel()
+        return expert_weights(rows, COUNT[self.experts], self.rank, narrow.dtype, tokens).view_as(narrow)
 
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
         return up @ down
@@ -263,7 +263,8 @@ class LowRankConv2d(LowRankLayer):
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.conv2d(narrow, factor[:, :, None, None])
 
-    def _wide(self, weights: Tensor, narrow: Tensor) -> Tensor:
+    def _weights(self, narrow: Tensor) -> Tensor:
+        weights = expert_weights(narrow.shape[0], COUNT[self.experts], self.rank, narrow.dtype)
         return weights[:, :, None, None]
 
     def _product(self, down: Tensor, up: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Both have equally many parameters. Dense layers without updates are measured too
 of Swin, ViT and iResNet: linear ones 384, 512 and 768 wide on 49 or 196 tokens an image, and a 3x3 convolution of 384
 channels on 7x7 and 14x14 pixels; a call is one pass through four of a kind, one after the other. Dropout, which costs
 both sides the same, is off. Each round calls all three programs in turn, in another order every time; the ratio is the
-median of the rounds' ratios. Times are of the processor, so that other programs on the machine count little.
+median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so that other programs count less.
 
     python benchmarks/gate_cost.py --threads 1 --out gate_cost.json
 """
@@ -54,6 +54,11 @@ class Cost:
     def ratio(self) -> float:
         """Median over the rounds of dual over single."""
         return statistics.median(d / s for d, s in zip(self.seconds["dual"], self.seconds["single"], strict=True))
+
+    @property
+    def ratio_of_lowest(self) -> float:
+        """The least time of dual over the least of single: other programs only ever add to a time."""
+        return min(self.seconds["dual"]) / min(self.seconds["single"])
 
     def milliseconds(self, program: str) -> float:
         """Median of a program."""
@@ -127,18 +132,24 @@ def report(rows: list[Cost], rank: int, out: Path | None, console: Console) -> N
     title = f"Two gated updates of rank {rank} against one of rank {2 * rank}, milliseconds a call"
     table = Table(title=title, caption=", ".join(f"{key} {value}" for key, value in machine().items()))
     table.add_column("layer")
-    for heading in ("plain", f"LoRA {2 * rank}", f"DualLoRA {rank}", "ratio", "limit"):
+    for heading in ("plain", f"LoRA {2 * rank}", f"DualLoRA {rank}", "ratio", "of the lowest", "limit"):
         table.add_column(heading, justify="right")
     for row in rows:
         times = [f"{row.milliseconds(name):.3g}" for name in PROGRAMS]
-        table.add_row(row.what, *times, f"{row.ratio:.3f}", f"{LIMIT:g}")
+        table.add_row(row.what, *times, f"{row.ratio:.3f}", f"{row.ratio_of_lowest:.3f}", f"{LIMIT:g}")
     console.print(table)
-    ratios = [row.ratio for row in rows]
-    summary = {"median": statistics.median(ratios), "largest": max(ratios)}
-    console.print(f"ratio: median {summary['median']:.3f}, largest {summary['largest']:.3f} of {len(rows)}")
+    ratios = {"ratio": [row.ratio for row in rows], "ratio_of_lowest": [row.ratio_of_lowest for row in rows]}
+    summary = {name: {"median": statistics.median(found), "largest": max(found)} for name, found in ratios.items()}
+    for name, of in summary.items():
+        console.print(f"{name}: median {of['median']:.3f}, largest {of['largest']:.3f} of {len(rows)}", highlight=False)
     if out is not None:
-        figures = [{"what": row.what, "ratio": row.ratio, "seconds": row.seconds} for row in rows]
-        out.write_text(json.dumps({"title": title, "machine": machine(), **summary, "rows": figures}, indent=1) + "\n")
+        figures = [
+            {"what": row.what, "ratio": row.ratio, "ratio_of_lowest": row.ratio_of_lowest, "seconds": row.seconds}
+            for row in rows
+        ]
+        out.write_text(
+            json.dumps({"title": title, "machine": machine(), "summary": summary, "rows": figures}, indent=1) + "\n"
+        )
         console.print(f"figures: {out}", highlight=False)
 
 

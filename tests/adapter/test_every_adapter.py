@@ -321,6 +321,7 @@ def test_layers_of_one_shape_share_the_weights_of_their_pass() -> None:
         first = expert_weights(4, 2, 2, torch.float64)
         assert expert_weights(4, 2, 2, torch.float64) is first
         assert expert_weights(2, 1, 3, torch.float32).tolist() == [[0.75] * 3, [0.0] * 3]
+        assert expert_weights(2, 2, 1, torch.float32, tokens=2).tolist() == [[0.75, 0.25]] * 2 + [[0.0, 1.0]] * 2
     assert first.tolist() == [[0.75, 0.75, 0.25, 0.25]] * 2 + [[0.0, 0.0, 1.0, 1.0]] * 2
     with gate_of_forward(1 - gate):
         assert expert_weights(4, 2, 2, torch.float64)[0].tolist() == [0.25, 0.25, 0.75, 0.75]

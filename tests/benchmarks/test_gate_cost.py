@@ -21,4 +21,4 @@ def test_gate_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     row = figures["rows"][0]
     rounds = [d / s for d, s in zip(row["seconds"]["dual"], row["seconds"]["single"], strict=True)]
     assert row["ratio"] == pytest.approx(sum(rounds) / 2)
-    assert f"largest {figures['largest']:.3f} of 8" in " ".join(capsys.readouterr().out.split())
+    assert f"ratio: median {figures['summary']['ratio']['median']:.3f}" in " ".join(capsys.readouterr().out.split())
