@@ -4,7 +4,8 @@ Both have equally many parameters. Dense layers without updates are measured too
 of Swin, ViT and iResNet: linear ones 384, 512 and 768 wide on 49 or 196 tokens an image, and a 3x3 convolution of 384
 channels on 7x7 and 14x14 pixels; a call is one pass through four of a kind, one after the other. Dropout, which costs
 both sides the same, is off. Each round calls all three programs in turn, in another order every time; the ratio is the
-median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so that other programs count less.
+median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so that what else runs
+on the machine counts less.
 
     python benchmarks/gate_cost.py --threads 1 --out gate_cost.json
 """
