@@ -4,7 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -96,8 +96,7 @@ class Registry(Generic[T]):
             options: Keyword arguments as read from YAML; unknown ones are refused, values are checked and converted to
                 the annotated types.
             supplied: Arguments that the program knows (``num_classes``, ``feat_dim`` …). Those that the constructor
-                does
-                not take are left out; where ``options`` gives one too, the two must agree.
+                does not take are left out; where ``options`` gives one too, the two must agree.
 
         Raises:
             ConfigError: If the name or an option is unknown, has a wrong type, is missing, or contradicts ``supplied``.
@@ -142,4 +141,15 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         for entry in entry_points(group=f"facelab.{self.kind}s"):
-            entry.load()
+            _load(entry)
+
+
+def _load(entry: EntryPoint) -> None:
+    try:
+        entry.load()
+    except (ImportError, AttributeError) as error:
+        package = f"the package '{entry.dist.name}'" if entry.dist else "an installed package"
+        raise ConfigError(
+            f"cannot import '{entry.value}', which {package} names as an entry point of '{entry.group}': {error}. "
+            "Mend or uninstall the package."
+        ) from error

@@ -1,6 +1,7 @@
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +90,17 @@ def test_every_entry_is_documented_and_its_options_are_typed(kind: str) -> None:
     for name in registry.names():
         assert registry.get(name).__doc__, f"{kind} {name}"
         assert all(parameter.annotation is not Any for parameter in registry.parameters(name).values())
+
+
+def test_an_entry_point_that_cannot_be_imported_is_named(
+    things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[facelab.things]\nbroken = broken_things\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match="cannot import 'broken_things', which the package 'broken' names as an entry"
+    ):
+        things.names()

@@ -1,0 +1,126 @@
+"""What holds for every registered training mode, on a run of seconds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import facelab
+from facelab.checkpoint import CheckpointStore, read_model, read_rows, read_tree
+from facelab.distributed import run_processes
+from facelab.training_mode.assembly import assemble
+from facelab.training_mode.base import MODES
+from facelab.training_mode.run import RunResult, run_training
+from facelab.training_mode.settings import load_config
+
+Run = Callable[..., RunResult]
+Cut = Callable[[Path, Path, int], Path]
+TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
+CLASSES, UPDATES_PER_EPOCH = 8, 4
+# What a mode needs beside its defaults; {base} is a trained run. A new one needs a line only if it needs something.
+SMALL: dict[str, list[str]] = {"adaptation": ["backbone=null", "base={base}", "adapter={LoRA: {rank: 4}}"]}
+
+every_mode = pytest.mark.parametrize("name", MODES.names())
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run to go on from."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    run_training(load_config(TINY, ["training.epochs=1"]), folder, Console(quiet=True))
+    return folder
+
+
+def settings(name: str, base: Path, *more: str) -> list[str]:
+    return [f"mode={name}", *(word.replace("{base}", str(base)) for word in SMALL.get(name, [])), *more]
+
+
+def last(run: Path) -> Path:
+    return CheckpointStore(run / "checkpoints").find("last")
+
+
+def tensors(tree: Any, path: str = "") -> dict[str, torch.Tensor]:
+    """Every tensor of nested state, by its place."""
+    if isinstance(tree, torch.Tensor):
+        return {path: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    return {key: value for name, inner in items for key, value in tensors(inner, f"{path}/{name}").items()}
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    """Everything that a run leaves behind: what the mode and the optimiser remember, class rows, the exported model."""
+    training = read_tree(last(run) / "training.pt")
+    kept = {key: training[key] for key in ("mode", "optimization")}
+    return {**tensors(kept), **read_rows(last(run), 0, CLASSES), **read_model(last(run))}
+
+
+def losses(run: Path) -> list[float]:
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in logged if "loss" in line]
+
+
+@every_mode
+def test_everything_that_it_trains_gets_a_finite_gradient(name: str, base: Path) -> None:
+    parts = assemble(load_config(TINY, settings(name, base)))
+    output = parts.mode.step(next(iter(parts.feed.batches(0, 0))))
+    output.loss.backward()
+    modules = [*parts.mode.trained_modules(), *parts.mode.row_modules()]
+    trained = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    assert trained
+    assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in trained)
+    assert output.loss.shape == ()
+    assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+
+
+@every_mode
+def test_it_learns_and_ends_with_the_same_bits_when_killed_and_resumed(
+    name: str, base: Path, tmp_path: Path, run_tiny: Run, cut_back: Cut
+) -> None:
+    words = settings(name, base, "training.epochs=6", "checkpoint.keep_every_epochs=1", "training.log_every=4")
+    whole = run_tiny(tmp_path / "whole", *words).folder
+    cut = cut_back(whole, tmp_path / "cut", UPDATES_PER_EPOCH)
+    assert run_tiny(cut, *words, resume=True).progress.complete
+    expected, found = state_of(whole), state_of(cut)
+    assert expected.keys() == found.keys()
+    assert [key for key, tensor in expected.items() if not torch.equal(tensor, found[key])] == []
+    assert losses(whole)[-1] < losses(whole)[0]
+
+
+@every_mode
+def test_the_exported_network_is_the_one_that_is_evaluated(name: str, base: Path, tmp_path: Path) -> None:
+    config = load_config(TINY, settings(name, base, "training.epochs=1"))
+    run = run_training(config, tmp_path / "run", Console(quiet=True)).folder
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    embeddings = facelab.load(run).embed(pixels)
+    assert embeddings.shape == (2, 16)
+    assert np.isfinite(embeddings).all()
+    exported = facelab.load(run).network.state_dict()
+    assert all(torch.equal(tensor, exported[key]) for key, tensor in read_model(last(run)).items())
+
+
+def first_losses(base: str) -> dict[str, float]:
+    """Loss of the first batch in each mode; in evaluation mode BatchNorm does not look at a whole batch."""
+    found = {}
+    for name in MODES.names():
+        parts = assemble(load_config(TINY, settings(name, Path(base))))
+        for module in parts.mode.trained_modules():
+            module.eval()
+        found[name] = float(parts.mode.step(next(iter(parts.feed.batches(0, 0)))).loss.detach())
+    return found
+
+
+@pytest.fixture(scope="module")
+def shares(base: Path) -> list[dict[str, float]]:
+    """Losses of two processes; all modes in one start, because starting takes longer than computing."""
+    return run_processes(first_losses, 2, str(base))
+
+
+@every_mode
+def test_two_processes_see_the_loss_of_one(name: str, base: Path, shares: list[dict[str, float]]) -> None:
+    alone = first_losses(str(base))[name]
+    assert np.mean([share[name] for share in shares]) == pytest.approx(alone, rel=1e-4)
