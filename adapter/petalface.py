@@ -1,4 +1,4 @@
-"""PETALface's released files: which network and adapters one holds, and that network, ready to use or to train on."""
+"""PETALface's released files: which adapters one holds, and the network with them, ready to use or to train on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +16,11 @@ from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
 
 AS_PUBLISHED = {"dropout_on": "output", "initial": "trunc_normal", "moving_statistics": True}
-BACKBONE_SIGNS: dict[str, Spec] = {"absolute_pos_embed": {"PETALSwin": {"shift_mask": False}}, "pos_embed": "vit_b"}
 PUBLISHED_SCORES = ScorerCard(name="CNNIQA", low=0.0, high=1.0)
 
 
 def import_petalface(
-    state: Mapping[str, Tensor], where: str, *, rank: int | None = None, tau: float = 0.5, backbone: Spec | None = None
+    spec: Spec, state: Mapping[str, Tensor], where: str, *, rank: int | None = None, tau: float = 0.5
 ) -> tuple[Backbone, dict[str, Any]]:
     """The network of a released file, and its card.
 
@@ -29,17 +28,17 @@ def import_petalface(
     single update on the last projection (433 tensors).
 
     Args:
+        spec: The network that the adapters are in.
         state: Tensors under PETALface's names.
         where: Names the file in messages.
         rank: Rank that the adapters should have; by default whatever they have.
         tau: Threshold of the published gate ``a = 0.5 + q - tau``; the values behind the released files are unknown.
-        backbone: Network of the file; by default PETALface's Swin or ViT-B, whichever it is.
 
     Raises:
         CheckpointError: If tensors are missing, unknown or of another shape; the message names them.
         ConfigError: If the adapters have another rank.
     """
-    name, options = resolve(BACKBONES, backbone or _backbone_of(state, where))
+    name, options = resolve(BACKBONES, spec)
     network = BACKBONES.build(name, options)
     tensors = petalface_names(state)
     load_weights(network, {key: value for key, value in tensors.items() if ".low_rank_" not in key}, where)
@@ -54,13 +53,6 @@ def import_petalface(
     adapted = AdaptedBackbone(network, ADAPTERS.build(adapter_name, adapter_options), gate)
     load_weights(adapted.network, tensors, where)
     return adapted.eval(), card | adapter_card(adapted, adapter, None if gate is None else {"compat": {"tau": tau}})
-
-
-def _backbone_of(state: Mapping[str, Tensor], where: str) -> Spec:
-    for sign, spec in BACKBONE_SIGNS.items():
-        if sign in state:
-            return spec
-    raise CheckpointError(f"'{where}' is no Swin or ViT-B of PETALface: it has neither {' nor '.join(BACKBONE_SIGNS)}.")
 
 
 def _adapter_of(state: Mapping[str, Tensor], where: str, rank: int | None) -> dict[str, dict[str, Any]] | None:

@@ -45,9 +45,11 @@ COMPUTED = ("relative_position_index", "attn_mask")  # buffers of others that ou
 
 ADAFACE_UNIT = ("norm1", "conv1", "norm2", "act", "conv2", "norm3")
 FACEXZOO_UNIT = ("norm1", "conv1", "act", "conv2", "norm3", "squeeze")
+FLAT_SIGN = "input_layer.0.weight"  # of the two forms of IResNet, the one whose units are numbered through
+COUNTER = "num_batches_tracked"  # files of old PyTorch lack it, and only training looks at it
 
 
-def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
+def our_names(backbone: Backbone, state: Mapping[str, T], *, keep_unknown: bool = False) -> dict[str, T]:
     """A published state dict under the names of ``backbone``.
 
     Knows for `IResNet` the names of InsightFace and MagFace (``layer1.0.conv1``) and of FaceX-Zoo and AdaFace
@@ -55,20 +57,36 @@ def our_names(backbone: Backbone, state: Mapping[str, T]) -> dict[str, T]:
     FaceX-Zoo; the other families know their own (`Backbone.published_name`). Values are passed through as they are;
     index and mask buffers are left out.
 
+    Args:
+        backbone: The network that the tensors are for.
+        state: Values by the names of their project.
+        keep_unknown: Leave a name that belongs to none of these as it is, for a list of all that does not fit.
+
     Raises:
-        CheckpointError: If a name belongs to none of these.
+        CheckpointError: If a name belongs to none of these, or two mean the same tensor.
     """
-    try:
-        flat = "input_layer.0.weight" in state
-        return {
-            ours: tensor
-            for name, tensor in state.items()
-            if not name.endswith(COMPUTED) and (ours := _our_name(backbone, name, flat=flat)) is not None
-        }
-    except KeyError as error:
-        raise CheckpointError(
-            f"the state dict belongs to no known form of {type(backbone).__name__}, which has no part {error}."
-        ) from None
+    flat = FLAT_SIGN in state
+    result: dict[str, T] = {}
+    for name, tensor in state.items():
+        try:
+            ours = _our_name(backbone, name, flat=flat)
+        except (KeyError, ValueError, IndexError) as error:  # the latter two where a number should be
+            if not keep_unknown:
+                raise CheckpointError(
+                    f"the state dict belongs to no known form of {type(backbone).__name__}, which has no part {error}."
+                ) from None
+            ours = name
+        if ours in result:
+            raise CheckpointError(f"the state dict has '{ours}' of {type(backbone).__name__} twice, once as '{name}'.")
+        if ours is not None:
+            result[ours] = tensor
+    return result
+
+
+def unused_names(backbone: Backbone, state: Mapping[str, object]) -> list[str]:
+    """Names of published tensors that ``backbone`` has no use for; buffers that it computes apart."""
+    used = set(our_names(backbone, {name: name for name in state}, keep_unknown=True).values())
+    return [name for name in state if name not in used and not name.endswith(COMPUTED)]
 
 
 def import_backbone(spec: Spec, state: Mapping[str, Tensor], where: str) -> tuple[Backbone, dict[str, Any]]:
@@ -80,17 +98,21 @@ def import_backbone(spec: Spec, state: Mapping[str, Tensor], where: str) -> tupl
         where: Names the file in messages.
 
     Raises:
-        CheckpointError: If the tensors are of another network; the message names them.
+        CheckpointError: If tensors are missing, unknown or of another shape; the message names them.
         ConfigError: If the network is unknown.
     """
     name, options = resolve(BACKBONES, spec)
     backbone = BACKBONES.build(name, options)
-    own = backbone.state_dict().keys() == state.keys()
-    load_weights(backbone, state if own else our_names(backbone, state), where)
+    own = backbone.state_dict()
+    weights = state if own.keys() == state.keys() else our_names(backbone, state, keep_unknown=True)
+    counters = {key: value for key, value in own.items() if key.endswith(COUNTER)}
+    load_weights(backbone, {**counters, **weights}, where)
     return backbone, model_card(name, options, backbone)
 
 
 def _our_name(backbone: Backbone, name: str, *, flat: bool) -> str | None:
+    if name.endswith(COMPUTED):
+        return None
     parts = name.split(".")
     if isinstance(backbone, IResNet):
         return _flat_name(parts, backbone) if flat else _insightface_name(parts)

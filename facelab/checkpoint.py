@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,12 @@ MODEL, CARD, TRAINING, MANIFEST, INDEX = (
     "training.pt",
     "manifest.json",
     "index.json",
+)
+
+UNKNOWN_NAME = re.compile(r"GLOBAL ([\w.]+)")  # in the reason that torch gives
+UNREADABLE = (  # what torch's reader ends with where bytes are wrong
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError),
+    *(TypeError, AttributeError, AssertionError, struct.error),
 )
 
 
@@ -236,11 +244,13 @@ def read_tree(path: Path) -> Tree:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"'{path}' does not exist.") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        asked = UNKNOWN_NAME.search(str(error))
+        reason = f"it asks for '{asked[1]}'" if asked else "it is damaged"
         raise CheckpointError(
-            f"'{path}' is refused: it holds more than tensors and plain values, or is damaged."
+            f"'{path}' is refused: it may hold only tensors and plain values, but {reason}; nothing of it was run."
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"'{path}' is not a readable checkpoint: {_first_line(error)}.") from None
     if not isinstance(tree, dict):
         raise CheckpointError(f"'{path}' does not hold a mapping.")

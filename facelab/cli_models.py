@@ -8,37 +8,48 @@ import typer
 
 from facelab.errors import ConfigError, DataError
 from facelab.published_file import read_state
+from facelab.published_source import SOURCES, published_network
+from facelab.state_fit import named
 
 if TYPE_CHECKING:
     from facelab.adapter.base import AdaptedBackbone
     from facelab.face_model import FaceModel
-
-PETALFACE = "petalface"
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of an adapted run or checkpoint.")]
 CheckpointOption = Annotated[str, typer.Option(help="last, best or step-<update>")]
 
 
 def import_command(
-    form: Annotated[str, typer.Argument(metavar="FORM", help=f"{PETALFACE}, or a network of: facelab list backbones.")],
     file: Annotated[str, typer.Argument(metavar="FILE", help="A file, or hf://OWNER/REPOSITORY/NAME.")],
+    address: Annotated[
+        str,
+        typer.Option("--as", metavar="SOURCE:NAME", help=f"Whose network, and its name there: {', '.join(SOURCES)}."),
+    ],
     out: Annotated[Path, typer.Option(help="The new folder; facelab test, train and load take it.")],
-    rank: Annotated[int | None, typer.Option(help=f"Rank of the adapters of a {PETALFACE} file, to be sure.")] = None,
-    tau: Annotated[float, typer.Option(help=f"Threshold of the gate of a {PETALFACE} file.")] = 0.5,
+    rank: Annotated[int | None, typer.Option(help="Rank of the adapters of a petalface file, to be sure.")] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Threshold of the gate of a petalface file; 0.5 by default.")
+    ] = None,
 ) -> None:
-    """Make a model folder of a state dict that another project published."""
+    """Make a model folder of weights that another project released, e.g. --as facexzoo:ResNet152_ir_se."""
     from facelab.adapter.petalface import import_petalface
+    from facelab.backbone.import_names import import_backbone, unused_names
     from facelab.model_folder import write_model
 
-    state = read_state(file)
-    if form == PETALFACE:
-        network, card = import_petalface(state, file, rank=rank, tau=tau)
+    source, spec = published_network(address)
+    if not source.adapters and (rank, tau) != (None, None):
+        raise ConfigError(f"--rank and --tau are for files with adapters, which those of '{address}' have none of.")
+    state, head = source.separate(read_state(file), file)
+    if source.adapters:
+        network, card = import_petalface(spec, state, file, rank=rank, tau=0.5 if tau is None else tau)
+        unused: list[str] = []
     else:
-        from facelab.backbone.import_names import import_backbone
-
-        network, card = import_backbone(form, state, file)
-    write_model(out, network.state_dict(), {**card, "imported": {"form": form, "file": file}})
-    typer.echo(f"{len(state)} tensors of '{file}' are a model in '{out}'.")
+        network, card = import_backbone(spec, state, file)
+        unused = unused_names(network, state)
+    write_model(out, network.state_dict(), {**card, "imported": {"as": address, "file": file}})
+    typer.echo(f"{len(state)} tensors of '{file}' are a model in '{out}': {network.input_spec.describe()}.")
+    if left_out := list(filter(None, (named("of the head", head), named("that nothing reads", unused)))):
+        typer.echo(f"Left out: {', '.join(left_out)}.")
 
 
 def merge_command(

@@ -1,24 +1,67 @@
 """State dicts as others publish them: files in PyTorch's or safetensors' format, on disk or on the Hugging Face hub."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from facelab.checkpoint import read_safetensors, read_tree
 from facelab.errors import CheckpointError, ConfigError
 
 HUB = "hf://"
 INNER = ("state_dict", "state_dict_backbone")  # keys under which training programs keep the network
-FRONTS = ("module.", "model.", "features.module.", "backbone.")  # DDP, AdaFace, MagFace, FaceX-Zoo
+
+IGNORED = (  # what training programs save beside the network and nothing here reads
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib._local.PosixPath",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"{core}.multiarray.{name}" for core in ("numpy.core", "numpy._core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"{lightning}.callbacks.{name}"
+        for lightning in ("pytorch_lightning", "lightning.pytorch")
+        for name in (
+            "early_stopping.EarlyStopping",
+            "lr_monitor.LearningRateMonitor",
+            "model_checkpoint.ModelCheckpoint",
+            "progress.ProgressBar",
+        )
+    ),
+)
+AS_MAPPING = (
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+)
+
+
+class _Ignored:
+    """Stands in for a class that a file names: takes whatever the file gives it, keeps nothing, does nothing."""
+
+    def __new__(cls, *_: object) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    *((_Ignored, name) for name in IGNORED),
+    *((dict, name) for name in AS_MAPPING),
+]
 
 
 def read_state(source: str) -> dict[str, Tensor]:
-    """Tensors of a published file by their names in the network.
+    """Tensors of a published file by their names in it.
 
-    What a training program keeps beside the network (class rows, optimiser) is left out, and so are the words that it
-    puts before every name.
+    What a training program keeps beside the state dict (class rows, optimiser, settings) is left out.
 
     Args:
         source: A ``.safetensors`` file or one of ``torch.save``, or ``hf://OWNER/REPOSITORY/FILE``; a path there
@@ -26,25 +69,19 @@ def read_state(source: str) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: If the file is missing, damaged, cannot be fetched or holds no tensors. Nothing but tensors and
-            plain values is ever unpickled.
+            plain values is ever unpickled; objects of `IGNORED`, which Lightning and others save, are passed over.
         ConfigError: If the address is incomplete, or huggingface_hub is not installed.
     """
     path = fetch(source) if source.startswith(HUB) else Path(source)
-    tree: Mapping[str, Any] = read_safetensors(path) if path.suffix == ".safetensors" else read_tree(path)
+    with safe_globals(STAND_INS):
+        tree: Mapping[str, Any] = read_safetensors(path) if path.suffix == ".safetensors" else read_tree(path)
+    keys = ", ".join(f"'{key}'" for key in list(tree)[:6])
     for key in INNER:
         if isinstance(tree.get(key), Mapping):
             tree = tree[key]
-    state = {name: tensor for name, tensor in tree.items() if isinstance(tensor, Tensor)}
+    state = {name: tensor for name, tensor in tree.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state:
-        raise CheckpointError(f"'{source}' holds no tensors by name.")
-    return _without_front(state)
-
-
-def _without_front(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for front in FRONTS:
-        inner = {name.removeprefix(front): tensor for name, tensor in state.items() if name.startswith(front)}
-        if inner:
-            return _without_front(inner)
+        raise CheckpointError(f"'{source}' holds no tensors by name; its entries are {keys or 'none'}.")
     return state
 
 

@@ -20,16 +20,29 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     found = [
         named("missing", own.keys() - weights.keys()),
         named("unknown", weights.keys() - own.keys()),
-        named("of another shape", [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]),
+        named("of another shape", _shapes(own, weights), quote=""),
     ]
     if any(found):
         raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(filter(None, found))}.")
     network.load_state_dict(dict(weights))
 
 
-def named(what: str, names: Sequence[str] | set[str]) -> str:
+def _shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What has another shape than ours, for example ``'fc.bias' 10 instead of 512``."""
+    return [
+        f"'{key}' {_shape(weights[key])} instead of {_shape(own[key])}"
+        for key in own.keys() & weights.keys()
+        if own[key].shape != weights[key].shape
+    ]
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def named(what: str, names: Sequence[str] | set[str], *, quote: str = "'") -> str:
     """For example ``2 missing ('fc.bias', 'fc.weight')``; an empty string without names."""
     if not names:
         return ""
-    listed = ", ".join(f"'{name}'" for name in sorted(names)[:SHOWN])
+    listed = ", ".join(f"{quote}{name}{quote}" for name in sorted(names)[:SHOWN])
     return f"{len(names)} {what} ({listed}{' …' if len(names) > SHOWN else ''})"

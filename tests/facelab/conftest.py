@@ -1,11 +1,16 @@
-"""A trained run of seconds, shared by the tests of the commands and of the model."""
+"""A trained run of seconds and files of other programs, shared by the tests of the commands and of the model."""
 
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from facelab.data.synthetic import SyntheticFaces
@@ -58,3 +63,39 @@ def adapt(trained_run: Path) -> Callable[..., Path]:
 def dual(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run with two experts, adapted by a table of scores."""
     return adapt(tmp_path_factory.mktemp("adapted") / "dual", "adapter={DualLoRA: {rank: 2}}", "gate=sigmoid")
+
+
+@pytest.fixture
+def foreign_class(monkeypatch: pytest.MonkeyPatch) -> Callable[..., type]:
+    """Makes a class that pickles under a path such as ``package.module.Name`` of a package that is not installed."""
+
+    def make(path: str, *bases: type) -> type:
+        module, _, name = path.rpartition(".")
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(".".join(parts[:end])))
+        cls = type(name, bases, {"__module__": module})
+        setattr(sys.modules[module], name, cls)
+        return cls
+
+    return make
+
+
+@pytest.fixture
+def save_lightning(
+    foreign_class: Callable[..., type], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[dict[str, Any], Path], None]:
+    """Saves what it is given with what Lightning keeps of callbacks, schedule and settings, objects of its own."""
+
+    def save(content: dict[str, Any], path: Path) -> None:
+        callback = foreign_class("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+        settings = foreign_class("pytorch_lightning.utilities.parsing.AttributeDict", dict)({"root": Path("faces")})
+        more = {
+            "callbacks": {callback: {"best_model_score": torch.tensor(0.9), "saved": callback()}},
+            "lr_schedulers": [{"milestones": Counter([12, 20, 24])}],
+            "hyper_parameters": settings,
+        }
+        torch.save({**content, **more}, path)
+        monkeypatch.undo()  # the packages are gone again
+
+    return save

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import facelab
 from facelab import cli
 from facelab.adapter.base import AdaptedBackbone
-from facelab.backbone.base import BACKBONES
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.face_model import FaceModel, find_checkpoint
-from facelab.published_file import fetch, read_state
 
 LORA = ["adapter={LoRA: {rank: 2}}", "data.quality=null"]
 
@@ -81,38 +78,3 @@ def test_plain_lora_is_written_for_peft(lora: Path, dual: Path, tmp_path: Path) 
     }
     with pytest.raises(ConfigError, match="holds plain LoRA alone"):
         run("export-adapter", str(dual), "--out", str(tmp_path / "no"), "--peft")
-
-
-def test_an_imported_backbone_is_loaded(tmp_path: Path) -> None:
-    network = BACKBONES.build("IResNet", {"depth": 18, "input_spec": {"height": 112, "width": 112}}).eval()
-    wrapped = {f"model.module.{name}": tensor for name, tensor in network.state_dict().items()}
-    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "r18.pth")
-    assert read_state(str(tmp_path / "r18.pth")).keys() == network.state_dict().keys()
-    run("import", "r18", str(tmp_path / "r18.pth"), "--out", str(tmp_path / "r18"))
-    loaded = facelab.load(tmp_path / "r18")
-    assert all(torch.equal(value, loaded.network.state_dict()[key]) for key, value in network.state_dict().items())
-    with pytest.raises(CheckpointError, match="belongs to no known form|do not fit"):
-        run("import", "MobileFaceNet", str(tmp_path / "r18.pth"), "--out", str(tmp_path / "wrong"))
-    assert not (tmp_path / "wrong").exists()
-
-
-def test_the_hub_is_asked_in_clear_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="is not hf://OWNER/REPOSITORY/FILE"):
-        fetch("hf://owner/repository")
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-
-    def offline(repository: str, file: str) -> str:
-        raise OSError(f"no network for {file} of {repository}. More\nlines")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
-    with pytest.raises(CheckpointError, match=r"\(no network for a/model\.pt of o/r\. More\); download the file"):
-        fetch("hf://o/r/a")
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"needs huggingface_hub: pip install 'facelab\[hub\]'"):
-        fetch("hf://o/r/a")
-
-
-def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
-    torch.save({"epoch": 1}, tmp_path / "nothing.pth")
-    with pytest.raises(CheckpointError, match="holds no tensors by name"):
-        read_state(str(tmp_path / "nothing.pth"))
