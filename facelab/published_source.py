@@ -72,10 +72,12 @@ FACEXZOO = _same(
         *("ReXNet_1.0", "ReXNet_1.3", "ReXNet_1.5", "ReXNet_2.0"),
         *(f"EfficientNet-B{number}" for number in range(8)),
         "TF-NAS-A",
+        *(f"ResNeSt{depth}" for depth in (50, 101, 200, 269)),
+        *("AttentionNet-56", "AttentionNet-92", "HRNet", "SwinTransformer", "Swin-T", "Swin-B"),
     )
 )
 INSIGHTFACE: dict[str, Spec] = {
-    **_same(("r18", "r34", "r50", "r100", "r200", "vit_t", "vit_s", "vit_b", "vit_h")),
+    **_same(("r18", "r34", "r50", "r100", "r200", "mbf", "mbf_large", "vit_t", "vit_s", "vit_b", "vit_h")),
     "vit_t_dp005_mask0": {"vit_t": {"drop_path_rate": 0.05, "mask_ratio": 0.0}},
     "vit_s_dp005_mask_0": {"vit_s": {"drop_path_rate": 0.05, "mask_ratio": 0.0}},
     "vit_b_dp005_mask_005": {"vit_b": {"drop_path_rate": 0.05, "mask_ratio": 0.05}},

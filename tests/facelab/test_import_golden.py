@@ -23,6 +23,8 @@ ADDRESSES = {
     "adaface__ir_50": "adaface:ir_50",
     "adaface__ir_101": "adaface:ir_101",
     "adaface__ir_se_50": "adaface:ir_se_50",
+    "arcface_torch__mbf": "insightface:mbf",
+    "arcface_torch__mbf_large": "insightface:mbf_large",
     "arcface_torch__r18": "insightface:r18",
     "arcface_torch__r34": "insightface:r34",
     "arcface_torch__r50": "insightface:r50",
@@ -31,14 +33,19 @@ ADDRESSES = {
     "arcface_torch__vit_t": "insightface:vit_t",
     "arcface_torch__vit_s": "insightface:vit_s",
     "arcface_torch__vit_b": "insightface:vit_b",
+    "facexzoo__AttentionNet56": "facexzoo:AttentionNet-56",
+    "facexzoo__AttentionNet92": "facexzoo:AttentionNet-92",
     "facexzoo__EfficientNet_B0": "facexzoo:EfficientNet-B0",
     "facexzoo__GhostNet": "facexzoo:GhostNet",
+    "facexzoo__HRNet": "facexzoo:HRNet",
     "facexzoo__LightCNN29": "facexzoo:LightCNN-29",
     "facexzoo__MobileFaceNet": "facexzoo:MobileFaceNet",
     "facexzoo__ReXNet_1.0": "facexzoo:ReXNet_1.0",
     "facexzoo__RepVGG": "facexzoo:RepVGG",
+    "facexzoo__ResNeSt50": "facexzoo:ResNeSt50",
     "facexzoo__ResNet50_ir": "facexzoo:ResNet50_ir",
     "facexzoo__ResNet152_ir_se": "facexzoo:ResNet152_ir_se",
+    "facexzoo__SwinTransformer": "facexzoo:SwinTransformer",
     "facexzoo__TF-NAS-A": "facexzoo:TF-NAS-A",
     "magface__iresnet100": "magface:iresnet100",
     "petalface__swin_256new": "petalface:swin_256new",
@@ -60,7 +67,7 @@ INPUTS = {  # colour order, mean and std as each project documents its input
     "transface": ("RGB", 127.5, 127.5),
 }
 SMALL_COPIES = Path(__file__).parents[1] / "golden" / "backbones"
-SMALL = ("adaface__ir_18", "facexzoo__LightCNN29", "facexzoo__MobileFaceNet")
+SMALL = ("adaface__ir_18", "arcface_torch__mbf", "facexzoo__LightCNN29", "facexzoo__MobileFaceNet")
 TOLERANCE = 1e-4  # relative error in fp32 that golden/README.md allows
 
 Read = Callable[[Path, str], Any]
@@ -131,6 +138,11 @@ def test_a_released_file_gives_the_embedding_of_the_golden_folder(
     for path in (tmp_path / "model").iterdir():
         path.unlink()  # up to a gigabyte each
     gc.collect()
+
+
+@pytest.mark.golden
+def test_every_golden_network_has_an_address(golden_root: Path) -> None:
+    assert {path.stem for path in (golden_root / "backbones").glob("*.json")} == ADDRESSES.keys()
 
 
 @pytest.mark.golden

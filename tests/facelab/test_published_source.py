@@ -12,7 +12,7 @@ import facelab
 from facelab import cli
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.import_names import import_backbone, unused_names
-from facelab.catalogue import build
+from facelab.catalogue import build, resolve
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.published_source import SOURCES, published_network
 
@@ -48,15 +48,28 @@ def network() -> Backbone:
     return build(BACKBONES, SMALL).eval()
 
 
-@pytest.mark.parametrize("project", [name for name, source in SOURCES.items() if source.networks is not None])
-def test_every_network_of_a_source_can_be_built(project: str) -> None:
+@pytest.mark.parametrize(
+    ("project", "colour", "mean", "std"),
+    [
+        ("facexzoo", "BGR", 127.5, 128),
+        ("insightface", "RGB", 127.5, 127.5),
+        ("adaface", "BGR", 127.5, 127.5),
+        ("magface", "BGR", 0, 255),
+        ("transface", "RGB", 127.5, 127.5),
+        ("petalface", "RGB", 127.5, 127.5),
+    ],
+)
+def test_every_network_of_a_source_has_the_input_of_its_project(
+    project: str, colour: str, mean: float, std: float
+) -> None:
     networks = SOURCES[project].networks
     assert networks
-    with torch.device("meta"):
-        for name in networks:
-            source, spec = published_network(f"{project}:{name}")
-            assert source is SOURCES[project]
-            assert build(BACKBONES, spec).feat_dim == 512
+    for name in networks:
+        source, spec = published_network(f"{project}:{name}")
+        assert source is SOURCES[project]
+        registered, options = resolve(BACKBONES, spec)
+        assert options.keys() <= BACKBONES.parameters(registered).keys()
+        assert {"colour": colour, "mean": mean, "std": std}.items() <= options["input_spec"].items()
 
 
 @pytest.mark.parametrize(
