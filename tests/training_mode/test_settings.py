@@ -24,6 +24,11 @@ from facelab.training_mode.study import make_study
 
 SYNTHETIC = "data.source={SyntheticFaces: {identities: 4, per_identity: 4}}"
 SMALL_SWIN: dict[str, Any] = {"patch": 20, "dim": 16, "depths": [2, 1], "heads": [2, 2], "window": 3, "feat_dim": 16}
+SMALL_BACKBONES: dict[str, dict[str, Any]] = {
+    "PETALSwin": SMALL_SWIN,
+    "SwinTransformer": {**SMALL_SWIN, "patch": 28, "window": 4},
+    "AttentionNet-92": {"width": 0.125},
+}
 STUDIES = [name for name in shipped_configs() if VARIANTS in load_tree(name)]
 RUNS = [name for name in shipped_configs() if name not in STUDIES]
 NEW = [name for name in RUNS if "finetune" not in name and load_config(name).base is None]
@@ -45,9 +50,10 @@ def test_every_shipped_configuration_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", NEW)
 def test_every_shipped_configuration_builds_on_small_data(name: str) -> None:
-    swin = "PETALSwin" in str(load_config(name).backbone)
-    small = f"backbone={{PETALSwin: {SMALL_SWIN}}}" if swin else "data.size=112"
-    check_building(load_config(name, [*SMALL, small]))
+    backbone = load_config(name).backbone
+    entry = backbone if isinstance(backbone, str) else next(iter(backbone or {}))
+    small = [f"backbone={{{entry}: {SMALL_BACKBONES[entry]}}}"] if entry in SMALL_BACKBONES else ["data.size=112"]
+    check_building(load_config(name, [*SMALL, *small]))
 
 
 @pytest.mark.parametrize("name", ADAPTED)
@@ -99,6 +105,32 @@ def test_the_published_recipe_of_facexzoo() -> None:
     assert (config.optimizer.lr, config.optimizer.weight_decay, config.optimizer.momentum) == (0.1, 1e-4, 0.9)
     assert (config.training.batch_size, config.training.epochs) == (512, 18)
     assert config.schedule.milestones == (10, 13, 16)
+
+
+def test_the_published_recipe_of_facexzoo_for_swin() -> None:
+    config = load_config("conventional/facexzoo-swin")
+    optimizer, schedule = config.optimizer, config.schedule
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.eps) == ("adamw", 5e-4, 0.05, 1e-8)
+    assert (optimizer.betas, optimizer.decay_norms_and_biases) == ((0.9, 0.999), False)
+    assert (schedule.warmup_start, schedule.minimum, schedule.compat) == (5e-7, 5e-6, "swin")
+    assert (config.training.epochs, config.training.batch_size, config.training.precision) == (18, 512, "fp16")
+    assert (config.backbone, config.data.size, config.data.resize) == ("SwinTransformer", 224, True)
+    rates = [schedule.build([optimizer.lr], total_updates=180, updates_per_epoch=10).rate(5e-4, at) for at in (0, 10)]
+    assert rates == pytest.approx([5e-7, 5e-7 + 0.9 * (5e-4 - 5e-7)])
+
+
+def test_swin_decays_weights_but_neither_norms_nor_biases() -> None:
+    small = f"backbone={{SwinTransformer: {SMALL_BACKBONES['SwinTransformer']}}}"
+    parts = assemble(load_config("conventional/facexzoo-swin", [*SMALL, small]))
+    groups = {group["name"]: group["weight_decay"] for group in parts.optim.optimizers[0].param_groups}
+    assert groups == {"network": 0.05, "network without decay": 0.0, "class rows": 0.05}
+
+
+def test_mixed_precision_is_all_that_the_mx_rows_change() -> None:
+    plain, mixed = load_config("conventional/facexzoo"), load_config("conventional/facexzoo-mx")
+    assert (mixed.training.precision, mixed.backbone, mixed.head) == ("fp16", "AttentionNet-92", "MV-Softmax")
+    assert (mixed.optimizer, mixed.schedule, mixed.data) == (plain.optimizer, plain.schedule, plain.data)
+    assert mixed.training.model_copy(update={"precision": "fp32"}) == plain.training
 
 
 def test_an_inherited_protocol_can_be_taken_back() -> None:
