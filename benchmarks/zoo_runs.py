@@ -143,15 +143,20 @@ def finished_runs(folder: Path) -> dict[str, list[Path]]:
 
 
 def write_table(folder: Path, faces: Faces) -> None:
-    """Write what ``facelab compare`` gives for all finished runs into ``comparison``, best row first, and a plot."""
+    """Write what ``facelab compare`` gives for all finished runs into ``comparison``, best row first, and a plot.
+
+    Rows of several runs show mean and deviation. Where there is one of each, tests mark what is within noise.
+    """
     runs = finished_runs(folder)
     values = {row: [_value(path, faces.columns[0]) for path in paths] for row, paths in runs.items()}
     ordered = sorted(runs, key=lambda row: -math.fsum(values[row]) / len(values[row]))
+    several = [row for row in ordered if len(runs[row]) > 1]
+    single = [f"{row}={runs[row][0]}" for row in ordered if row not in several]
     compare_command(
-        [str(path) for row in ordered for path in runs[row]],
+        [str(path) for row in several for path in runs[row]] + single,
         metric=list(faces.columns),
-        group=[f"{row}={','.join(path.name for path in runs[row])}" for row in ordered],
-        draws=0,
+        group=[f"{row}={','.join(path.name for path in runs[row])}" for row in several],
+        draws=0 if several else 1000,
         out=folder / "comparison",
     )
     plot_rows({row: values[row] for row in ordered}, f"{faces.columns[0]}, %", folder / "comparison" / "rows.png")
