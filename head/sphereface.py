@@ -18,15 +18,17 @@ class SphereFace(MarginHead):
 
     The target logit is ``||x|| (lambda cos(theta) + psi(theta)) / (1 + lambda)`` with
     ``psi(theta) = (-1)^k cos(m theta) - 2 k`` on ``[k pi / m, (k + 1) pi / m]``, all others ``||x|| cos(theta_j)``.
-    lambda falls from ``largest_lambda`` as ``largest_lambda / (1 + gamma n)`` with the number n of steps, down to
-    ``smallest_lambda``: from plain cosines to the margin. n is kept in checkpoints and moves in training only.
+    lambda is ``largest_lambda / (1 + gamma n)`` in step n = 1, 2 …, but at least ``smallest_lambda``: training goes
+    from plain cosines to the margin. n is kept in checkpoints and moves in training only. The paper does not mention
+    lambda; the defaults are those of its program.
 
-    Unlike the program, m need not be whole, and gradients are exact. With normalised features (s instead of
-    ``||x||``) it is `CombinedMargin` with m1, as the ArcFace paper compares it (entry ``SphereFace-Scaled``).
+    Unlike the program, m need not be whole, and gradients are exact; there, the margin's gradient to the embedding is
+    scaled to a fixed length. With normalised features (s instead of ``||x||``) it is `CombinedMargin` with m1, as the
+    ArcFace paper compares it (entry ``SphereFace-Scaled``).
 
     Args:
         margin: m, the factor of the angle, 1 (no margin) to 5.
-        largest_lambda: At the first step, at least ``smallest_lambda``.
+        largest_lambda: Before the first step, at least ``smallest_lambda``.
         smallest_lambda: At least 0 (the margin in full).
         gamma: How fast lambda falls, at least 0.
 
@@ -63,9 +65,9 @@ class SphereFace(MarginHead):
 
     def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
         """Counts the step, and adds ``lambda``, ()."""
-        weight = (self.largest_lambda / (1.0 + self.gamma * self.steps)).clamp_min(self.smallest_lambda)
         if self.training:
             self.steps += 1
+        weight = (self.largest_lambda / (1.0 + self.gamma * self.steps)).clamp_min(self.smallest_lambda)
         return Terms(labels, target, norms, values={"lambda": weight.to(target.dtype)})
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:

@@ -152,6 +152,17 @@ def test_state_goes_round_through_a_state_dict(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
+def test_what_training_moves_lives_in_buffers(name: str) -> None:
+    """Whatever else a head remembered, checkpoints and other processes would not know."""
+    head = build(HEADS, name, num_classes=CLASSES)
+    before = {key: copy.deepcopy(value) for key, value in vars(head).items() if not key.startswith("_")}
+    model = FullSoftmax(CLASSES, DIM, head, seed=1)
+    for step in range(2):
+        model(*batch(step))
+    assert {key: value for key, value in vars(head).items() if not key.startswith("_")} == before
+
+
+@pytest.mark.parametrize("name", ENTRIES)
 def test_evaluation_moves_no_state(name: str) -> None:
     model = classifier(name).eval()
     before = copy.deepcopy(model.state_dict())

@@ -42,7 +42,7 @@ class Step:
     feature_grad: Tensor
     row_grad: Tensor
     bias_grad: Tensor | None
-    margin_grad: Tensor | None
+    class_grads: dict[str, Tensor]
     head_grads: dict[str, Tensor]
     buffers: dict[str, Tensor]
     metrics: dict[str, Tensor]
@@ -54,6 +54,11 @@ def features_and_labels(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     features = torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64)
     lengths = torch.linspace(0.5, 130, BATCH, dtype=torch.float64)
     return (torch.nn.functional.normalize(features) * lengths[:, None]).to(dtype), labels
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.clone()
 
 
 def run(name: str, dtype: torch.dtype) -> list[Step]:
@@ -73,7 +78,6 @@ def run(name: str, dtype: torch.dtype) -> list[Step]:
         assert own.grad is not None
         assert classifier.weight.grad is not None
         bias = classifier.class_bias
-        margins = classifier.class_parameters.get("margin")
         buffers = {key: value.clone() for key, value in head.named_buffers()}
         steps.append(
             Step(
@@ -81,7 +85,7 @@ def run(name: str, dtype: torch.dtype) -> list[Step]:
                 own.grad,
                 classifier.weight.grad.clone(),
                 None if bias is None or bias.grad is None else bias.grad.clone(),
-                None if margins is None or margins.grad is None else margins.grad.clone(),
+                {key: gradient(value) for key, value in classifier.class_parameters.items()},
                 {key: value.grad.clone() for key, value in head.named_parameters() if value.grad is not None},
                 buffers,
                 dict(output.metrics),
@@ -141,8 +145,8 @@ def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) ->
         assert_near([share.row_grad for share in shares], full.row_grad, tolerance)
         if full.bias_grad is not None:
             assert_near([share.bias_grad for share in shares], full.bias_grad, tolerance)
-        if full.margin_grad is not None:
-            assert_near([share.margin_grad for share in shares], full.margin_grad, tolerance)
+        for key, expected in full.class_grads.items():
+            assert_near([share.class_grads[key] for share in shares], expected, tolerance)
 
 
 def assert_near(shares: list[Any], expected: Tensor, tolerance: float) -> None:
