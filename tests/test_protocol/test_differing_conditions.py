@@ -26,8 +26,37 @@ def test_what_differs_is_named_with_its_values() -> None:
     }
     assert conditions_warning(reports) == (
         "LFW: not tested alike, so the numbers may not be comparable; what differs: "
-        "alignment (r50: ArcFace, r100: unknown); flip (r50: True, r100: not said)."
+        "alignment (r50: ArcFace, r100: unknown); mirrored images (r50: yes, r100: not said)."
     )
+
+
+def test_models_with_the_same_value_are_named_together() -> None:
+    reports = {"r50": report(precision="fp32"), "r100": report(precision="bf16"), "swin": report(precision="fp32")}
+    assert "precision (r50 and swin: fp32, r100: bf16)." in str(conditions_warning(reports))
+
+
+def test_the_hash_of_the_preprocessing_is_named_only_where_nothing_else_says_what_differs() -> None:
+    alone = {"r50": report(preprocessing="0" * 32), "r100": report(preprocessing="f" * 32)}
+    assert "what differs: preprocessing (r50: 000" in str(conditions_warning(alone))
+    told = {
+        "r50": report(preprocessing="0" * 32, input="112x112 BGR, -1..1"),
+        "r100": report(preprocessing="f" * 32, input="112x112 RGB, -1..1"),
+    }
+    assert str(conditions_warning(told)).endswith(
+        "what differs: the network's input (r50: 112x112 BGR, -1..1, r100: 112x112 RGB, -1..1)."
+    )
+
+
+def test_other_images_are_counted_and_their_hash_is_cut() -> None:
+    reports = {"r50": report(image_set="a" * 64, images=7701), "r100": report(image_set="b" * 64, images=12)}
+    said = "what differs: the images (r50: 7701 of list aaaaaaaa, r100: 12 of list bbbbbbbb)."
+    assert str(conditions_warning(reports)).endswith(said)
+
+
+def test_long_values_are_cut_to_where_they_differ() -> None:
+    long = "five points of RetinaFace, similarity, 112x112, template ArcFace, detector "
+    found = str(conditions_warning({"r50": report(alignment=long + "0123"), "r100": report(alignment=long + "4567")}))
+    assert "alignment (r50: … detector 0123, r100: … detector 4567)." in found
 
 
 def test_the_preprocessing_hash_follows_each_of_its_parts(tiny_net: Any, tiny_images: Any) -> None:
