@@ -59,6 +59,13 @@ def evaluate_command(
     bootstrap: Annotated[
         int, typer.Option(help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0)
     ] = 0,
+    draws: Annotated[
+        int,
+        typer.Option(
+            help="Of several models: bootstrap draws of the tests that mark what is within noise; 0 for no tests.",
+            min=0,
+        ),
+    ] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
@@ -101,7 +108,7 @@ def evaluate_command(
                 reports = {name: [with_intervals(one, draws=bootstrap) for one in of] for name, of in reports.items()}
             folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
             files = {model.name: model_files(model.source) for model in models}
-            for what, path in write_run_report(folder, reports, console, files).items():
+            for what, path in write_run_report(folder, reports, console, files, draws=draws).items():
                 console.print(f"{what:>10}  {path}")
     finally:
         distributed.shutdown()

@@ -31,6 +31,7 @@ def write_run_report(
     *,
     metrics: Sequence[str] = (),
     details: bool = True,
+    draws: int = 0,
 ) -> dict[str, Path]:
     """Print the results, and write tables, plots and the page into ``folder``.
 
@@ -44,6 +45,7 @@ def write_run_report(
         files: Files of each model by label, to link to.
         metrics: Columns of the table instead of the usual ones, see `compare`.
         details: Whether to print each report too, behind the table of all.
+        draws: Bootstrap draws of the tests that mark, of several models, what is within noise; 0 for no tests.
 
     Returns:
         The files worth opening: ``report``, ``table``, and ``curves`` if there are any.
@@ -52,7 +54,7 @@ def write_run_report(
         DataError: If a file cannot be written.
     """
     reports = with_files(reports, files or {}, folder)
-    comparison = compare(reports, metrics=metrics, warnings=warnings_of(reports))
+    comparison = compare(reports, metrics=metrics, draws=draws, warnings=warnings_of(reports))
     if console is not None:
         _print(console, reports if details else {}, comparison)
     tables = write_tables(folder, reports, comparison)

@@ -4,9 +4,10 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
-from facelab.test_protocol.base import Report
+from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.comparison import compare
 from facelab.test_protocol.model_links import moved, with_files
 from facelab.test_protocol.report_store import read_reports
@@ -31,6 +32,24 @@ def test_a_run_gets_tables_plots_and_a_page(reports: dict[str, list[Report]], tm
     names = ["LFW-det.png", "LFW-roc.png", "LFW-scores-1.png", "LFW-scores-2.png", "all-same-scores.png"]
     assert plots == names
     assert list(read_reports(folder)) == list(reports)
+
+
+def with_pairs(accuracy: float) -> Report:
+    """A report with the pairs that its accuracy comes from."""
+    same = np.arange(400) % 2 == 0
+    right = np.arange(400) < accuracy * 400
+    people = np.arange(400, dtype=np.int32)
+    trials = {"score": np.where(right == same, 0.9, 0.1).astype(np.float32), "same": same}
+    metrics = (Metric("accuracy", accuracy), Metric("threshold", 0.5, unit="score"))
+    return Report("LFW", metrics, trials={**trials, "left": people, "right": people + 400})
+
+
+def test_what_is_within_noise_is_marked_where_it_is_asked_for(tmp_path: Path) -> None:
+    reports = {"best": [with_pairs(0.9)], "near": [with_pairs(0.89)], "far": [with_pairs(0.5)]}
+    table = write_run_report(tmp_path / "tested", reports, draws=20)["table"].read_text()
+    assert "89.00†" in table
+    assert "50.00†" not in table
+    assert "†" not in write_run_report(tmp_path / "plain", reports)["table"].read_text()
 
 
 def test_a_report_without_training_or_protocols(tmp_path: Path) -> None:
