@@ -52,9 +52,11 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
         self.transform = transforms.Compose([*first, transforms.ToTensor(), normalise])
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Image ``index`` as a network takes it, float32, (3, H, W), and its class."""
         with Image.open(self.paths[index]) as image:
             pixels = self.transform(image.convert("RGB"))
         return pixels.flip(0) if self.bgr else pixels, self.labels[index]

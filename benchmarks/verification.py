@@ -42,6 +42,7 @@ class NoImages(ImageSet):
     """Images that only have a number."""
 
     def __len__(self) -> int:
+        """Number of images."""
         return IMAGES
 
     def read(self, index: int) -> Pixels:

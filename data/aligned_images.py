@@ -31,6 +31,7 @@ class AlignedImages(ImageSet):
         self.alignment = alignment
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.images)
 
     def read(self, index: int) -> Pixels:

@@ -119,6 +119,7 @@ class Source(ImageSet):
     num_classes: int
 
     def __len__(self) -> int:
+        """Number of images, N."""
         return len(self.labels)
 
 

@@ -33,6 +33,7 @@ class Boxes:
     numbers: "array[float]" = field(default_factory=lambda: array("d"))
 
     def __len__(self) -> int:
+        """Number of boxes, B."""
         return len(self.subjects)
 
     @property

@@ -69,6 +69,7 @@ class Cut:
     refused: list[Refusal] = field(default_factory=list)
 
     def __len__(self) -> int:
+        """Faces dealt with: written, already there, or refused."""
         return self.written + self.present + len(self.refused)
 
 

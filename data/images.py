@@ -99,6 +99,7 @@ class PathImages(ImageSet):
         self.alignment = read_alignment(self.files)
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self._paths)
 
     def name(self, index: int) -> str:

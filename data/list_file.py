@@ -65,6 +65,7 @@ class ListFile(Sequence[bytes]):
         return self._rows.labels
 
     def __len__(self) -> int:
+        """Number of images in the list."""
         return len(self._rows.starts)
 
     @overload
@@ -72,6 +73,7 @@ class ListFile(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> list[bytes]: ...
     def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        """Name of image ``index`` as bytes, or the names of a slice."""
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
         return self._file.read(int(self._rows.starts[index]), int(self._rows.lengths[index]))

@@ -49,6 +49,7 @@ class LstFile(Sequence[bytes]):
         raise DataError(f"{self.path} line {number}: {shown!r} is not 'key<tab>label<tab>path' with a class as label.")
 
     def __len__(self) -> int:
+        """Number of images in the list."""
         return len(self._names)
 
     @overload
@@ -56,6 +57,7 @@ class LstFile(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> PackedNames: ...
     def __getitem__(self, index: int | slice) -> bytes | PackedNames:
+        """Name of image ``index`` as bytes, or the names of a slice."""
         return self._names[index]
 
     def line(self, index: int) -> int:

@@ -27,6 +27,7 @@ class PackedNames(Sequence[bytes]):
         return cls(bytes(blob), ends)
 
     def __len__(self) -> int:
+        """Number of names."""
         return len(self._ends)
 
     @overload
@@ -34,6 +35,11 @@ class PackedNames(Sequence[bytes]):
     @overload
     def __getitem__(self, index: slice) -> "PackedNames": ...
     def __getitem__(self, index: int | slice) -> "bytes | PackedNames":
+        """Name ``index`` as bytes, from the end if negative, or the names of a slice.
+
+        Raises:
+            IndexError: If there is no such name.
+        """
         if isinstance(index, slice):
             return PackedNames.of(self[row] for row in range(*index.indices(len(self))))
         row = index + len(self) if index < 0 else index

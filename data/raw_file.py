@@ -44,9 +44,15 @@ class RawFile:
         return data
 
     def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to open the file itself: its path and size in bytes."""
         return {"path": self.path, "size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the file again.
+
+        Raises:
+            DataError: If its size has changed.
+        """
         self.__init__(state["path"])  # type: ignore[misc]
         if self.size != state["size"]:
             raise DataError(f"{self.path}: has {self.size} bytes, but had {state['size']} when it was first opened.")

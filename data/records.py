@@ -111,6 +111,7 @@ class RecordFile:
             self.keys, self.offsets = _read_index(self.index, self._file)
 
     def __len__(self) -> int:
+        """Number of records."""
         return len(self.keys)
 
     def where(self, row: int) -> str:

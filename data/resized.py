@@ -23,6 +23,7 @@ class ResizedImages(ImageSet):
         self.alignment = images.alignment
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.images)
 
     def read(self, index: int) -> Pixels:

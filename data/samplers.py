@@ -26,6 +26,7 @@ class Shuffle(Sampler):
         self._seed = seed
 
     def __len__(self) -> int:
+        """Rows in one epoch: one for each image."""
         return self._size
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
@@ -46,6 +47,7 @@ class Sequential(Sampler):
         self._size = len(labels)
 
     def __len__(self) -> int:
+        """Rows in one epoch: one for each image."""
         return self._size
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
@@ -87,6 +89,7 @@ class ClassBalanced(Sampler):
         self._groups = len(labels) // images_per_class
 
     def __len__(self) -> int:
+        """Rows in one epoch, a multiple of K."""
         return self._groups * self.rows_per_group
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:

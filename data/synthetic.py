@@ -91,6 +91,7 @@ class SyntheticFaces(Source):
         return self.plan.key
 
     def __getstate__(self) -> dict[str, Any]:
+        """Everything but the mapped pixels, which each process maps itself."""
         return {
             name: value for name, value in self.__dict__.items() if name not in ("pixels", "landmarks")
         }  # a map pickles as a copy
@@ -113,6 +114,7 @@ class LowResolution(ImageSet):
         self.resolution = int(in_range("resolution", resolution, 2, 4096))
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.images)
 
     def read(self, index: int) -> Pixels:

@@ -43,6 +43,7 @@ class Plan:
     size: int
 
     def __len__(self) -> int:
+        """Number of images, N."""
         return self.identities * self.per_identity
 
     @property

@@ -61,6 +61,7 @@ class Registry(Generic[T]):
         return sorted(self._classes)
 
     def __contains__(self, name: object) -> bool:
+        """Whether ``name`` is registered."""
         self._fill()
         return name in self._classes
 

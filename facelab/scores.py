@@ -33,7 +33,8 @@ FloatArray = NDArray[np.float32]
 class NamedImages(Protocol):
     """What a table asks of a set of images; every `facelab.data.base.ImageSet` has it."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of images."""
 
     def name(self, index: int) -> str:
         """Name of an image that does not depend on where its set lies."""

@@ -19,6 +19,7 @@ class Share:
         self._images, self._rows = images, rows
 
     def __len__(self) -> int:
+        """Number of this share's images."""
         return len(self._rows)
 
     def name(self, index: int) -> str:

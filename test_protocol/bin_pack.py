@@ -48,6 +48,7 @@ class PackImages(ImageSet):
         self.records, self.same = read_pack(self.path)
 
     def __len__(self) -> int:
+        """Number of images, two for each pair."""
         return len(self.records)
 
     def read(self, index: int) -> Pixels:

@@ -48,6 +48,7 @@ class Forward:
         self._open = ExitStack()
 
     def __enter__(self) -> "Forward":
+        """Bring the network to its device and into evaluation mode, and start the threads."""
         self._open.enter_context(_undisturbed(self._network, self._device))
         if self._threads > 1:
             self._open.callback(torch.set_num_threads, self._threads)  # later threads would start with one core
@@ -61,6 +62,7 @@ class Forward:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End the threads, and leave the network as it was."""
         self._open.close()
 
     def __call__(self, pixels: Tensor, quality: Tensor | None = None) -> Tensor:

@@ -37,6 +37,7 @@ class Search:
     rival_entry: Integers
 
     def __len__(self) -> int:
+        """Number of probes."""
         return len(self.mate)
 
     @property

@@ -28,6 +28,7 @@ class JoinedImages(ImageSet):
         self.starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:
+        """Number of images in all sets together."""
         return int(self.starts[-1])
 
     def read(self, index: int) -> Pixels:

@@ -45,6 +45,7 @@ class MatePairs:
         return cls(gallery, probe, person[gallery], groups)
 
     def __len__(self) -> int:
+        """Number of pairs, M."""
         return len(self.probe)
 
     def scores(self, gallery: Matrix, probe: Matrix) -> Floats:

@@ -77,6 +77,7 @@ class PairList:
         return cls(tuple(images), array[:, :2], array[:, 2] != 0, fold, tuple(places), array[:, 3], array[:, 4:])
 
     def __len__(self) -> int:
+        """Number of pairs."""
         return len(self.same)
 
     @property

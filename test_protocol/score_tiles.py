@@ -53,6 +53,7 @@ class Faces:
         return cls(vectors, np.full(len(vectors), NOBODY, np.int64), rows)
 
     def __len__(self) -> int:
+        """Number of vectors that take part."""
         return len(self.vectors) if self.rows is None else len(self.rows)
 
     def blocks(self, block: int) -> list[Integers]:

@@ -34,6 +34,7 @@ class TemplateList:
     person: tuple[str, ...]
 
     def __len__(self) -> int:
+        """Number of templates, T."""
         return len(self.person)
 
     @property

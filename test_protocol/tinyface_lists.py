@@ -32,6 +32,7 @@ class Listed:
     person: Integers
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.images)
 
 
