@@ -38,7 +38,7 @@ def import_command(
 
     source, spec = published_network(address)
     if not source.adapters and (rank, tau) != (None, None):
-        raise ConfigError(f"--rank and --tau are for files with adapters, which those of '{address}' have none of.")
+        raise ConfigError(f"'{address}' has no adapters; --rank and --tau are for files of petalface.")
     state, head = source.separate(read_state(file), file)
     if source.adapters:
         network, card = import_petalface(spec, state, file, rank=rank, tau=0.5 if tau is None else tau)
