@@ -19,6 +19,7 @@ from facelab.scorer_card import ScorerCard
 RED, GREEN, BLUE = 2125, 7154, 721  # in units of 1e-4: the grey of scikit-image, exact in integers
 MODEL, SCALE = "svm.txt", "normalize.pickle"
 LOW, HIGH = -100.0, 250.0
+IN_CACHE = 200_000  # pixels that a core works on at once: what they become stays in its cache
 
 
 @SCORERS.register("BRISQUE")
@@ -64,11 +65,20 @@ class BRISQUE(PixelScorer):
 
     def measure(self, pixels: Tensor) -> Tensor:
         """The scores, (B,)."""
-        red, green, blue = pixels.to(torch.int32).unbind(1)
-        grey = (RED * red + GREEN * green + BLUE * blue).to(torch.float64) / (255 * 10_000)
+        at_once = max(1, IN_CACHE // pixels[0, 0].numel()) if pixels.device.type == "cpu" else len(pixels)
+        statistics = torch.cat([scene_statistics(exact_grey(part)) for part in pixels.split(at_once)])
         low, high = self._low.to(pixels.device), self._high.to(pixels.device)
-        features = -1 + 2 / (high - low) * (scene_statistics(grey) - low)
-        return self._regression(features).clamp(LOW, HIGH)
+        return self._regression(-1 + 2 / (high - low) * (statistics - low)).clamp(LOW, HIGH)
+
+
+def exact_grey(pixels: Tensor) -> Tensor:
+    """Grey values of RGB images, uint8, (B, 3, H, W) -> float64 in 0..1, (B, H, W).
+
+    The sums are whole numbers below 2^24, so that float32 holds them exactly.
+    """
+    red, green, blue = (channel.to(torch.float32) for channel in pixels.unbind(1))
+    grey = red.mul_(RED).add_(green, alpha=GREEN).add_(blue, alpha=BLUE)
+    return grey.to(torch.float64).div_(255 * 10_000)
 
 
 def installed_model() -> Path:

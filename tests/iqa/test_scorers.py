@@ -19,12 +19,12 @@ from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError
 from facelab.inputs import InputSpec
 from facelab.iqa import brisque
 from facelab.iqa.base import SCORERS, PixelScorer, Work
-from facelab.iqa.brisque import BRISQUE
+from facelab.iqa.brisque import BRISQUE, exact_grey
 from facelab.iqa.cnniqa import CNNIQA
 from facelab.iqa.effective_resolution import EffectiveResolution, ring_power
 from facelab.iqa.feature_norm import FeatureNorm
 from facelab.iqa.luma import luma
-from facelab.iqa.scene_statistics import FEATURES, halved
+from facelab.iqa.scene_statistics import FEATURES, _shape, halved
 from facelab.iqa.sharpness import Sharpness, noise_variance
 from facelab.iqa.table import Table
 from facelab.scorer_card import ScorerCard
@@ -320,3 +320,28 @@ def test_tables_that_do_not_do(tmp_path: Path) -> None:
         Table(path, higher_is_better=True)
     with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
         Table(tmp_path / "none.csv")
+
+
+def test_shapes_of_known_distributions_are_found() -> None:
+    """The ratio is 1/2 for a Laplace distribution (shape 1), 2/pi for a normal one (2) and 3/4 for a uniform one."""
+    ratio = torch.tensor([0.5, 2 / torch.pi, 0.75, float("nan")], dtype=torch.float64)
+    one = torch.ones_like(ratio)
+    laplace, normal, uniform, unknown = _shape(one, one, ratio).tolist()
+    assert (laplace, normal) == (pytest.approx(1, rel=1e-6), pytest.approx(2, rel=1e-6))
+    assert uniform > 99
+    assert unknown != unknown
+
+
+def test_the_grey_of_brisque_is_exact() -> None:
+    """Of all grey values, and of the colours in which float32 would be the first to round."""
+    level = torch.arange(256, dtype=torch.uint8)
+    pixels = torch.stack([torch.stack([level, level.flip(0), level]), torch.stack([level] * 3)])[..., None]
+    red, green, blue = (channel.to(torch.int64) for channel in pixels.unbind(1))
+    expected = (2125 * red + 7154 * green + 721 * blue).to(torch.float64) / (255 * 10_000)
+    assert torch.equal(exact_grey(pixels), expected)
+
+
+def test_large_batches_are_cut_up_without_a_trace(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (40, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    scorer = BRISQUE(brisque_model(tmp_path))
+    torch.testing.assert_close(scorer.score(pixels)[-3:], scorer.score(pixels[-3:]), rtol=1e-5, atol=1e-5)
