@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,18 @@ from facelab.cli_models import export_adapter_command, import_command, merge_com
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
 from facelab.errors import FacelabError
+
+if TYPE_CHECKING:
+    from facelab.training_mode.settings import Quality
+
+QualityOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TABLE|SCORER",
+        help="Quality scores for adapted models: a table of `facelab iqa score`, or a scorer as '{Sharpness: {}}'; by "
+        "default the scorer that the adapters were trained with.",
+    ),
+]
 
 app = typer.Typer(
     name="facelab",
@@ -71,6 +83,7 @@ def embed_command(
     out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.")] = Path("embeddings.npz"),
     flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    quality: QualityOption = None,
     checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
 ) -> None:
     """Write the embeddings of face images, scaled to norm 1."""
@@ -79,7 +92,7 @@ def embed_command(
     import facelab
 
     embeddings = facelab.load(model, checkpoint=checkpoint).embed(
-        [str(path) for path in images], flip=flip, resize=resize
+        [str(path) for path in images], flip=flip, resize=resize, quality=_parsed(quality)
     )
     try:
         with out.open("wb") as file:
@@ -99,18 +112,27 @@ def verify_command(
     ] = None,
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    quality: QualityOption = None,
     checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
 ) -> None:
     """Say how similar two faces are."""
     import facelab
 
-    similarity = facelab.load(model, checkpoint=checkpoint).similarity(first, second, flip=flip, resize=resize)
+    similarity = facelab.load(model, checkpoint=checkpoint).similarity(
+        first, second, flip=flip, resize=resize, quality=_parsed(quality)
+    )
     verdict = (
         ""
         if threshold is None
         else f"  {'same' if similarity >= threshold else 'different'} person at threshold {threshold:g}"
     )
     typer.echo(f"cosine similarity {similarity:.4f}{verdict}")
+
+
+def _parsed(quality: str | None) -> "Quality | None":
+    from facelab.training_mode.given_quality import parse_quality
+
+    return None if quality is None else parse_quality(quality, "--quality")
 
 
 def main() -> None:

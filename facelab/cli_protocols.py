@@ -55,21 +55,17 @@ def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequen
         names: What the command line calls the models, if the protocols are those of the first run: then its tables
             count too, unless a word says otherwise.
     """
-    tables = {name: _quality(table) for name, table in _evaluation_of(names).get("quality", {}).items()}
+    from facelab.training_mode.given_quality import parse_quality
+
+    def parsed(given: Any) -> "Quality":
+        spec: Quality = parse_quality(given, "--quality") if isinstance(given, str) else given
+        return spec
+
+    tables = {name: parsed(table) for name, table in _evaluation_of(names).get("quality", {}).items()}
     for word in words:
         name, named, table = ("", "", word) if word.startswith("{") else word.partition("=")
-        tables |= {name: _quality(table)} if named else dict.fromkeys(protocols, _quality(table or word))
+        tables |= {name: parsed(table)} if named else dict.fromkeys(protocols, parsed(table or word))
     return tables
-
-
-def _quality(given: Any) -> "Quality":
-    """A path, or a scorer in braces."""
-    from facelab.config import parse_yaml
-
-    if isinstance(given, str) and not given.startswith("{"):
-        return Path(given)
-    spec: Quality = parse_yaml(given, f"--quality '{given}'") if isinstance(given, str) else given
-    return spec
 
 
 def _of_words(words: Sequence[str]) -> tuple[Mapping[str, "Spec"], str]:

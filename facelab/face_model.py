@@ -21,6 +21,7 @@ from facelab.state_fit import load_weights
 if TYPE_CHECKING:
     from facelab.adapter.base import AdaptedBackbone
     from facelab.backbone.base import Backbone
+    from facelab.training_mode.given_quality import GivenQuality
 
 CARD_FORMAT = 1
 
@@ -71,7 +72,7 @@ class FaceModel:
         resize: bool = False,
         unit: bool = True,
         batch_size: int = 64,
-        quality: Sequence[float] | NDArray[np.floating] | None = None,
+        quality: "GivenQuality | None" = None,
     ) -> NDArray[np.float32]:
         """Embeddings of aligned face images.
 
@@ -83,27 +84,29 @@ class FaceModel:
                 the size of the network gives poor embeddings without any warning.
             unit: Scale embeddings to norm 1; without it the norm, a sign of quality for many heads, is kept.
             batch_size: Images in a forward pass.
-            quality: Score of each image, for networks that take it.
+            quality: For networks that take quality scores: one for each image, the path of a table, which knows images
+                by the longest end of their paths, or a scorer as ``{"Sharpness": {}}``. By default the scorer that the
+                adapters were trained with, where they were trained with one and not with a table.
 
         Returns:
             float32, (N, D).
 
         Raises:
-            ConfigError: If the network takes quality scores and there are none.
+            ConfigError: If the network takes quality scores and there are none, or those of another scorer than its
+                gate was calibrated on; if it takes none and there are some.
             DataError: If an image cannot be read, has another size, or its colour order or range cannot be known; if
-                there are more or fewer scores than images.
+                there are more or fewer scores than images, or one is missing or outside of its scorer's range.
         """
-        from facelab.backbone.base import check_quality
+        from facelab.training_mode.given_quality import open_quality
 
-        check_quality(self.network, given=quality is not None)
-        scores = None if quality is None else torch.tensor(np.asarray(quality, np.float32))
-        parts, done = [], 0
-        for pixels in self._batches(images, resize, batch_size):
-            part = None if scores is None else scores[done : done + len(pixels)]
-            parts.append(self._forward(pixels, flip, part))
-            done += len(pixels)
-        if scores is not None and len(scores) != done:
-            raise DataError(f"{done} images need as many quality scores, got {len(scores)}.")
+        rows = _rows(images)
+        named = not isinstance(rows, Tensor) and all(isinstance(row, str | Path) for row in rows)
+        names = [str(row) for row in rows] if named else None
+        measure = open_quality(self.network, self.card, quality, names, len(rows), self.device)
+        parts: list[NDArray[np.float32]] = []
+        for number, pixels in enumerate(self._batches(rows, resize, batch_size)):
+            scores = None if measure is None else measure(pixels, number * batch_size)
+            parts.append(self._forward(pixels, flip, scores))
         embeddings = np.concatenate(parts) if parts else np.zeros((0, self.feat_dim), np.float32)
         if unit:
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
@@ -115,9 +118,7 @@ class FaceModel:
         return float(left @ right)
 
     def _forward(self, pixels: Tensor, flip: bool, scores: Tensor | None) -> NDArray[np.float32]:
-        if scores is not None and scores.shape != pixels.shape[:1]:
-            raise DataError(f"a batch of {len(pixels)} images has quality scores of shape {tuple(scores.shape)}.")
-        quality = (scores.to(self.device),) if scores is not None and self.network.needs_quality else ()
+        quality = () if scores is None else (scores.to(self.device),)
         with torch.inference_mode():
             image = normalise(pixels.to(self.device), self.input_spec)
             embedding = self.network(image, *quality)
@@ -126,18 +127,10 @@ class FaceModel:
         result: NDArray[np.float32] = embedding.float().cpu().numpy()
         return result
 
-    def _batches(self, images: Image | Tensor | Sequence[Image], resize: bool, batch_size: int) -> Iterable[Tensor]:
-        if isinstance(images, Tensor):
-            _check_tensor(images)
-            yield from torch.split(images, batch_size)
+    def _batches(self, rows: Tensor | Sequence[Any], resize: bool, batch_size: int) -> Iterable[Tensor]:
+        if isinstance(rows, Tensor):
+            yield from torch.split(rows, batch_size)
             return
-        if not isinstance(images, str | Path | np.ndarray | Sequence):
-            raise DataError(
-                "images must be paths, RGB uint8 arrays or a uint8 tensor, one or a sequence, "
-                f"got {type(images).__name__}."
-            )
-        single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
-        rows: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
         for start in range(0, len(rows), batch_size):
             arrays = [self._pixels(row, start + i, resize) for i, row in enumerate(rows[start : start + batch_size])]
             yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
@@ -164,6 +157,19 @@ class FaceModel:
         from facelab.data.images import resize_image
 
         return resize_image(pixels, *self.input_spec.size)
+
+
+def _rows(images: Image | Tensor | Sequence[Image]) -> Tensor | Sequence[Any]:
+    """One image or several as several."""
+    if isinstance(images, Tensor):
+        _check_tensor(images)
+        return images
+    if not isinstance(images, str | Path | np.ndarray | Sequence):
+        raise DataError(
+            f"images must be paths, RGB uint8 arrays or a uint8 tensor, one or a sequence, got {type(images).__name__}."
+        )
+    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    return [images] if single else images  # type: ignore[return-value]
 
 
 def _check_tensor(images: Tensor) -> None:

@@ -55,6 +55,10 @@ class Table(Scorer):
         self.card = ScorerCard(name=scorer or "Table", low=low, high=high, higher_is_better=higher_is_better is True)
         self._path, self._scores = path, _read_plain(path, self.card)
 
+    def names(self) -> frozenset[str]:
+        """Names of the images that have a place in the file."""
+        return frozenset(self._scores if self._table is None else self._table.names())
+
     def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
         """The scores that the file has for the images; no image is read.
 

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 import facelab
 from facelab import cli
 from facelab.checkpoint import CheckpointStore, read_card
+from facelab.data.images import decode_image
 from facelab.data.synthetic import SyntheticFaces
 from facelab.errors import ConfigError, DataError, FacelabError
+from facelab.iqa.sharpness import Sharpness
 from facelab.scorer_card import ScorerCard
 from facelab.scores import ScoreTable, write_scores
 from facelab.test_protocol.synthetic import SyntheticPairs
@@ -44,6 +46,13 @@ def tables(tmp_path: Path) -> Callable[[ScorerCard], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def by_sharpness(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run with two experts, adapted by a scorer."""
+    words = ["adapter={DualLoRA: {rank: 2}}", "gate=sigmoid", "data.quality={Sharpness: {}}", "training.epochs=1"]
+    return adapt(tmp_path_factory.mktemp("sharp") / "sharp", *words)
 
 
 Tables = Callable[[ScorerCard], Path]
@@ -161,3 +170,87 @@ def test_training_and_test_refuse_a_table_that_misses_images(trained_run: Path, 
     assert ScoreTable(table).scorer == MADE
     with pytest.raises(DataError, match=r"scores\.csv: has no score for 20 of 20 images"):
         run("test", dual, *WORDS, "--quality", table, "--out", tmp_path / "out")
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, a new folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def embedded(*words: object) -> np.ndarray:
+    run("embed", *words, "--out", "found.npz")
+    with np.load("found.npz") as arrays:
+        found: np.ndarray = arrays["embeddings"]
+    return found
+
+
+def test_embed_and_verify_take_a_table_or_a_scorer(by_sharpness: Path, photos: list[Path], in_folder: Path) -> None:
+    pixels = torch.stack([torch.from_numpy(decode_image(path.read_bytes(), "photo")) for path in photos])
+    scores = Sharpness().score(pixels.permute(0, 3, 1, 2))
+    expected = facelab.load(by_sharpness).embed(photos, quality=scores.tolist())
+    run("iqa", "score", write_list(photos, in_folder), "--root", photos[0].parent, "-s", "Sharpness", "--out", "q.csv")
+    for quality in (["--quality", "q.csv"], ["--quality", "{Sharpness: {}}"], []):
+        np.testing.assert_allclose(embedded(by_sharpness, *photos, *quality), expected, atol=1e-6)
+        shown = run("verify", *photos, "--model", by_sharpness, *quality)
+        assert f"cosine similarity {expected[0] @ expected[1]:.4f}" in shown
+    model = facelab.load(by_sharpness)
+    for given in ("q.csv", Path("q.csv"), {"Sharpness": {}}, None):
+        np.testing.assert_allclose(model.embed(photos, quality=given, batch_size=1), expected, atol=1e-6)
+
+
+def write_list(photos: list[Path], folder: Path) -> Path:
+    (folder / "list.txt").write_text("".join(f"{path.name} {row}\n" for row, path in enumerate(photos)))
+    return folder / "list.txt"
+
+
+def test_embed_and_verify_refuse_what_a_gate_cannot_take(
+    dual: Path,
+    by_sharpness: Path,
+    trained_run: Path,
+    photos: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    verify = ["verify", *photos, "--model"]
+    for words in (["embed", dual, *photos], [*verify, dual]):
+        with pytest.raises(ConfigError, match=r"takes a quality score of each image, and there are none: "):
+            run(*words)
+        with pytest.raises(ConfigError, match=r"the scorer Sharpness: holds scores of Sharpness, .* on made"):
+            run(*words, "--quality", "{Sharpness: {}}")
+        with pytest.raises(ConfigError, match=r"no table 'Sharpness'; the scorer is written '\{Sharpness: \{\}\}'"):
+            run(*words, "--quality", "Sharpness")
+        with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
+            run(*words, "--quality", "none.csv")
+    with pytest.raises(ConfigError, match=r"gate was calibrated on Sharpness, .* \(version '1 sigma=1'\)"):
+        run(*verify, by_sharpness, "--quality", "{Sharpness: {sigma: 2}}")
+    with pytest.raises(ConfigError, match="the network takes no quality scores; leave quality out"):
+        run(*verify, trained_run, "--quality", "{Sharpness: {}}")
+    run(
+        "iqa",
+        "score",
+        write_list(photos[:1], tmp_path),
+        "--root",
+        photos[0].parent,
+        "-s",
+        "Sharpness",
+        "--out",
+        "q.csv",
+    )
+    with pytest.raises(DataError, match=r"q\.csv: has no score for 1 of 2 images, the first is '.*1\.png'"):
+        run(*verify, by_sharpness, "--quality", "q.csv")
+    assert not Path("embeddings.npz").exists()
+
+
+def test_given_scores_are_checked(dual: Path, photos: list[Path], tables: Tables) -> None:
+    model = facelab.load(dual)
+    for score in (1.5, -0.5, float("nan")):
+        with pytest.raises(DataError, match=rf"quality score of image 1 is {score:g}, which .* give \(made, 0 to 1"):
+            model.embed(photos, quality=[0.5, score])
+    with pytest.raises(DataError, match="2 images need as many quality scores, got an array of shape"):
+        model.embed(photos, quality=[0.5])
+    pixels = [decode_image(path.read_bytes(), "photo") for path in photos]
+    with pytest.raises(ConfigError, match="knows images by their paths; give arrays a score each, or a scorer"):
+        model.embed(pixels, quality=str(tables(MADE)))
