@@ -93,9 +93,9 @@ def check_quality(network: nn.Module, *, given: bool) -> None:
     if takes_quality(network) and not given:
         raise ConfigError(
             f"{type(network).__name__} takes a quality score of each image, and there are none: make a table with "
-            "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test, embed, verify), by data.quality and "
-            "evaluation.quality (facelab train), or by quality=TABLE (Python); a scorer such as {Sharpness: {}} may "
-            "stand in their place."
+            "`facelab iqa score DATA`, and name it by --quality TABLE (facelab test, embed, verify), by data.quality "
+            "and evaluation.quality (facelab train), or by quality=TABLE (Python); a scorer such as {Sharpness: {}} "
+            "may stand in their place."
         )
 
 
