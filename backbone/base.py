@@ -70,6 +70,10 @@ class Backbone(nn.Module, ABC):
         """
         raise KeyError(name)
 
+    def inference_form(self) -> "Backbone":
+        """A network of equal embeddings in evaluation mode that costs less; itself unless its family knows one."""
+        return self
+
     @abstractmethod
     def features(self, image: Tensor) -> Features:
         """Embedding and inner features of normalised images (B, 3, H, W)."""

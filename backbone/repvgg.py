@@ -139,6 +139,10 @@ class RepVGG(Backbone):
             maps.append(x)
         return Features(self.output(x), maps=tuple(maps))
 
+    def inference_form(self) -> "RepVGG":
+        """`deployed`."""
+        return deployed(self)
+
     def published_name(self, name: str) -> str | None:
         """Our name of a tensor of FaceX-Zoo's RepVGG."""
         match name.split("."):
