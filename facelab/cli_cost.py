@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 GLOB = "*?["
 BATCH = 64
+WIDTH = 130  # what the table needs; narrower terminals fold its lines
 DEFAULTS = {"feat_dim": 512}  # the length of embedding of every published number
 
 
@@ -46,15 +47,14 @@ def cost_command(
     from facelab.whole_file import write_whole
 
     import_plugins(plugins or [])
-    specs, console = chosen(names or []), Console(soft_wrap=True)
+    specs, console = chosen(names or []), Console(width=max(Console().width, WIDTH))
     rows = []
     with console.status("") as status:
         for place, (name, spec) in enumerate(specs.items(), 1):
             status.update(f"{name}, {place} of {len(specs)}")
             rows.append(cost_of(name, spec, seconds if speed else None, precision))
     machine = environment()
-    console.print(cost_table(rows))
-    for part in (reasons(rows), thop_missing()):
+    for part in (cost_table(rows), reasons(rows), thop_missing()):
         if part:
             console.print(part, highlight=False)
     if speed:

@@ -16,6 +16,7 @@ from facelab.thop_count import ThopCount
 UNLIKE = 0.01
 """Counts that differ by more than this part of ours are explained."""
 NONE = "-"
+NEGLIGIBLE = 5e3  # it would read 0.00M
 KINDS = {"convolution": "convolutions", "linear": "linear layers", "attention": "attention", "norm": "BatchNorm"}
 
 
@@ -72,7 +73,7 @@ def cost_table(rows: Sequence[CostRow]) -> Table:
     """The numbers, for a terminal."""
     table = Table(title="what networks cost", title_justify="left")
     timed = any(row.speed for row in rows)
-    table.add_column("network", no_wrap=True)
+    table.add_column("network", overflow="fold", max_width=28)
     table.add_column("input", no_wrap=True)
     heads = ["params", "published", "in use", "MACs", "published", "THOP", "activations\nMB/image"]
     for head in [*heads, *(["1 image\nms", "64 images\nimages/s"] if timed else [])]:
@@ -100,7 +101,10 @@ def _cells(row: CostRow, *, timed: bool) -> list[str]:
 
 def reasons(rows: Sequence[CostRow]) -> Table | None:
     """Why numbers of a row differ by more than 1 %, for a terminal; None if none do."""
-    table = Table("network", "number", "made of", title="where counts differ by more than 1 %", title_justify="left")
+    table = Table(title="where counts differ by more than 1 %", title_justify="left")
+    table.add_column("network", overflow="fold", max_width=28)
+    table.add_column("number", no_wrap=True)
+    table.add_column("made of")
     for row in rows:
         for what, why in row_reasons(row):
             table.add_row(row.name, what, why)
@@ -111,7 +115,7 @@ def row_reasons(row: CostRow) -> Iterator[tuple[str, str]]:
     """Pairs of (number, what it is made of) for those that differ from ours by more than 1 %."""
     published, work, thop = row.published, row.work, row.thop
     if published and published.parameters and _unlike(published.parameters, row.parameters):
-        yield f"published params {short(published.parameters)}", published.remark or "not known"
+        yield f"published params {short(published.parameters)}", published.parameters_remark or "not known"
     if row.used is not None and _unlike(row.used, row.parameters):
         yield f"in use {short(row.used)}", _why_unused(row)
     if work and published and _unlike(published.macs, work.macs):
@@ -132,13 +136,12 @@ def _why_unused(row: CostRow) -> str:
 
 
 def _made_of(published: PublishedCost, work: Work) -> str:
-    """For example ``220.90M convolutions + 2 x 3.21M BatchNorm``, and what is missing."""
+    """For example ``220.90M convolutions + 0.26M linear layers + 2 x 3.21M BatchNorm``, then what is not in it."""
     parts = [(getattr(published.counted, kind), getattr(work, kind), text) for kind, text in KINDS.items()]
-    counted = " + ".join(
-        f"{'' if times == 1 else f'{times} x '}{short(size)} {text}" for times, size, text in parts if times
-    )
-    missing = ", ".join(f"{text} ({short(size)})" for times, size, text in parts[:3] if size and not times)
-    return f"{counted}{f'; without {missing}' if missing else ''}"
+    added = [f"{times} x {short(size)} {text}" for times, size, text in parts if times and size > NEGLIGIBLE]
+    left_out = [f"without {short(size)} {text}" for times, size, text in parts[:3] if size and not times]
+    remark = [published.macs_remark] if published.macs_remark else []
+    return ", ".join([" + ".join([part.removeprefix("1 x ") for part in added] + remark), *left_out])
 
 
 def _thop_made_of(thop: ThopCount, work: Work) -> str:

@@ -1,6 +1,7 @@
 """The count of THOP, which many papers print, and what it is made of."""
 
 import importlib
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def count_by_thop(network: nn.Module, size: tuple[int, int]) -> ThopCount | None
     thop: Any = importlib.import_module("thop")
     shadow = without_data(network)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # THOP warns of its own functions
             total, _, layers = thop.profile(shadow, shapes_of_inputs(1, size), verbose=False, ret_layer_info=True)
     except NEEDS_DATA:
         return None
