@@ -2,10 +2,10 @@
 
 Both have equally many parameters. Dense layers without updates are measured too, for orientation. The layers are those
 of Swin, ViT and iResNet: linear ones 384, 512 and 768 wide on 49 or 196 tokens an image, and a 3x3 convolution of 384
-channels on 7x7 and 14x14 pixels; a call is one pass through four of a kind, one after the other. Dropout, which costs
-both sides the same, is off. Each round calls all three programs in turn, in another order every time; the ratio is the
-median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so that what else runs
-on the machine counts less.
+channels on 7x7 and 14x14 pixels; a call is one pass through ``--depth`` of a kind, one after the other. Dropout, which
+costs both sides the same, is off. Each round calls all three programs in turn, in another order every time; the ratio
+is the median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so that what else
+runs on the machine counts less.
 
     python benchmarks/gate_cost.py --threads 1 --out gate_cost.json
 """
@@ -34,7 +34,6 @@ from facelab.precision import Arithmetic, Precision
 
 WIDTHS, TOKENS, CHANNELS, SIDES = (384, 512, 768), (49, 196), 384, (7, 14)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-DEPTH = 4
 LIMIT = 1.10
 PROGRAMS = ("plain", "single", "dual")
 
@@ -66,7 +65,7 @@ class Cost:
         return 1e3 * statistics.median(self.seconds[program])
 
 
-def chains(make: Callable[[], nn.Linear | nn.Conv2d], rank: int) -> dict[str, nn.Module]:
+def chains(make: Callable[[], nn.Linear | nn.Conv2d], rank: int, depth: int) -> dict[str, nn.Module]:
     """Dense layers by themselves, and with both kinds of updates over the same weights."""
 
     def adapted(dense: nn.Linear | nn.Conv2d, experts: Experts, columns: int) -> LowRankLayer:
@@ -75,7 +74,7 @@ def chains(make: Callable[[], nn.Linear | nn.Conv2d], rank: int) -> dict[str, nn
             return LowRankLinear(dense, experts, options)
         return LowRankConv2d(dense, experts, options)
 
-    plain = [make().requires_grad_(False) for _ in range(DEPTH)]
+    plain = [make().requires_grad_(False) for _ in range(depth)]
     return {
         "plain": nn.Sequential(*plain),
         "single": nn.Sequential(*[adapted(dense, "single", 2 * rank) for dense in plain]),
@@ -156,6 +155,7 @@ def report(rows: list[Cost], rank: int, out: Path | None, console: Console) -> N
 
 def main(
     rank: Annotated[int, typer.Option(help="Of each expert.")] = 8,
+    depth: Annotated[int, typer.Option(help="Layers in a call; they share what is made of the gates.")] = 4,
     batch_size: Annotated[list[int] | None, typer.Option(help="Images in a call; 8 and 32 by default.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32 or bf16; both by default.")] = None,
     least: Annotated[float, typer.Option(help="Seconds of one measurement.")] = 0.03,
@@ -172,7 +172,7 @@ def main(
         gate = torch.rand(images)
         for (name, make, x), numbers, backward in product(cases(images), precisions, (False, True)):
             programs = {
-                program: call(chain, x, gate, numbers, backward) for program, chain in chains(make, rank).items()
+                program: call(chain, x, gate, numbers, backward) for program, chain in chains(make, rank, depth).items()
             }
             what = f"{name} x {images}, {numbers}, {'forward and backward' if backward else 'forward'}"
             rows.append(Cost(what, measure(programs, rounds, least)))

@@ -280,7 +280,7 @@ def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]
     torch.set_num_threads(1)
     meeting_point = (folder / "store").as_uri()
     dist.init_process_group(
-        "gloo", init_method=meeting_point, rank=number, world_size=count, timeout=timedelta(minutes=5)
+        "gloo", init_method=meeting_point, rank=number, world_size=count, timeout=timedelta(minutes=30)
     )
     function = _load_function(*source)  # before the arguments, whose classes may be of the same module
     result = function(*pickle.loads((folder / "arguments").read_bytes()))

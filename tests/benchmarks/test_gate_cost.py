@@ -15,7 +15,7 @@ def test_gate_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     for name, value in {"WIDTHS": (8,), "TOKENS": (3,), "CHANNELS": 8, "SIDES": (4,)}.items():
         monkeypatch.setattr(program, name, value)
     out = tmp_path / "gate_cost.json"
-    program.main(rank=2, batch_size=[2], precision=None, least=0.001, rounds=2, threads=1, out=out)
+    program.main(rank=2, depth=2, batch_size=[2], precision=None, least=0.001, rounds=2, threads=1, out=out)
     figures = json.loads(out.read_text())
     assert len(figures["rows"]) == 2 * 2 * 2
     row = figures["rows"][0]
