@@ -14,7 +14,7 @@ def render_table(comparison: Comparison) -> Table:
     table = Table(title="Results", title_justify="left", caption=caption, caption_justify="left")
     table.add_column(comparison.columns[0], overflow="fold")
     for title in comparison.columns[1:]:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")  # cut, accuracy@16px and accuracy@8px look alike
     for row in comparison.rows:
         table.add_row(*map(_cell, row))
     return table

@@ -10,8 +10,8 @@ from facelab.test_protocol.comparison import LEGEND, Cell, Comparison, compare
 from facelab.test_protocol.table_files import as_markdown
 
 
-def printed(content: object) -> str:
-    console = Console(width=160, file=io.StringIO(), force_terminal=False)
+def printed(content: object, width: int = 160) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
     console.print(content)
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
@@ -34,6 +34,15 @@ def test_terminal_tables(reports: dict[str, list[Report]]) -> None:
     assert "Bold: best" not in text
     detail = printed(report.render_report(reports["weak_50% & <i>"][1]))
     assert "cannot be measured: all 60 pairs are same pairs" in detail
+
+
+def test_long_names_of_columns_are_whole_on_a_narrow_terminal() -> None:
+    names = [f"synthetic accuracy@{pixels}px" for pixels in (16, 8)]
+    rows = ((Cell("full"), Cell("88.45 ± 0.71"), Cell("85.38 ± 0.84")),)
+    text = printed(report.render_table(Comparison(("model", *names), rows)), width=34)
+    assert "…" not in text
+    assert "6px" in text  # at the end of 16px
+    assert "8px" in text
 
 
 def test_what_is_within_noise_is_marked_and_explained() -> None:
