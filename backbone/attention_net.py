@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.output_layer import FACEXZOO_LINEAR_OUTPUT, LinearOutput
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -143,6 +144,7 @@ class AttentionNet(Backbone):
         width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
         drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
         published_extras: Keep the unused projections, untrained, so that all of a published state dict has its place.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -166,6 +168,7 @@ class AttentionNet(Backbone):
         width: float = 1.0,
         drop_rate: float = 0.0,
         published_extras: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         for count in modules:
@@ -184,7 +187,7 @@ class AttentionNet(Backbone):
                 blocks += [AttentionModule(size, levels, published_extras=published_extras) for _ in range(count)]
             else:
                 blocks += _blocks(size, LAST_BLOCKS - 1, published_extras)
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(Blocks(*blocks, checkpointing=checkpointing))
         self.output = LinearOutput(before[-1], map_size, feat_dim, drop_rate=drop_rate)
 
     def features(self, image: Tensor) -> Features:

@@ -9,6 +9,7 @@ from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.mbconv import InvertedBottleneck
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import MAX_WIDTH, divisible, last_map_size
 from facelab.backbone.transformer import rising_rates
 from facelab.citation import Citation
@@ -69,6 +70,7 @@ class EfficientNet(Backbone):
         drop_rate: Dropout before the last linear layer; from 0 up to but not including 1.
         drop_path_rate: Stochastic depth of the last block; it rises from 0.
         published_extras: Carry the unused classifier, so that released weights load tensor by tensor; it is frozen.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -93,6 +95,7 @@ class EfficientNet(Backbone):
         drop_path_rate: float = 0.2,
         *,
         published_extras: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         in_range("EfficientNet width", width, 0.0, MAX_WIDTH, low_open=True)
@@ -101,7 +104,7 @@ class EfficientNet(Backbone):
         last_map_size("EfficientNet", input_spec, HALVINGS)
         channels = divisible(STEM_CHANNELS * width, DIVISOR)
         self.stem = ConvNorm(3, channels, 3, act="silu", eps=EPS, momentum=MOMENTUM)
-        self.blocks = nn.ModuleList(_blocks(channels, width, depth, drop_path_rate))
+        self.blocks = Blocks(*_blocks(channels, width, depth, drop_path_rate), checkpointing=checkpointing)
         channels = divisible(STAGES[-1][3] * width, DIVISOR)
         last = divisible(LAST_CHANNELS * width, DIVISOR)
         self.last = ConvNorm(channels, last, act="silu", eps=EPS, momentum=MOMENTUM)
@@ -115,7 +118,7 @@ class EfficientNet(Backbone):
         for block in self.blocks:
             if block.halves:
                 maps.append(x)
-            x = block(x)
+            x = self.blocks.step(block, x)
         x = self.last(x)
         return Features(self.output(x), maps=(*maps, x))
 

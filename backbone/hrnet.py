@@ -12,6 +12,7 @@ from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.hrnet_names import hrnet_name
 from facelab.backbone.iresnet import INITIALS
 from facelab.backbone.output_layer import LinearOutput
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import MAX_WIDTH, last_map_size
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -82,13 +83,15 @@ class Module(nn.Module):
     Args:
         channels: Channels of each branch.
         blocks: Residual blocks of a branch.
+        checkpointing: Of `Blocks`.
     """
 
-    def __init__(self, channels: Sequence[int], blocks: int) -> None:
+    def __init__(self, channels: Sequence[int], blocks: int, *, checkpointing: bool) -> None:
         super().__init__()
         count = range(len(channels))
         self.branches = nn.ModuleList(
-            nn.Sequential(*(Block(size, size, bottleneck=False) for _ in range(blocks))) for size in channels
+            Blocks(*(Block(size, size, bottleneck=False) for _ in range(blocks)), checkpointing=checkpointing)
+            for size in channels
         )
         self.fuse = nn.ModuleList(
             nn.ModuleList(Exchange(channels, source, target) for source in count) for target in count
@@ -158,6 +161,7 @@ class HRNet(Backbone):
         blocks: Residual blocks of a branch in each module.
         width: Factor on every number of channels, rounded; above 0, at most 8.
         drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -182,6 +186,7 @@ class HRNet(Backbone):
         blocks: int = 4,
         width: float = 1.0,
         drop_rate: float = 0.0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         in_range("HRNet branch", branch, 1, MAX_BRANCH)
@@ -194,14 +199,15 @@ class HRNet(Backbone):
         channels = [_scaled(branch, width) * 2**number for number in range(BRANCHES)]
         self.stem = nn.Sequential(ConvNorm(3, stem, 3, stride=2, act="relu"), ConvNorm(stem, stem, 3, act="relu"))
         widths = [stem, *[stem * EXPANSION] * (FIRST_BLOCKS - 1)]
-        self.first = nn.Sequential(*(Block(size, stem, bottleneck=True) for size in widths))
+        bottlenecks = (Block(size, stem, bottleneck=True) for size in widths)
+        self.first = Blocks(*bottlenecks, checkpointing=checkpointing)
         self.finest = ConvNorm(stem * EXPANSION, channels[0], 3, act="relu")
         before = [stem * EXPANSION, *channels[1:-1]]
         self.coarser = nn.ModuleList(
             ConvNorm(given, taken, 3, stride=2, act="relu") for given, taken in zip(before, channels[1:], strict=True)
         )
         self.stages = nn.ModuleList(
-            nn.ModuleList(Module(channels[: number + 2], blocks) for _ in range(count))
+            nn.ModuleList(Module(channels[: number + 2], blocks, checkpointing=checkpointing) for _ in range(count))
             for number, count in enumerate(modules)
         )
         last = _scaled(LAST_CHANNELS, width)

@@ -1,17 +1,15 @@
 """The residual networks for faces: FaceX-Zoo's ``ir`` and ``ir_se``, InsightFace's, AdaFace's and MagFace's."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.output_layer import LastNorm, OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range, one_of
@@ -185,9 +183,8 @@ class IResNet(Backbone):
         channels = [scaled_channels(size, width) for size in CHANNELS]
         self.inner_norm = inner_norm
         self.units = units_of(depth)
-        self.checkpointing = checkpointing
         self.stem = nn.Sequential(conv3x3(3, channels[0]), norm(channels[0]), PReLU(channels[0]))
-        self.stages = nn.ModuleList(_stages(unit, channels, self.units))
+        self.stages = nn.ModuleList(_stages(unit, channels, self.units, checkpointing))
         self.output = OutputLayer(
             channels[-1],
             map_size,
@@ -203,9 +200,8 @@ class IResNet(Backbone):
     def features(self, image: Tensor) -> Features:
         """Embedding (B, D) and the four maps of normalised images (B, 3, H, W)."""
         maps, x = [], self.stem(image)
-        recompute = self.checkpointing and self.training and torch.is_grad_enabled()
         for stage in self.stages:
-            x = _recomputed(stage, x) if recompute else stage(x)
+            x = stage(x)
             maps.append(x)
         return Features(self.output(x), maps=tuple(maps))
 
@@ -221,11 +217,14 @@ def units_of(depth: int) -> tuple[int, int, int, int]:
     return UNITS[depth]
 
 
-def _stages(unit: Callable[[int, int, int], nn.Module], channels: list[int], units: tuple[int, ...]) -> list[nn.Module]:
+def _stages(
+    unit: Callable[[int, int, int], nn.Module], channels: list[int], units: tuple[int, ...], checkpointing: bool
+) -> list[nn.Module]:
     """One sequence of units a stage; its first unit has stride 2 and takes the channels of the stage before."""
     stages: list[nn.Module] = []
     for inputs, outputs, count in zip([channels[0], *channels[:-1]], channels, units, strict=True):
-        stages.append(nn.Sequential(unit(inputs, outputs, 2), *(unit(outputs, outputs, 1) for _ in range(count - 1))))
+        others = (unit(outputs, outputs, 1) for _ in range(count - 1))
+        stages.append(Blocks(unit(inputs, outputs, 2), *others, checkpointing=checkpointing))
     return stages
 
 
@@ -244,29 +243,3 @@ def _uniform(module: nn.Module) -> None:
 
 
 INITIALS: dict[str, Callable[[nn.Module], None]] = {"normal": _normal, "kaiming": _kaiming, "uniform": _uniform}
-
-
-def _recomputed(stage: nn.Module, x: Tensor) -> Tensor:
-    """The stage's output, keeping for the backward pass only the inputs of its units."""
-    for unit in stage.children():
-        contexts = partial(_forward_and_recomputation, unit)
-        x = checkpoint(unit, x, use_reentrant=False, context_fn=contexts)
-    return x
-
-
-def _forward_and_recomputation(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _running_statistics_kept(unit)
-
-
-@contextmanager
-def _running_statistics_kept(unit: nn.Module) -> Iterator[None]:
-    """Normalise by the batch, but leave the running statistics: they have seen this batch in the forward pass."""
-    norms = [module for module in unit.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches

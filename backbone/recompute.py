@@ -1,9 +1,12 @@
 """Gradient checkpointing that recomputes in the circumstances of the forward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -11,12 +14,56 @@ def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """``block(*inputs)`` whose inner values are not kept but computed again in the backward pass.
 
     The second computation runs in a copy of the first one's context variables, in whatever thread the backward pass
-    is: what adapted layers know of their batch is there again (`facelab.adapter.gate_slot`). Random numbers repeat.
+    is: what adapted layers know of their batch is there again (`facelab.adapter.gate_slot`). Random numbers repeat, and
+    the running statistics of a module's BatchNorm see the batch once.
     """
     context = copy_context()
 
     def run(*values: Tensor) -> Tensor:
         return context.copy().run(block, *values)
 
-    result: Tensor = checkpoint(run, *inputs, use_reentrant=False)
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _running_statistics_kept(block)
+
+    result: Tensor = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts)
     return result
+
+
+class Blocks(nn.Sequential):
+    """Blocks one behind the other; with checkpointing, training keeps of each only what goes into it.
+
+    Args:
+        blocks: Modules that take and give one tensor.
+        checkpointing: Whether to compute the blocks again in the backward pass: less memory, one more forward pass.
+    """
+
+    def __init__(self, *blocks: nn.Module, checkpointing: bool = False) -> None:
+        super().__init__(*blocks)
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the last block gives."""
+        for block in self:
+            x = self.step(block, x)
+        return x
+
+    def step(self, block: nn.Module, x: Tensor) -> Tensor:
+        """What one of the blocks gives, for networks that look at the maps between them."""
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        output: Tensor = recomputed(block, x) if again else block(x)
+        return output
+
+
+@contextmanager
+def _running_statistics_kept(block: Callable[..., Tensor]) -> Iterator[None]:
+    """Normalise by the batch, but leave the running statistics: they have seen this batch in the forward pass."""
+    modules = block.modules() if isinstance(block, nn.Module) else ()
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

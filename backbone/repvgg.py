@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.output_layer import OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -90,6 +91,7 @@ class RepVGG(Backbone):
         widths: Factors on 64, 128, 256 and 512 channels of the stages, rounded to multiples of 8.
         drop_rate: Dropout before the last linear layer; from 0 up to but not including 1.
         deploy: Build the form with one convolution a block.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -113,6 +115,7 @@ class RepVGG(Backbone):
         drop_rate: float = 0.0,
         *,
         deploy: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         for depth in depths:
@@ -122,11 +125,11 @@ class RepVGG(Backbone):
         map_size = last_map_size("RepVGG", input_spec, HALVINGS)
         block = DeployedBlock if deploy else RepBlock
         channels = min(CHANNELS[0], scaled_channels(CHANNELS[0], widths[0]))
-        stages: list[nn.Module] = [nn.Sequential(block(3, channels, 1))]
+        stages: list[nn.Module] = [Blocks(block(3, channels, 1), checkpointing=checkpointing)]
         for base, width, depth in zip(CHANNELS, widths, depths, strict=True):
             outputs = scaled_channels(base, width)
             others = [block(outputs, outputs, 1) for _ in range(depth - 1)]
-            stages.append(nn.Sequential(block(channels, outputs, 2), *others))
+            stages.append(Blocks(block(channels, outputs, 2), *others, checkpointing=checkpointing))
             channels = outputs
         self.stages = nn.ModuleList(stages)
         self.output = OutputLayer(channels, map_size, feat_dim, drop_rate=drop_rate)

@@ -13,6 +13,7 @@ from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.iresnet import INITIALS
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
@@ -132,6 +133,7 @@ class ResNeSt(Backbone):
         drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
         unit_norm: Whether embeddings are divided by their norm, as FaceX-Zoo's are. Heads that read quality from the
             norm (MagFace, AdaFace) need false.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -156,6 +158,7 @@ class ResNeSt(Backbone):
         radix: int = 2,
         drop_rate: float = 0.4,
         unit_norm: bool = True,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim, unit_norm=unit_norm)
         if depth not in DEPTHS:
@@ -169,7 +172,8 @@ class ResNeSt(Backbone):
         for base, count in zip(CHANNELS, depths, strict=True):
             inner = scaled_channels(base, width)
             others = [Block(inner * EXPANSION, inner, 1, radix) for _ in range(count - 1)]
-            self.stages.append(nn.Sequential(Block(channels, inner, 2, radix), *others))
+            first = Block(channels, inner, 2, radix)
+            self.stages.append(Blocks(first, *others, checkpointing=checkpointing))
             channels = inner * EXPANSION
         self.output = OutputLayer(channels, map_size, feat_dim, drop_rate=drop_rate)
         self.stages.apply(INITIALS["kaiming"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm, SqueezeExcite
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import MAX_WIDTH, last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -80,6 +81,7 @@ class ReXNet(Backbone):
         depth: Factor on the number of blocks of each stage, rounded up; above 0, at most 8.
         squeeze: Reduction of the squeeze-and-excitation gates from the third stage on, 12 in the paper; 0 for none.
         drop_rate: Dropout before the last linear layer; from 0 up to but not including 1.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -104,6 +106,7 @@ class ReXNet(Backbone):
         depth: float = 1.0,
         squeeze: int = 0,
         drop_rate: float = 0.2,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         in_range("ReXNet first_channels", first_channels, 1, math.inf)
@@ -125,7 +128,7 @@ class ReXNet(Backbone):
                 blocks.append(LinearBottleneck(channels, outputs, expansion, stride, squeeze if gated else 0))
                 channels = outputs
         last = scaled_channels(LAST_CHANNELS, width)
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = Blocks(*blocks, checkpointing=checkpointing)
         self.last = ConvNorm(channels, last, act="silu")
         self.output = OutputLayer(last, map_size, feat_dim, drop_rate=drop_rate)
 
@@ -135,7 +138,7 @@ class ReXNet(Backbone):
         for block in self.blocks:
             if block.halves:
                 maps.append(x)
-            x = block(x)
+            x = self.blocks.step(block, x)
         x = self.last(x)
         return Features(self.output(x), maps=(*maps, x))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from facelab.backbone.base import BACKBONES, Backbone
@@ -16,24 +17,7 @@ from facelab.inputs import InputSpec
 
 PREPROCESSING = Path(__file__).parents[1] / "golden" / "preprocessing" / "index.json"
 
-# Options that make a backbone small enough for a test; a new one needs a line here only if its default is large.
-SMALL: dict[str, dict[str, Any]] = {
-    "MobileFaceNet": {"width": 0.125},
-    "IResNet": {"depth": 18, "width": 0.125},
-    "RepVGG": {"depths": [1, 2, 1, 1], "widths": [0.125, 0.125, 0.125, 0.125]},
-    "GhostNet": {"width": 0.25},
-    "LightCNN": {"width": 0.125},
-    "ReXNet": {"width": 0.25},
-    "EfficientNet": {"width": 0.25, "depth": 0.5},
-    "TF-NAS-A": {"width": 0.125},
-    "VarGFaceNet": {"width": 0.2, "depths": [1, 1, 1]},
-    "ResNeSt": {"width": 0.125},
-    "AttentionNet": {"width": 0.125},
-    "HRNet": {"width": 0.25, "modules": [1, 1, 1], "blocks": 1},
-    "Timm": {"model": "test_resnet"},
-    "ViT": {"patch": 8, "dim": 16, "depth": 2, "heads": 2},
-    "Swin": {"patch": 4, "dim": 16, "depths": [2, 2], "heads": [2, 2], "window": 3},
-}
+SMALL: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "small.yaml").read_text())
 BF16_COSINE = 0.98  # of embeddings in bf16 to those in fp32
 BF16_ERROR = 2**-6  # of a layer's output relative to its norm; the resolution of bf16 is 2^-8
 SMALL_INPUT = {"height": 32, "width": 32}
@@ -161,12 +145,20 @@ def test_state_dict_round_trip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (56, 56), (60, 112), (112, 112)])
+@pytest.mark.parametrize(("height", "width"), [(60, 112), (56, 112), (112, 96), (112, 112), (120, 120), (224, 224)])
 def test_sizes_follow_from_the_input(name: str, height: int, width: int) -> None:
-    network = small(name, input_spec={"height": height, "width": width}, feat_dim=24).eval()
-    assert network.input_spec.size == (height, width)
-    with torch.no_grad():
-        assert network(images(network, batch=2)).shape == (2, 24)
+    with torch.device("meta"):
+        network = small(name, input_spec={"height": height, "width": width}, feat_dim=24).eval()
+        assert network.input_spec.size == (height, width)
+        assert network(torch.zeros(2, 3, height, width)).shape == (2, 24)
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_an_image_too_small_is_refused_with_the_reason(name: str) -> None:
+    if name == "Timm":
+        pytest.skip("timm's networks set no lower limit")
+    with pytest.raises(ConfigError, match=r"needs images of at least|do not fit into images of 3x112"):
+        small(name, input_spec={"height": 3, "width": 112})
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())

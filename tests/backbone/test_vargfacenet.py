@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,24 @@ def check(folder: Path) -> None:
     network = loaded(options)
     assert sum(parameter.numel() for parameter in network.parameters()) == options["parameters"]
     assert network.last_norm.eps == options["bn_eps"]
+    maps = inner_maps(network, options["block_statistics"])
     with torch.inference_mode():
         embedding = network(normalise(pixels.permute(0, 3, 1, 2).contiguous(), network.input_spec))
     assert float(((embedding - expected).norm(dim=1) / expected.norm(dim=1)).max()) < TOLERANCE
+    for name, expected_block in options["block_statistics"].items():
+        assert list(maps[name].shape[1:]) == expected_block["shape"]
+        found = (float(maps[name].mean()), float(maps[name].std(correction=0)))
+        assert found == pytest.approx((expected_block["mean"], expected_block["std"]), rel=TOLERANCE), name
+
+
+def inner_maps(network: VarGFaceNet, names: Iterable[str]) -> dict[str, Tensor]:
+    """Filled by the next forward pass: the outputs of the activations that the symbol calls so."""
+    maps: dict[str, Tensor] = {}
+    for name in names:
+        (slope,) = our_names(network, {f"{name}.slope": torch.zeros(1)})
+        activation = network.get_submodule(slope.removesuffix(".weight"))
+        activation.register_forward_hook(lambda _, __, output, name=name: maps.update({name: output}))
+    return maps
 
 
 def test_equals_the_symbol() -> None:
