@@ -33,6 +33,11 @@ class Features:
     tokens: Tensor | None = None
     patch_gate: Tensor | None = None
 
+    @property
+    def patch_deviation(self) -> Tensor | None:
+        """(B, N) standard deviation of each token over its channels, if there are tokens (TransFace's third output)."""
+        return None if self.tokens is None else self.tokens.std(dim=2)
+
 
 class Backbone(nn.Module, ABC):
     """A network that turns images into embeddings. It knows nothing of labels or losses.

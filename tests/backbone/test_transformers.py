@@ -157,3 +157,14 @@ def test_what_cannot_work_is_refused(options: dict[str, Any], sentence: str) -> 
 def test_stages_without_heads_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"Swin needs heads for each stage: depths \[2, 2\], heads \[2\]"):
         Swin(**SMALL_SWIN | {"heads": (2,)})
+
+
+def test_transface_gives_embedding_gate_and_deviation_of_each_patch() -> None:
+    network = ViT(**SMALL_VIT, patch_gate=True).eval()
+    with torch.no_grad():
+        features = network.features(images(network))
+    assert features.tokens is not None
+    assert features.patch_gate is not None
+    assert features.patch_deviation is not None
+    assert features.patch_gate.shape == features.patch_deviation.shape == features.tokens.shape[:2]
+    torch.testing.assert_close(features.patch_deviation, features.tokens.var(dim=2).sqrt())
