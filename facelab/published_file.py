@@ -11,7 +11,7 @@ from facelab.checkpoint import read_safetensors, read_tree
 from facelab.errors import CheckpointError, ConfigError
 
 HUB = "hf://"
-INNER = ("state_dict", "state_dict_backbone")  # keys under which training programs keep the network
+INNER = ("state_dict", "state_dict_backbone", "params")  # keys under which training programs keep the network
 
 IGNORED = (  # what training programs save beside the network and nothing here reads
     "argparse.Namespace",

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facelab.checkpoint import read_safetensors
 from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError, one_of
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.luma import rounded_luma
+from facelab.published_file import read_state
 from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
 
@@ -44,7 +44,8 @@ class CNNIQA(PixelScorer):
     set to its end.
 
     Args:
-        weights: A safetensors file with ``conv1``, ``fc1``, ``fc2`` and ``fc3``, each ``.weight`` and ``.bias``.
+        weights: A safetensors file, or one of ``torch.save`` as published, with ``conv1``, ``fc1``, ``fc2`` and
+            ``fc3``, each ``.weight`` and ``.bias``; see docs/quality.md for where to get one.
         variant: What the weights were trained on.
         as_published: Only for ``koniq``: feed -1..1 instead of 0..1, as PETALface does though the network was made for
             0..1.
@@ -68,7 +69,7 @@ class CNNIQA(PixelScorer):
             raise ConfigError("CNNIQA as_published is about the range of colour images; it needs variant: koniq.")
         self.variant, self.as_published = variant, as_published
         self._smallest = trained.smallest
-        self._weights = {name: tensor.to(torch.float32) for name, tensor in read_safetensors(weights).items()}
+        self._weights = {name: tensor.to(torch.float32) for name, tensor in read_state(str(weights)).items()}
         _check_shapes(self._weights, trained.channels, weights)
         version = f"{variant}{' -1..1' if as_published else ''} {state_hash(self._weights)[:16]}"
         self.card = ScorerCard(

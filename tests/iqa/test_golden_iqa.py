@@ -102,10 +102,16 @@ def test_patches_are_cut_and_normalised_alike(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("expected", "as_published"), [("", False), ("_input_minus1_1", True)])
-def test_cnniqa_of_colour_images(folder: Path, tmp_path: Path, expected: str, as_published: bool) -> None:
-    golden = Golden(folder, "cnniqa")
-    save_file(golden.network("colour_net"), tmp_path / "net.safetensors")
-    scorer = CNNIQA(tmp_path / "net.safetensors", "koniq", as_published)
+@pytest.mark.parametrize("form", ["safetensors", "released"])
+def test_cnniqa_of_colour_images(folder: Path, tmp_path: Path, form: str, expected: str, as_published: bool) -> None:
+    """The released file holds the state dict under ``params``, in PyTorch's format."""
+    golden, file = Golden(folder, "cnniqa"), tmp_path / "net.safetensors"
+    if form == "released":
+        file = tmp_path / "CNNIQA_koniq10k-00000000.pth"
+        torch.save({"params": golden.network("colour_net")}, file)
+    else:
+        save_file(golden.network("colour_net"), file)
+    scorer = CNNIQA(file, "koniq", as_published)
     met = 0
     for name, pixels in golden.images(f"colour_score{expected}"):
         golden.close(scorer.raw(pixels), f"{name}/colour_score{expected}")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError
@@ -223,16 +223,19 @@ def test_damaged_brisque_ranges(ranges: Any, tmp_path: Path) -> None:
 
 
 def test_cnniqa_refuses_other_weights(tmp_path: Path) -> None:
-    colour = cnniqa_weights(tmp_path / "colour", 3)
+    colour = cnniqa_weights(tmp_path / "colour.safetensors", 3)
     with pytest.raises(ConfigError, match=r"conv1\.weight has the shape \(50, 3, 7, 7\), .*grey images: variant live"):
         CNNIQA(colour)
     with pytest.raises(ConfigError, match=r"fc2\.weight has the shape \(3, 5\), but this variant needs \(3, 4\)"):
-        CNNIQA(cnniqa_weights(tmp_path / "other", fc2=(3, 5)))
-    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "part")
+        CNNIQA(cnniqa_weights(tmp_path / "other.safetensors", fc2=(3, 5)))
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match=r"holds conv1\.weight; CNNIQA needs conv1\.bias"):
-        CNNIQA(tmp_path / "part")
+        CNNIQA(tmp_path / "part.safetensors")
     with pytest.raises(CheckpointError):
         CNNIQA(tmp_path / "none")
+    torch.save({"params": load_file(colour), "code": SCORERS}, tmp_path / "hostile.pth")
+    with pytest.raises(CheckpointError, match=r"hostile\.pth' is refused: it holds more than tensors and plain values"):
+        CNNIQA(tmp_path / "hostile.pth", "koniq")
     with pytest.raises(ConfigError, match="as_published is about the range of colour images"):
         CNNIQA(colour, "live", as_published=True)
 
