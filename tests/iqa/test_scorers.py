@@ -234,7 +234,7 @@ def test_cnniqa_refuses_other_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         CNNIQA(tmp_path / "none")
     torch.save({"params": load_file(colour), "code": SCORERS}, tmp_path / "hostile.pth")
-    with pytest.raises(CheckpointError, match=r"hostile\.pth' is refused: it holds more than tensors and plain values"):
+    with pytest.raises(CheckpointError, match=r"hostile\.pth' is refused: it may hold only tensors and plain values"):
         CNNIQA(tmp_path / "hostile.pth", "koniq")
     with pytest.raises(ConfigError, match="as_published is about the range of colour images"):
         CNNIQA(colour, "live", as_published=True)
