@@ -13,6 +13,7 @@ from facelab.adapter.gate import Gate
 from facelab.adapter.gate_slot import gate_of_forward, without_updates
 from facelab.adapter.low_rank import Experts, LowRankLayer
 from facelab.adapter.targets import replace
+from facelab.adapter.two_spaces import joined
 from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
 from facelab.errors import ConfigError
@@ -30,11 +31,16 @@ class Adapter(ABC):
         needs_gate: Whether its layers weigh experts by the quality of each image.
         moving_statistics: Whether the BatchNorm layers of the base keep following the training images. They move the
             embeddings of all images, also of those that the base was good at, so by default they stay.
+        crossing: Probability that an image is embedded by the low-quality expert during training, whatever its quality.
+        joined: Share of the high-quality space in the joined embedding of a perfect image, which is given in evaluation
+            mode (`facelab.adapter.two_spaces.joined`); at 0 each image is embedded once, by its own gate.
     """
 
     citation: ClassVar[Citation | None] = None
     needs_gate: bool = False
     moving_statistics: bool = False
+    crossing: float = 0.0
+    joined: float = 0.0
 
     @abstractmethod
     def inject(self, network: Backbone) -> None:
@@ -105,6 +111,7 @@ class AdaptedBackbone(Backbone):
         self.gate = gate
         self.needs_quality = gate is not None
         self.moving_statistics = adapter.moving_statistics
+        self.crossing, self.joined = adapter.crossing, adapter.joined
         self.train(network.training)
 
     @property
@@ -118,7 +125,7 @@ class AdaptedBackbone(Backbone):
             return self.network.features(image)
 
     def forward(self, image: Tensor, quality: Tensor | None = None) -> Tensor:
-        """Embeddings (B, D).
+        """Embeddings (B, D); those of both spaces, (B, 2D), in evaluation mode if the adapter joins them.
 
         Args:
             image: Normalised images, (B, 3, H, W).
@@ -127,7 +134,16 @@ class AdaptedBackbone(Backbone):
         Raises:
             ConfigError: If the scores are missing.
         """
-        return self.with_gate(image, self.gate_of(quality))
+        gate = self.gate_of(quality)
+        if gate is None or self.training or not self.joined:
+            return self.with_gate(image, gate)
+        low, high = (self.with_gate(image, torch.full_like(gate, expert)) for expert in (0.0, 1.0))
+        return joined(low, high, gate, self.joined)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers in an embedding in evaluation mode: D, or 2D if the spaces are joined."""
+        return self.feat_dim * (2 if self.joined else 1)
 
     def with_gate(self, image: Tensor, gate: Tensor | None) -> Tensor:
         """Embeddings (B, D) for given gate values (B,) instead of quality scores."""
@@ -165,6 +181,8 @@ class AdaptedBackbone(Backbone):
                 "`facelab iqa score DATA`."
             )
         values: Tensor = self.gate(quality)
+        if self.training and self.crossing:
+            values = values.masked_fill(torch.rand_like(values) < self.crossing, 0.0)
         return values
 
     def train(self, mode: bool = True) -> Self:

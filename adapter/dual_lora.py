@@ -8,7 +8,7 @@ from facelab.adapter.low_rank import DropoutOn, Initial, LowRankOptions
 from facelab.adapter.targets import Kind, choose
 from facelab.backbone.base import Backbone
 from facelab.citation import Citation
-from facelab.errors import ConfigError, one_of
+from facelab.errors import ConfigError, in_range, one_of
 
 Which = Literal["dual", "low"]
 
@@ -32,6 +32,11 @@ class DualLoRA(Adapter):
         kinds: Which kinds of layers, ``linear`` and ``conv``.
         experts: ``dual``, or ``low`` for the low-quality expert alone, which is silent at high quality (a = 1): the
             base then stays as it is for good images.
+        crossing: Probability that a training image goes through the low-quality expert alone, whatever its quality, so
+            that this expert's space holds both sides of a search.
+        joined: Share of the high-quality space, 0 to 1, in the joined embedding of a perfect image; see
+            `facelab.adapter.two_spaces.joined`. Embedding costs twice as much and the embedding is twice as long. At 0
+            each image is embedded once, by its own gate.
         scale: s.
         dropout: Probability of dropping a value of the update during training.
         dropout_on: Dropout on the ``input`` of the update, or on its ``output``.
@@ -61,6 +66,8 @@ class DualLoRA(Adapter):
         single: tuple[str, ...] = (),
         kinds: tuple[Kind, ...] = ("linear",),
         experts: Which = "dual",
+        crossing: float = 0.0,
+        joined: float = 0.0,
         scale: float = 1.0,
         dropout: float = 0.1,
         dropout_on: DropoutOn = "input",
@@ -73,6 +80,8 @@ class DualLoRA(Adapter):
         self.kinds = kinds
         one_of("DualLoRA experts", experts, get_args(Which))
         self.experts: Which = experts
+        self.crossing = in_range("DualLoRA crossing", crossing, 0.0, 1.0)
+        self.joined = in_range("DualLoRA joined", joined, 0.0, 1.0)
         self.moving_statistics = moving_statistics
 
     def inject(self, network: Backbone) -> None:

@@ -79,6 +79,11 @@ class Backbone(nn.Module, ABC):
         """A network of equal embeddings in evaluation mode that costs less; itself unless its family knows one."""
         return self
 
+    @property
+    def embedding_dim(self) -> int:
+        """Length of an embedding in evaluation mode; an adapted network may join two."""
+        return self.feat_dim
+
     @abstractmethod
     def features(self, image: Tensor) -> Features:
         """Embedding and inner features of normalised images (B, 3, H, W)."""

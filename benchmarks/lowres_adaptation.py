@@ -16,28 +16,22 @@ import numpy as np
 import torch
 import typer
 from comparison import machine
-from lowres_arms import ARMS, embed, train
-from lowres_faces import Faces, load_faces
-from lowres_results import markdown, measure, paired_table, plot_embeddings, plot_rates, read_runs
+from lowres_arms import ARMS, SILENT, Arm, embed_in_spaces, gate_of, train
+from lowres_faces import TESTED, Faces, Files, load_faces
+from lowres_results import joined_sets, markdown, measure, paired_table, plot_embeddings, plot_rates, read_runs
 from rich.console import Console
 
-from facelab.errors import one_of
+from facelab.adapter.gate import Gate
+from facelab.errors import DataError, one_of
 
 
-def run(name: str, seed: int, steps: int, faces: Faces, weights: Path, out: Path) -> None:
-    """Train and measure one arm, and write its embeddings and then its figures."""
-    start = time.perf_counter()
-    network, trained = train(ARMS[name], faces, weights, steps, seed)
+def run(name: str, seed: int, steps: int, faces: Faces, files: Files, out: Path) -> None:
+    """Train an arm, or take the network of another, measure it, and write its embeddings and then its figures."""
+    arm, start = ARMS[name], time.perf_counter()
+    stored = out / f"{_stem(arm.network or name, seed, steps)}.npz"
+    trained = _trained(arm, faces, files.weights, steps, seed, stored)
     ready = time.perf_counter()
-    gallery, probe, pairs = (embed(network, one) for one in (faces.gallery, faces.probe, faces.pairs))
-    half = len(probe) // 2
-    unit = {"gallery": gallery, "probe": probe[half:]}
-    np.savez(
-        out / f"{_stem(name, seed, steps)}.npz",
-        **{key: (one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float16) for key, one in unit.items()},
-        gallery_person=faces.gallery.person,
-        probe_person=faces.probe.person[half:],
-    )
+    scored = faces.with_scorer(arm.scorer, files.weights, files.cnniqa, files.cache)
     figures = {
         "arm": name,
         "seed": seed,
@@ -45,12 +39,40 @@ def run(name: str, seed: int, steps: int, faces: Faces, weights: Path, out: Path
         "trained": trained,
         "seconds": {"training": ready - start, "test": time.perf_counter() - ready},
         "machine": machine(),
-        **measure(gallery, probe, pairs, faces),
+        **measure(joined_sets(stored, _gate(arm, scored, stored), scored), scored),
     }
-    partial = out / "unfinished.tmp"
-    partial = partial.with_stem(f"{partial.stem}-{_stem(name, seed, steps)}")
+    partial = out / f"unfinished-{_stem(name, seed, steps)}.tmp"
     partial.write_text(json.dumps(figures))
     partial.rename(out / f"{_stem(name, seed, steps)}.json")
+
+
+def _trained(arm: Arm, faces: Faces, weights: Path, steps: int, seed: int, stored: Path) -> int:
+    """Write the embeddings of the trained network to ``stored``, unless they are there; how many were trained."""
+    if arm.network and not stored.is_file():
+        raise DataError(f"{stored}: this arm tests the network of '{arm.network}' otherwise; run that one first.")
+    if stored.is_file():
+        with np.load(stored) as kept:
+            return int(kept["trained"])
+    knowing = faces.with_scorer("Perfect", weights, weights, stored.parent)
+    network, trained = train(arm, knowing, weights, steps, seed)
+    spaces = {name: embed_in_spaces(network, getattr(knowing, name), arm.two_spaces) for name in TESTED}
+    partial = stored.with_suffix(".unfinished.npz")
+    people = {f"{name}_person": getattr(knowing, name).person for name in ("gallery", "probe")}
+    gate = getattr(network, "gate", None) or gate_of(arm, knowing)
+    learned = {f"gate.{name}": tensor.numpy() for name, tensor in gate.state_dict().items()}
+    embedded = {name: one.astype(np.float16) for name, one in spaces.items()}
+    np.savez(partial, trained=trained, **people, **learned, **embedded)
+    partial.rename(stored)
+    return trained
+
+
+def _gate(arm: Arm, scored: Faces, stored: Path) -> Gate:
+    """As calibrated, and as trained where this is the arm that trained it."""
+    gate = gate_of(arm, scored)
+    if not arm.network:
+        with np.load(stored) as kept:
+            gate.load_state_dict({name[5:]: torch.from_numpy(kept[name]) for name in kept if name.startswith("gate.")})
+    return gate
 
 
 def _stem(name: str, seed: int, steps: int) -> str:
@@ -66,10 +88,10 @@ def report(out: Path, steps: int, console: Console) -> None:
     text = f"{markdown(runs)}\n{paired_table(runs)}"
     (out / "table.md").write_text(text)
     console.print(text, highlight=False, soft_wrap=True)
-    plot_rates(runs, out / "rates.png")
     firsts = {arm: out / f"{_stem(arm, found[0]['seed'], steps)}.npz" for arm, found in runs.items()}
-    shown = ("frozen", "full", "single", "gated single")
-    plot_embeddings({arm: firsts[arm] for arm in shown if arm in firsts} or firsts, out / "embeddings.png")
+    shown = {arm: firsts[arm] for arm in ("frozen", "full", "single", SILENT) if arm in firsts}
+    plot_rates(runs, out / "rates.png")
+    plot_embeddings(shown or firsts, out / "embeddings.png")
 
 
 def main(
@@ -98,7 +120,7 @@ def main(
     for arm, seed in missing:
         if faces is not None:
             console.print(f"{arm}, seed {seed}", highlight=False)
-            run(arm, seed, steps, faces.with_scorer(ARMS[arm].scorer, weights, cnniqa, cache), weights, out)
+            run(arm, seed, steps, faces, Files(weights, cnniqa, cache), out)
     report(out, steps, console)
 
 

@@ -1,5 +1,6 @@
 """The arms of `lowres_adaptation`, and how one of them is trained and embeds images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from facelab.backbone.base import Backbone
 from facelab.face_model import load_backbone
 from facelab.head.classifier import FullSoftmax
 from facelab.head.cosface import CosFace
-from facelab.inputs import normalise
+from facelab.inputs import InputSpec, normalise
 from facelab.training_mode.adaptation.mode import Adaptation
 
 Array = NDArray[Any]
+SCORED = ("EffectiveResolution", "BRISQUE", "CNNIQA", "FeatureNorm", "Sharpness")
 RANK, MARGIN, BATCH, EMBEDDED_AT_ONCE = 8, 0.3, 48, 64
 ROW_IMAGES, CLASS_RATE = 4, 2e-3
 SINGLE = {"LoRA": {"rank": 2 * RANK}}
 DUAL = {"DualLoRA": {"rank": RANK}}
 LOW = {"DualLoRA": {"rank": 2 * RANK, "experts": "low"}}
-SHARP = {"linear": {"tau": 0.5, "temperature": 0.01}}
+DUAL_CROSSED = {"DualLoRA": {"rank": RANK, "crossing": 2 / 3}}
+LOW_CROSSED = {"DualLoRA": {"rank": 2 * RANK, "experts": "low", "crossing": 1.0}}
+SHARP: dict[str, dict[str, Any]] = {"linear": {"tau": 0.5, "temperature": 0.01}}
 """A gate that is exactly 0 or 1 for the perfect score."""
+SIGMOID: dict[str, dict[str, Any]] = {"sigmoid": {}}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,12 @@ class Arm:
 
     Attributes:
         adapter: Name and options; None is the frozen base.
-        scorer: Which quality the gate sees; ``Perfect`` knows the truth.
+        scorer: Which quality the gate sees in the test; ``Perfect`` knows the truth, and is what training sees.
         gate: Name and options.
         distillation: Weight of the loss that keeps high-quality embeddings in place.
+        alignment: Weight of the loss across qualities.
+        two_spaces: Whether an embedding joins both experts' spaces.
+        network: Name of the arm whose trained network this one only tests otherwise; empty for its own.
         rate: Greatest learning rate of the network; that of class rows is `CLASS_RATE` in every arm.
     """
 
@@ -45,47 +53,74 @@ class Arm:
     scorer: str = "Perfect"
     gate: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(SHARP))
     distillation: float = 0.0
+    alignment: float = 0.0
+    two_spaces: bool = False
+    network: str = ""
     rate: float = 2e-3
 
 
-SIGMOID: dict[str, dict[str, Any]] = {"sigmoid": {}}
-BEST = "EffectiveResolution"
+FULL_RATE = 3e-4
+SILENT = "silent, two spaces"
+
+
+def _tested(scorer: str, gate: dict[str, dict[str, Any]] = SIGMOID) -> Arm:
+    """The network of `SILENT`, tested by another scorer or gate."""
+    return Arm(LOW_CROSSED, scorer, gate, alignment=1.0, two_spaces=True, network=SILENT)
+
+
 ARMS = {
     "frozen": Arm(None),
-    "full": Arm({"Full": {}}, rate=3e-4),
+    "full": Arm({"Full": {}}, rate=FULL_RATE),
     "single": Arm(SINGLE),
     "dual": Arm(DUAL),
     "gated single": Arm(LOW),
-    "dual, distilled": Arm(DUAL, distillation=10.0),
+    "full, aligned": Arm({"Full": {}}, alignment=1.0, rate=FULL_RATE),
+    "single, aligned": Arm(SINGLE, alignment=1.0),
+    "dual, two spaces": Arm(DUAL_CROSSED, gate=SIGMOID, alignment=1.0, two_spaces=True),
+    SILENT: Arm(LOW_CROSSED, gate=SIGMOID, alignment=1.0, two_spaces=True),
     "single, distilled": Arm(SINGLE, distillation=10.0),
-    "gated single, linear": Arm(LOW, BEST, {"linear": {}}),
-    "gated single, sigmoid": Arm(LOW, BEST, SIGMOID),
-    "gated single, learned": Arm(LOW, BEST, {"learned": {}}),
-    "gated single, compat": Arm(LOW, "Perfect", {"compat": {}}),
-    "gated single, BRISQUE": Arm(LOW, "BRISQUE", SIGMOID),
-    "gated single, CNNIQA": Arm(LOW, "CNNIQA", SIGMOID),
-    "gated single, FeatureNorm": Arm(LOW, "FeatureNorm", SIGMOID),
-    "gated single, Sharpness": Arm(LOW, "Sharpness", SIGMOID),
+    "dual, learned gate": Arm(DUAL_CROSSED, gate={"learned": {}}, alignment=1.0, two_spaces=True),
+    "silent, linear": _tested("Perfect", {"linear": {}}),
+    "silent, compat": _tested("Perfect", {"compat": {}}),
+    "silent, tau 0.25": _tested("Perfect", {"sigmoid": {"tau": 0.25}}),
+    "silent, tau 0.75": _tested("Perfect", {"sigmoid": {"tau": 0.75}}),
+    **{f"silent, {scorer}": _tested(scorer) for scorer in SCORED},
+    "silent, Sharpness, linear": _tested("Sharpness", {"linear": {}}),
+    **{
+        f"silent, rank {rank}": Arm(
+            {"DualLoRA": {**LOW_CROSSED["DualLoRA"], "rank": rank}}, gate=SIGMOID, alignment=1.0, two_spaces=True
+        )
+        for rank in (4, 8)
+    },
 }
 
 
 def train(arm: Arm, faces: Faces, weights: Path, steps: int, seed: int) -> tuple[Backbone, int]:
-    """The adapted network, and how many of its parameters were trained."""
+    """The adapted network, and how many of its parameters were trained. Low and high images are told apart as they are.
+
+    Args:
+        arm: What to train.
+        faces: With the perfect score.
+        weights: Those of the base.
+        steps: How many.
+        seed: Chooses all random numbers.
+    """
     torch.manual_seed(seed)
     base = load_backbone("EdgeFace-XXS", weights, device="cpu").network
     if arm.adapter is None:
         return base.eval(), 0
     ((name, options),) = arm.adapter.items()
-    adapter, gate = ADAPTERS.build(name, options), _gate(arm, faces)
+    adapter, gate = ADAPTERS.build(name, options), gate_of(arm, faces)
     rows = class_means(base.eval(), faces.train)
     network = AdaptedBackbone(base, adapter, gate if adapter.needs_gate else None)
     classifier = FullSoftmax(len(rows), network.feat_dim, CosFace(MARGIN))
     classifier.weight.data.copy_(rows)
-    _descend(Adaptation(network, classifier, gate, arm.distillation), arm, faces.train, steps, seed)
+    _descend(Adaptation(network, classifier, gate, arm.distillation, arm.alignment), arm, faces.train, steps, seed)
     return network.eval(), network.count().trainable
 
 
-def _gate(arm: Arm, faces: Faces) -> Gate:
+def gate_of(arm: Arm, faces: Faces) -> Gate:
+    """Its gate, calibrated on the scores of the training images."""
     ((name, options),) = arm.gate.items()
     gate = GATES.build(name, options)
     gate.calibrate(faces.train.quality, faces.card)
@@ -102,7 +137,7 @@ def class_means(base: Backbone, images: Images) -> torch.Tensor:
 
 
 def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) -> None:
-    """Half of each batch is in high resolution, half in low; half of the images are mirrored."""
+    """Half of each batch is in high resolution, the other half the same images in low; half of all are mirrored."""
     random = np.random.default_rng(seed)
     half = len(images.person) // 2
     network = [one for one in mode.network.parameters() if one.requires_grad]
@@ -111,7 +146,8 @@ def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [arm.rate, CLASS_RATE], total_steps=steps, pct_start=0.1)
     mode.network.train()
     for _ in range(steps):
-        rows = np.concatenate([random.integers(half, size=BATCH // 2), half + random.integers(half, size=BATCH // 2)])
+        high = random.integers(half, size=BATCH // 2)
+        rows = np.concatenate([high, half + high])
         batch = images.batch(rows)
         mirrored = torch.from_numpy(random.random(BATCH) < 0.5)
         batch.image[mirrored] = batch.image[mirrored].flip(3)
@@ -125,9 +161,32 @@ def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) 
 @torch.inference_mode()
 def embed(network: Backbone, images: Images) -> Array:
     """Raw embeddings, float32, (N, D)."""
+    return _over(images, network.input_spec, lambda image, quality: _own(network, image, quality))
+
+
+@torch.inference_mode()
+def embed_in_spaces(network: Backbone, images: Images, two_spaces: bool) -> Array:
+    """Unit embeddings in both spaces, float32, (N, 2, D); twice the same where there is one space."""
+    if two_spaces and isinstance(network, AdaptedBackbone):
+        return _over(images, network.input_spec, lambda image, _: _both(network, image))
+    unit = F.normalize(torch.from_numpy(embed(network, images)), dim=1).numpy()
+    return np.stack([unit, unit], axis=1)
+
+
+def _both(network: AdaptedBackbone, image: torch.Tensor) -> torch.Tensor:
+    spaces = [network.with_gate(image, image.new_full((len(image),), gate)) for gate in (0.0, 1.0)]
+    return F.normalize(torch.stack(spaces, dim=1), dim=2)
+
+
+def _own(network: Backbone, image: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    embedding: torch.Tensor = network(image, quality) if network.needs_quality else network(image)
+    return embedding
+
+
+def _over(images: Images, spec: InputSpec, forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Array:
     parts = []
     for start in range(0, len(images.person), EMBEDDED_AT_ONCE):
         batch = images.batch(np.arange(start, min(start + EMBEDDED_AT_ONCE, len(images.person))))
-        quality = (batch.quality,) if network.needs_quality else ()
-        parts.append(network(normalise(batch.image, network.input_spec), *quality))
+        if batch.quality is not None:
+            parts.append(forward(normalise(batch.image, spec), batch.quality))
     return torch.cat(parts).float().numpy()

@@ -22,6 +22,7 @@ MIN_IMAGES, TRAIN_PEOPLE, ONE_IMAGE_PEOPLE, MOST_PROBES = 5, 300, 2000, 5
 TRAIN_SIZES, PROBE_SIZES = (10, 24), (16, 16)
 SPLIT_SEED, TRAIN_SEED, PROBE_SEED = 0, 1, 2
 PERFECT = "Perfect"
+TESTED = ("gallery", "probe", "pairs")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,21 @@ class Images:
         index = torch.from_numpy(np.asarray(rows, np.int64))
         label, quality = torch.from_numpy(self.person[rows]), torch.from_numpy(self.quality[rows])
         return Batch(image, label, index, torch.zeros_like(index), quality)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where things lie.
+
+    Attributes:
+        weights: Those of the base.
+        cnniqa: Those of CNNIQA.
+        cache: Folder of pixels and scores.
+    """
+
+    weights: Path
+    cnniqa: Path
+    cache: Path
 
 
 @dataclass(frozen=True)

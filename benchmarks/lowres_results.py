@@ -7,9 +7,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from lowres_faces import Faces
+import torch
+from lowres_faces import TESTED, Faces
 from numpy.typing import NDArray
 
+from facelab.adapter.gate import Gate
+from facelab.adapter.two_spaces import joined
 from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Embeddings, Metric, Report
 from facelab.test_protocol.confidence import with_intervals
@@ -23,6 +26,7 @@ Array = NDArray[Any]
 Runs = Mapping[str, Sequence[dict[str, Any]]]
 RANKS, FAR = (1, 5, 10), 1e-3
 MIXED = 0.5
+SHARE = 0.7  # of the high-quality space in a perfect image; of no effect where both spaces are one
 COLUMNS = {
     "low rank-1": "low rank-1",
     "low rank-5": "rank-5",
@@ -35,18 +39,28 @@ COLUMNS = {
 }
 
 
-def measure(gallery: Array, probe: Array, pairs: Array, faces: Faces) -> dict[str, Any]:
-    """All numbers of a run from raw embeddings, and the trials that tests need."""
-    gallery, probe = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (gallery, probe))
-    half, person = len(probe) // 2, faces.probe.person
+@torch.inference_mode()
+def joined_sets(stored: Path, gate: Gate, faces: Faces) -> dict[str, Array]:
+    """Unit embeddings of each tested set, (N, 2D), from those in both spaces and the gates of the scores."""
+    with np.load(stored) as kept:
+        spaces = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in TESTED}
+    return {
+        name: joined(*one.unbind(1), gate(torch.from_numpy(getattr(faces, name).quality)), SHARE).numpy()
+        for name, one in spaces.items()
+    }
+
+
+def measure(sets: Mapping[str, Array], faces: Faces) -> dict[str, Any]:
+    """All numbers of a run, and the trials that tests need."""
+    gallery, probe, person = sets["gallery"], sets["probe"], faces.probe.person
+    half = len(person) // 2
     place = mate_rank(search(probe, gallery, person, faces.gallery.person))
     drawn_low = np.random.default_rng(0).random(half) < MIXED
     mixed = np.where(drawn_low, place[half:], place[:half])
     found = {"high": place[:half], "low": place[half:], "mixed": mixed}
     rates = {f"{name} rank-{k}": float(np.mean(ranks <= k)) for name, ranks in found.items() for k in RANKS}
-    low, people = probe[half:], person[half:]
-    upper = np.triu_indices(half, 1)
-    report = faces.lfw.evaluate(Embeddings(pairs))
+    low, people, upper = probe[half:], person[half:], np.triu_indices(half, 1)
+    report = faces.lfw.evaluate(Embeddings(sets["pairs"]))
     values = {metric.name: metric.value for metric in report.metrics}
     return {
         **rates,
@@ -111,7 +125,7 @@ def _cell(runs: Sequence[dict[str, Any]], key: str) -> str:
     return f"{np.mean(values):.{digits}f}{spread}"
 
 
-def paired_table(runs: Runs, others: Sequence[str] = ("single", "full", "frozen")) -> str:
+def paired_table(runs: Runs, others: Sequence[str] = ("single", "full", "single, aligned", "frozen")) -> str:
     """Differences between each arm and some others on the seeds that both have: low rank-1 and LFW decisions."""
     lines = ["| arm | against | low rank-1, points | p | LFW decisions, points | p |", "|---|---|---|---|---|---|"]
     for arm, found in runs.items():
@@ -150,7 +164,7 @@ def plot_rates(runs: Runs, path: Path) -> None:
 
 
 def plot_embeddings(files: Mapping[str, Path], path: Path, people: int = 8) -> None:
-    """Gallery (squares) and low probes (dots) of some test people on the two main axes, before and after.
+    """Gallery (squares) and low probes (dots) of some test people on the two main axes of the low space.
 
     Args:
         files: For each panel's title the ``.npz`` of a run.
@@ -160,10 +174,12 @@ def plot_embeddings(files: Mapping[str, Path], path: Path, people: int = 8) -> N
     figure, panels = pyplot.subplots(1, len(files), figsize=(4.2 * len(files), 3.8), squeeze=False)
     for axes, (title, file) in zip(panels[0], files.items(), strict=True):
         with np.load(file) as stored:
-            shown = {name: stored[name] for name in stored}
+            shown = {name: stored[name] for name in ("gallery", "probe", "gallery_person", "probe_person")}
+        low = slice(len(shown["probe"]) // 2, None)
+        shown |= {name: shown[name][low] for name in ("probe", "probe_person")}
         numbers = np.unique(shown["probe_person"])[:people]
         parts = {side: np.isin(shown[f"{side}_person"], numbers) for side in ("gallery", "probe")}
-        both = np.concatenate([shown[side][rows].astype(np.float64) for side, rows in parts.items()])
+        both = np.concatenate([shown[side][rows, 0].astype(np.float64) for side, rows in parts.items()])
         flat = both @ np.linalg.svd(both - both.mean(axis=0), full_matrices=False)[2][:2].T
         count = int(parts["gallery"].sum())
         for side, rows, mark in (("gallery", flat[:count], "s"), ("probe", flat[count:], "o")):

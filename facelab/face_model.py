@@ -62,7 +62,7 @@ class FaceModel:
     @property
     def feat_dim(self) -> int:
         """Length of an embedding."""
-        return self.network.feat_dim
+        return self.network.embedding_dim
 
     def embed(
         self,

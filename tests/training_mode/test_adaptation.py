@@ -104,6 +104,18 @@ def test_a_loaded_model_asks_for_quality_and_obeys_it(tmp_path: Path, run_tiny: 
     assert not np.allclose(low, high)
 
 
+def test_a_model_of_joined_spaces_is_trained_tested_and_loaded(
+    tmp_path: Path, run_tiny: Run, base: Path, table: Path
+) -> None:
+    """Its embeddings are twice as long, and of length 1."""
+    adapter = "adapter={DualLoRA: {rank: 2, experts: low, crossing: 1.0, joined: 0.7}}"
+    run = run_tiny(tmp_path / "joined", *settings(base, table, adapter)).folder
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    found = facelab.load(run).embed(pixels, quality=[0.1, 0.9])
+    assert found.shape == (2, 32)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
 def test_distillation_holds_good_images_at_the_base(tmp_path: Path, run_tiny: Run, base: Path, table: Path) -> None:
     """The stronger it is, the nearer the embeddings of all images (gate 1 everywhere) stay to those of the base."""
     source: Any = build(SOURCES, {"SyntheticFaces": {"identities": 8, "per_identity": 8}}, size=32)
@@ -123,6 +135,10 @@ def test_distillation_holds_good_images_at_the_base(tmp_path: Path, run_tiny: Ru
         (["data.quality=null"], "data.quality names no table; make one with `facelab iqa score DATA`"),
         (["gate=null"], "DualLoRA needs a gate"),
         (["adapter=null"], "trains adapters; name one"),
+        (
+            ["adapter=LoRA", "gate=null", "mode={adaptation: {alignment: 1}}"],
+            "adaptation alignment tells low from high images by a gate, and there is none; name one",
+        ),
         (["backbone=MobileFaceNet"], "names? a base model and a backbone"),
         (
             ["data.size=48", "data.quality=null", "gate=null", "adapter=Full"],

@@ -17,8 +17,11 @@ from facelab.engine import StepOutput
 from facelab.errors import ConfigError, in_range
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
+from facelab.training_mode.adaptation.alignment import alignment_loss
 from facelab.training_mode.base import MODES
 from facelab.training_mode.conventional.mode import Conventional
+
+LOW = 0.5  # images with a lesser gate are low ones
 
 
 @MODES.register("adaptation")
@@ -30,17 +33,21 @@ class Adaptation(Conventional):
     base's embeddings come from the same network with its updates left out; only full fine-tuning, which changes the
     base, keeps a frozen copy. (Learning without forgetting, Li and Hoiem, ECCV 2016, on embeddings instead of logits.)
 
+    With ``alignment`` the loss gains that weight times `alignment_loss`: a low image (gate below 0.5) lies near high
+    images of its person. It needs batches with both: a sampler that draws several images of each person.
+
     Replay needs no option: join high-quality images as classes of their own by the source ``Concat``.
 
     Args:
         backbone: The adapted network, on its device.
         classifier: Owner of the class rows and driver of the head, on the same device.
         gate: The calibrated gate, or None; it weighs the distillation.
-        distillation: Weight of that loss, from 0 (off).
+        distillation: Weight of the loss that holds good images, from 0 (off).
+        alignment: Weight of the loss across qualities, from 0 (off).
         ema: Decay of a moving average of the weights, or None.
 
     Raises:
-        ConfigError: If the network has no adapter, or the weight is negative.
+        ConfigError: If the network has no adapter, a weight is negative, or there is alignment and no gate.
     """
 
     def __init__(
@@ -49,13 +56,17 @@ class Adaptation(Conventional):
         classifier: Classifier,
         gate: Gate | None = None,
         distillation: float = 0.0,
+        alignment: float = 0.0,
         ema: float | None = None,
     ) -> None:
         if not isinstance(backbone, AdaptedBackbone):
             raise ConfigError("the mode 'adaptation' trains adapters; name one, for example adapter: DualLoRA.")
         self.distillation = in_range("adaptation distillation", distillation, 0.0, float("inf"), high_open=True)
+        self.alignment = in_range("adaptation alignment", alignment, 0.0, float("inf"), high_open=True)
+        if alignment and gate is None:
+            raise ConfigError("adaptation alignment tells low from high images by a gate, and there is none; name one.")
         super().__init__(backbone, classifier, ema)
-        self.adapted = backbone
+        self.adapted = backbone.train()  # a loaded base comes in evaluation mode, without dropout and crossing
         self.gate = gate
         changes = not backbone.low_rank_layers()
         self.teacher = deepcopy(backbone).eval().requires_grad_(False) if distillation and changes else None
@@ -64,11 +75,22 @@ class Adaptation(Conventional):
         """Loss and metrics of one batch."""
         embedding = self.embed(batch)
         output = self.classifier(embedding, batch.label)
-        if not self.distillation:
-            return StepOutput(output.loss, output.metrics)
-        forgotten = self._forgotten(embedding, batch)
-        metrics = {**output.metrics, "forgotten": forgotten.detach()}
-        return StepOutput(output.loss + self.distillation * forgotten, metrics)
+        loss, metrics = output.loss, dict(output.metrics)
+        if self.distillation:
+            forgotten = self._forgotten(embedding, batch)
+            loss, metrics["forgotten"] = loss + self.distillation * forgotten, forgotten.detach()
+        if self.alignment:
+            apart = alignment_loss(embedding, batch.label, self._goodness(batch) < LOW)
+            loss, metrics["apart"] = loss + self.alignment * apart, apart.detach()
+        return StepOutput(loss, metrics)
+
+    @torch.no_grad()
+    def _goodness(self, batch: Batch) -> Tensor:
+        """Gate of each image in 0..1, (B,); 1 where there is none."""
+        if self.gate is None or batch.quality is None:
+            return batch.image.new_ones(len(batch.image), dtype=torch.float32)
+        values: Tensor = self.gate(batch.quality).clamp(0.0, 1.0)
+        return values
 
     def _forgotten(self, embedding: Tensor, batch: Batch) -> Tensor:
         """How far good images moved from the base: mean of a (1 - cos), ()."""
@@ -79,11 +101,7 @@ class Adaptation(Conventional):
             with torch.no_grad():
                 target = self.teacher(image)
         apart = 1.0 - F.cosine_similarity(embedding.float(), target.float())
-        if self.gate is None or batch.quality is None:
-            return apart.mean()
-        with torch.no_grad():
-            weight: Tensor = self.gate(batch.quality).clamp(0.0, 1.0)
-        return torch.mean(weight * apart)
+        return torch.mean(self._goodness(batch) * apart)
 
     def state(self) -> dict[str, Any]:
         """As of conventional training, but of the network only what the base does not bring."""

@@ -1,0 +1,29 @@
+"""Search across qualities: an embedding that holds both experts' spaces, each as far as the image's quality counts."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def joined(low: Tensor, high: Tensor, gate: Tensor, share: float) -> Tensor:
+    """One embedding of both spaces: ``[sqrt(1 - c a) z_low, sqrt(c a) z_high]`` with unit z.
+
+    Experts of their own give each quality a space of its own, in which a low probe lies badly among gallery images of
+    the other one. Here the cosine of two images is ``sqrt((1 - c a)(1 - c a')) cos_low + c sqrt(a a') cos_high``: two
+    good images meet mostly in the high-quality space, and as soon as one of them is bad, in the low-quality one. It
+    is an ordinary embedding of twice the size, so every protocol, index and template mean takes it.
+    This is ours: PETALface (arXiv:2412.07771) embeds every image once, by its own gate.
+
+    Args:
+        low: Embeddings by the low-quality expert (gate 0), (B, D), of any length.
+        high: Embeddings by the high-quality expert (gate 1), (B, D).
+        gate: a of each image, (B,); beyond 0..1 it counts as 0 or 1.
+        share: c, the part of the high-quality space in a perfect image, from 0 to 1. The rest is what low probes
+            find it by.
+
+    Returns:
+        Embeddings of length 1, float32, (B, 2D).
+    """
+    weight = share * gate.float().clamp(0.0, 1.0).unsqueeze(1)
+    spaces = (F.normalize(one.float(), dim=1) for one in (low, high))
+    return torch.cat([part.sqrt() * one for part, one in zip((1 - weight, weight), spaces, strict=True)], dim=1)
