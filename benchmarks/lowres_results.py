@@ -150,15 +150,17 @@ def _differences(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> l
 
 
 def plot_rates(runs: Runs, path: Path) -> None:
-    """High, mixed and low rank-1 of all arms side by side."""
-    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    """High, mixed and low rank-1 of all arms, one below the other."""
+    figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(runs)), layout="constrained")
     place = np.arange(len(runs))
-    for shift, name in zip((-0.27, 0.0, 0.27), ("high", "mixed", "low"), strict=True):
-        heights = [100 * np.mean([run[f"{name} rank-1"] for run in found]) for found in runs.values()]
-        axes.bar_label(axes.bar(place + shift, heights, 0.25, label=name), fmt="%.0f", fontsize=7)
-    axes.set_xticks(place, list(runs), rotation=20, ha="right", fontsize=8)
-    axes.set_ylabel("rank-1, %")
-    axes.legend(title="probes", loc="upper right", bbox_to_anchor=(1.13, 1.0), fontsize=8)
+    for shift, name in zip((-0.28, 0.0, 0.28), ("high", "mixed", "low"), strict=True):
+        rates = [100 * np.mean([run[f"{name} rank-1"] for run in found]) for found in runs.values()]
+        axes.bar_label(axes.barh(place + shift, rates, 0.26, label=name), fmt="%.1f", fontsize=6, padding=2)
+    axes.set_yticks(place, list(runs), fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set(xlabel="rank-1, %", xlim=(0, 108))
+    figure.legend(*axes.get_legend_handles_labels(), title="probes", loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
 
