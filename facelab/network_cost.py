@@ -83,7 +83,8 @@ def count_work(network: nn.Module, size: tuple[int, int], *, with_quality: bool 
             shadow(*shapes_of_inputs(1, size, with_quality=with_quality))
     except NEEDS_DATA:
         return None
-    flops = {str(operation): count for operation, count in counter.get_flop_counts()["Global"].items()}
+    counts = counter.get_flop_counts().get("Global", {})  # not there if nothing was multiplied
+    flops = {str(operation): count for operation, count in counts.items()}
     total = counter.get_total_flops() // 2
     convolution = sum(count for name, count in flops.items() if "convolution" in name) // 2
     attention = sum(count for name, count in flops.items() if "bmm" in name or "attention" in name) // 2

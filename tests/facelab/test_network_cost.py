@@ -40,6 +40,10 @@ def test_a_network_that_looks_at_values_has_no_count() -> None:
     assert network_cost(Looks(2, 2), (8, 8)) == NetworkCost(6, None)
 
 
+def test_a_network_that_multiplies_nothing() -> None:
+    assert network_cost(nn.Flatten(), (8, 8)) == NetworkCost(0, 0)
+
+
 def test_a_network_that_takes_quality() -> None:
     class Gated(nn.Linear):
         def forward(self, image: Tensor, quality: Tensor) -> Tensor:  # type: ignore[override]
