@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from heads import rescaled
-from zoo_runs import DataName, Precision, Seeds, Shared, Steps, Threads, open_faces, run_rows
+from zoo_runs import SIZE, DataName, Precision, Seeds, Shared, Steps, Threads, open_faces, run_rows
 
 from facelab.backbone.base import BACKBONES
 from facelab.config import Tree
@@ -39,6 +39,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "ViT": {"patch": 8, "dim": 64, "depth": 6, "heads": 4},
 }
 """Options of each family beside its defaults; nothing is dropped at random, because runs are too short to overfit."""
+INPUT = {"height": SIZE, "width": SIZE, "colour": "RGB", "mean": 127.5, "std": 127.5}
 TRANSFORMERS = ("Swin", "ViT")
 ADAMW: Tree = {"optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05}}
 """What transformers are trained with everywhere; with SGD they would hardly move."""
@@ -62,7 +63,7 @@ def narrow_options(name: str) -> dict[str, Any]:
     """Options of a family in this study, over those of a catalogue entry of its name."""
     options = NARROW[one_of("backbone", name, list(NARROW))]
     never = {key: 0.0 for key in ("drop_rate", "drop_path_rate") if key in BACKBONES.parameters(name)}
-    return {"feat_dim": FEAT_DIM, **never, **options}
+    return {"feat_dim": FEAT_DIM, "input_spec": INPUT, **never, **options}
 
 
 def main(
