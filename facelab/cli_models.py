@@ -76,11 +76,17 @@ def merge_command(
             f"'{run}' weighs its experts by quality; say for which gate to merge them, e.g. --gate 0.5, or --quality "
             "TABLE for the mean gate of some images."
         )
+    length, spaces = adapted.embedding_dim, adapted.joined
     merged = adapted.merged(0.5 if gate is None else gate)
-    ours = ("adapter", "gate", "base_hash", "adapter_parameters", "trained_parameters", "scorer")
+    ours = ("adapter", "gate", "base_hash", "embedding_dim", "adapter_parameters", "trained_parameters", "scorer")
     card = {key: value for key, value in model.card.items() if key not in ours}
     write_model(out, merged.state_dict(), {**card, "merged": {"from": run, "gate": gate}})
     typer.echo(f"'{out}' is an ordinary model of {card['parameters']:,} parameters.")
+    if spaces:
+        typer.echo(
+            f"Its embedding has {merged.embedding_dim} numbers instead of {length}: the two spaces are joined no more, "
+            "all images are compared at this gate."
+        )
 
 
 def _mean_gate(adapted: "AdaptedBackbone", table: Path) -> float:

@@ -189,5 +189,5 @@ def _run_table(run: Path) -> Table:
         table.add_row(
             "input", "x".join(str(card["input"][key]) for key in ("height", "width")) + f" {card['input']['colour']}"
         )
-        table.add_row("embedding", str(card["feat_dim"]))
+        table.add_row("embedding", str(card.get("embedding_dim", card["feat_dim"])))
     return table

@@ -228,6 +228,7 @@ def adapter_card(
         "adapter": dict(adapter),
         "gate": None if gate is None else dict(gate),
         "base_hash": network.base_hash,
+        "embedding_dim": network.embedding_dim,
         "adapter_parameters": network.count().added,
         "trained_parameters": network.count().trainable,
     } | ({} if scorer is None else {"scorer": {"card": scorer.model_dump()}})

@@ -51,6 +51,18 @@ def test_a_merged_model_is_an_ordinary_one(dual: Path, photos: list[Path], tmp_p
         run("merge", str(dual), "--gate", "0.3", "--out", str(tmp_path / "merged"))
 
 
+def test_joined_spaces_are_shown_and_merging_says_what_it_leaves(adapt: Callable[..., Path], tmp_path: Path) -> None:
+    """Embeddings of 2 x 16 numbers; the merged model has 16, and its card knows nothing of adapters."""
+    adapter = "adapter={DualLoRA: {rank: 2, experts: low, crossing: 1.0, joined: 0.7}}"
+    model = adapt(tmp_path / "joined", adapter, "gate=sigmoid")
+    assert "│ embedding   │ 32 " in run("show", str(model))
+    text = run("merge", str(model), "--gate", "0.3", "--out", str(tmp_path / "merged"))
+    assert "16 numbers instead of 32: the two spaces are joined no more" in " ".join(text.split())
+    merged = facelab.load(tmp_path / "merged")
+    assert merged.feat_dim == 16
+    assert "embedding_dim" not in merged.card
+
+
 def test_a_file_of_adapters_fits_its_base_alone(
     dual: Path, trained_run: Path, photos: list[Path], tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ def alignment_loss(
     over the high images k of other people, and the same over the low images of others: the softmax loss of
     supervised contrastive learning (Khosla et al., NeurIPS 2020, eq. 2) with one positive at a time, the margin of
     CosFace (Wang et al., CVPR 2018) and negatives of the other quality only. It moves high images too: they must lose
-    what cannot be seen in low resolution.
+    what cannot be seen in low resolution. Of several processes each pairs the images of its own part of the batch.
 
     Args:
         embedding: (B, D), of any length.
