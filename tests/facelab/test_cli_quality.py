@@ -224,7 +224,7 @@ def test_embed_and_verify_refuse_what_a_gate_cannot_take(
             run(*words, "--quality", "Sharpness")
         with pytest.raises(DataError, match=r"none\.csv: cannot be read"):
             run(*words, "--quality", "none.csv")
-    with pytest.raises(ConfigError, match=r"gate was calibrated on Sharpness, .* \(version '1 sigma=1'\)"):
+    with pytest.raises(ConfigError, match=r"gate was calibrated on Sharpness, .* \(version '2 sigma=1'\)"):
         run(*verify, by_sharpness, "--quality", "{Sharpness: {sigma: 2}}")
     with pytest.raises(ConfigError, match="the network takes no quality scores; leave quality out"):
         run(*verify, trained_run, "--quality", "{Sharpness: {}}")

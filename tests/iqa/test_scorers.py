@@ -25,7 +25,7 @@ from facelab.iqa.effective_resolution import EffectiveResolution, ring_power
 from facelab.iqa.feature_norm import FeatureNorm
 from facelab.iqa.luma import luma
 from facelab.iqa.scene_statistics import FEATURES, _shape, halved
-from facelab.iqa.sharpness import Sharpness, noise_variance
+from facelab.iqa.sharpness import Sharpness, evenness, noise_variance
 from facelab.iqa.table import Table
 from facelab.scorer_card import ScorerCard
 from facelab.scores import write_scores
@@ -267,6 +267,17 @@ def test_noise_is_estimated_and_white_noise_has_a_flat_spectrum() -> None:
     power = ring_power(noise).mean(dim=0)
     assert power.mean().item() == pytest.approx(81, rel=0.05)
     assert power[5:].max() / power[5:].min() < 2
+
+
+@pytest.mark.parametrize("begin", [0, 3, 7])
+def test_blocks_are_found_wherever_their_grid_begins(begin: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    noise = 100 * torch.rand(1, 12, 15, generator=random)
+    blocks = noise.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)[:, begin:, begin:]
+    assert evenness(blocks).item() < 0.01
+    assert evenness(torch.rand(1, 96, 120, generator=random) * 100).item() > 0.9
+    assert evenness(torch.full((1, 96, 120), 7.0)).item() == 1.0
+    assert evenness(blocks[:, :16, :16]).item() == 1.0  # less than two blocks and a place more
 
 
 @pytest.mark.parametrize("periods", [4, 9, 20])
