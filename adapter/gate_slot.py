@@ -77,29 +77,15 @@ def expert_weights(rows: int, experts: int, rank: int, dtype: torch.dtype, token
     forward, key = _of_forward(), (rows, tokens, experts, rank, dtype)
     if key in forward.weights:
         return forward.weights[key]
-    gate = gate_of_rows(rows)
-    each = torch.stack((1 - gate, gate)[:experts], dim=1).repeat_interleave(rank, dim=1).to(dtype)
-    weights = each.repeat_interleave(tokens, dim=0)
+    images = forward.gate.shape[0]
+    if rows % images:
+        raise DataError(f"a quality-weighted layer got {rows} rows for {images} images; they must divide evenly.")
+    each = torch.stack((1 - forward.gate, forward.gate)[:experts], dim=1).to(dtype)
+    shape = (images, rows // images * tokens, experts, rank)
+    weights = each[:, None, :, None].expand(shape).reshape(rows * tokens, experts * rank)
     if not weights.requires_grad:  # those of a learned gate are part of a graph, which recomputing builds again
         forward.weights[key] = weights
     return weights
-
-
-def gate_of_rows(rows: int) -> Tensor:
-    """The gate value of each row of a layer's input, (rows,).
-
-    Windows and tokens of one image lie together, so that row i belongs to image ``i // (rows // B)``.
-
-    Raises:
-        DataError: If the layer runs outside a forward pass with a gate, or its rows are not those of whole images.
-    """
-    gate = _of_forward().gate
-    images = gate.shape[0]
-    if rows == images:
-        return gate
-    if rows % images:
-        raise DataError(f"a quality-weighted layer got {rows} rows for {images} images; they must divide evenly.")
-    return gate.unsqueeze(1).expand(images, rows // images).reshape(rows)
 
 
 def _of_forward() -> ForwardGate:

@@ -2,10 +2,11 @@
 
 Both have equally many parameters. Dense layers without updates are measured too, for orientation. The layers are those
 of Swin, ViT and iResNet: linear ones 384, 512 and 768 wide on 49 or 196 tokens an image, and a 3x3 convolution of 384
-channels on 7x7 and 14x14 pixels; a call is one pass through ``--depth`` of a kind, one after the other. Dropout, which
-costs both sides the same, is off. Each round calls all three programs in turn, in another order every time; the ratio
-is the median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so that what else
-runs on the machine counts less.
+channels on 7x7 and 14x14 pixels; a call is one pass through ``--depth`` of a kind, one after the other: as many as in
+three blocks of a transformer. What is made of the gates is made once for each pass; deeper networks pay less for it.
+Dropout, which costs both sides the same, is off. Each round calls all three programs in turn, in another order every
+time; the ratio is the median of the rounds' ratios, beside it that of the lowest times. Times are of the processor, so
+that what else runs on the machine counts less.
 
     python benchmarks/gate_cost.py --threads 1 --out gate_cost.json
 """
@@ -155,7 +156,7 @@ def report(rows: list[Cost], rank: int, out: Path | None, console: Console) -> N
 
 def main(
     rank: Annotated[int, typer.Option(help="Of each expert.")] = 8,
-    depth: Annotated[int, typer.Option(help="Layers in a call; they share what is made of the gates.")] = 4,
+    depth: Annotated[int, typer.Option(help="Layers in a call; they share what is made of the gates.")] = 12,
     batch_size: Annotated[list[int] | None, typer.Option(help="Images in a call; 8 and 32 by default.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="fp32 or bf16; both by default.")] = None,
     least: Annotated[float, typer.Option(help="Seconds of one measurement.")] = 0.03,

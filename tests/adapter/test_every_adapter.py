@@ -12,7 +12,7 @@ from facelab import distributed
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.files import load_adapter, save_adapter
 from facelab.adapter.gate import Gate, LearnedGate, SigmoidGate
-from facelab.adapter.gate_slot import expert_weights, gate_of_forward, gate_of_rows
+from facelab.adapter.gate_slot import expert_weights, gate_of_forward
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.recompute import recomputed
@@ -329,4 +329,4 @@ def test_layers_of_one_shape_share_the_weights_of_their_pass() -> None:
 
 def test_rows_that_are_not_whole_images_are_refused() -> None:
     with gate_of_forward(torch.zeros(4)), pytest.raises(DataError, match="got 6 rows for 4 images"):
-        gate_of_rows(6)
+        expert_weights(6, 2, 1, torch.float32)
