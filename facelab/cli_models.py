@@ -19,8 +19,23 @@ RunArgument = Annotated[str, typer.Argument(help="Folder of an adapted run or ch
 CheckpointOption = Annotated[str, typer.Option(help="last, best or step-<update>")]
 
 
+def _no_source(file: str) -> str:
+    """Answers ``facelab import petalface FILE``, where the source stands in the place of the file."""
+    if file in SOURCES and not Path(file).exists():
+        raise ConfigError(
+            f"'{file}' is a source and no file; name it behind the file, with the network: "
+            f"facelab import FILE --as {file}:NAME --out FOLDER."
+        )
+    return file
+
+
 def import_command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, or hf://OWNER/REPOSITORY/NAME.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="A file, or hf://OWNER/REPOSITORY/NAME.", callback=_no_source, is_eager=True
+        ),
+    ],
     address: Annotated[
         str,
         typer.Option("--as", metavar="SOURCE:NAME", help=f"Whose network, and its name there: {', '.join(SOURCES)}."),

@@ -187,3 +187,11 @@ def test_tensors_that_nothing_reads_are_told_apart() -> None:
     network = build(BACKBONES, {"EfficientNet-B0": {"input_spec": {"height": 32, "width": 32}}})
     assert unused_names(network, {"_fc.weight": 0, "_conv_stem.weight": 0}) == ["_fc.weight"]
     assert unused_names(network, dict.fromkeys(network.state_dict(), 0)) == []
+
+
+@pytest.mark.parametrize("words", [["petalface", "model.pt"], ["petalface", "hf://a/b/c"], ["petalface"]])
+def test_a_source_in_the_place_of_the_file_is_answered(words: list[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"'petalface' is a source and no file; .*: facelab import FILE --as petalface:NAME --out"
+    ):
+        run("import", *words)
