@@ -1,6 +1,6 @@
 """Builds the parts of a run from its settings, and takes and restores its whole state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
 from facelab.data.loader import Loader
 from facelab.data.resized import Resized
 from facelab.engine import Progress, restore_rng, rng_state
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.face_model import pick_device, scorer_of_card
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
@@ -233,10 +233,12 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     """Bring a run that was just assembled to where a checkpoint stands, on any number of processes.
 
     Raises:
-        CheckpointError: If the checkpoint is of another model or optimiser, or lacks something.
+        CheckpointError: If the checkpoint is of another model, base or optimiser, or lacks something.
         ConfigError: If its gate was calibrated on another scorer than that of the training images now.
     """
-    now, then = (scorer_of_card(card) for card in (parts.card, read_card(checkpoint)))
+    stored = read_card(checkpoint)
+    _refuse_other_base(parts, stored, checkpoint)
+    now, then = (scorer_of_card(card) for card in (parts.card, stored))
     if now is not None:  # a table of the same path may have been made anew
         require_scorer(then, now, "data.quality")
     training = read_tree(checkpoint / "training.pt")
@@ -252,6 +254,16 @@ def restore(parts: Parts, checkpoint: Path) -> None:
         parts.mode.load_local_state(local["mode"])
     parts.progress.update = training["update"]
     parts.progress.window.load_state(training["window"], parts.device)
+
+
+def _refuse_other_base(parts: Parts, stored: Mapping[str, Any], checkpoint: Path) -> None:
+    """A checkpoint holds no base, so the one of the settings must be the one that its adapters were trained on."""
+    then, now = stored.get("base_hash"), parts.card.get("base_hash")
+    if then != now:
+        raise CheckpointError(
+            f"'{checkpoint}' was trained on the base model {then}, but '{parts.config.base}' is {now} now; bring that "
+            "model back, or start a new run."
+        )
 
 
 def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Adaptation: learns without touching the base, resumes to the same bits, is loaded back, refuses what cannot work."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from facelab.adapter.base import AdaptedBackbone
 from facelab.catalogue import build
 from facelab.checkpoint import CheckpointStore, read_model, read_tree
 from facelab.data.base import SOURCES
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.face_model import load_model
 from facelab.scorer_card import ScorerCard
 from facelab.scores import write_scores
@@ -91,6 +92,19 @@ def test_resumed_equals_uninterrupted(
     expected, found = weights(whole), weights(cut)
     assert expected.keys() == found.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_a_run_is_not_resumed_on_another_base(
+    tmp_path: Path, run_tiny: Run, cut_back: Cut, base: Path, table: Path
+) -> None:
+    """Its checkpoints hold the base by hash alone."""
+    words = settings(base, table, "checkpoint.keep_every_epochs=1")
+    whole = run_tiny(tmp_path / "whole", *words).folder
+    cut = cut_back(whole, tmp_path / "cut", 4)
+    shutil.rmtree(base)
+    run_tiny(base, "training.epochs=1", "seed=1")
+    with pytest.raises(CheckpointError, match=r"was trained on the base model [0-9a-f]+, but '.*base' is [0-9a-f]+ no"):
+        run_tiny(cut, *words, resume=True)
 
 
 def test_a_loaded_model_asks_for_quality_and_obeys_it(tmp_path: Path, run_tiny: Run, base: Path, table: Path) -> None:
