@@ -112,23 +112,29 @@ class Loader:
             raise ConfigError(f"step {step} is not inside an epoch of {self.steps_per_epoch} steps.")
         return self._read_ahead(epoch, range(step, self.steps_per_epoch))
 
+    def first_parts(self, steps: int) -> Iterator[NDArray[np.int64]]:
+        """Rows of the images of each process's part of the first batches of the first epoch, (B,); none is read."""
+        for step in range(min(steps, self.steps_per_epoch)):
+            for rank in range(self.world_size):
+                yield self._sampler.rows(0, *self._part(step, rank))[:, 0]
+
     def _read_ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
         stop = Event()
 
         def read(step: int) -> Assembled:
-            start, end = self._part(step)
+            start, end = self._part(step, self.rank)
             return self._reader.read(self._sampler.rows(epoch, start, end), epoch, start, stop)
 
         for assembled in ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop):
             self._note(assembled)
             yield assembled.batch
 
-    def _part(self, step: int) -> tuple[int, int]:
-        """Rows of the epoch that this process takes in a step; a smaller last batch is shared as evenly as possible."""
+    def _part(self, step: int, rank: int) -> tuple[int, int]:
+        """Rows of the epoch that a process takes in a step; a smaller last batch is shared as evenly as possible."""
         start = step * self.batch_size
         unit = self._sampler.rows_per_group
         groups = min(self.batch_size, len(self._sampler) - start) // unit
-        first, end = (groups * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        first, end = (groups * place // self.world_size for place in (rank, rank + 1))
         return start + first * unit, start + end * unit
 
     def _note(self, assembled: Assembled) -> None:

@@ -32,6 +32,8 @@ from facelab.training_mode.settings import RunConfig
 
 RenderProgress = Callable[[int, int], None]
 
+PREVIEW = 100  # batches that a mode may look through at the start
+
 
 class DeviceFeed:
     """The loader's batches, moved to the device and augmented there.
@@ -123,6 +125,7 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
         seed=config.seed,
     ).to(device)
     mode = build(MODES, config.mode, backbone=backbone, classifier=classifier, gate=network.gate)
+    mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
     optim = open_optimization(config, mode, updates_per_epoch, device)
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from facelab import distributed
 from facelab.backbone.base import Backbone
 from facelab.citation import Citation
-from facelab.data.base import Batch
+from facelab.data.base import Batch, Labels
 from facelab.engine import StepOutput
 from facelab.registry import Registry
 
@@ -58,6 +60,20 @@ class TrainingMode(ABC):
     @abstractmethod
     def load_local_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `local_state` gave."""
+
+    def check_batches(
+        self, parts: Iterable[NDArray[np.int64]], labels: Labels, quality: NDArray[np.float32] | None
+    ) -> None:
+        """Called once before training; a mode refuses here what the sampler's batches cannot give it.
+
+        Args:
+            parts: Rows of the images in each process's part of the first batches, (B,).
+            labels: Class of each image of the source, (N,).
+            quality: Their quality scores, (N,), if there are any.
+
+        Raises:
+            ConfigError: If the mode cannot train on such batches.
+        """
 
     def after_update(self) -> None:
         """Called once after each update of the optimiser."""

@@ -324,3 +324,12 @@ def test_an_image_that_is_replaced_needs_no_score() -> None:
     for batch in loader(Dots(bad={7: CorruptImage}), quality=scores, on_corrupt="skip").batches(0):
         assert batch.quality is not None
         assert torch.equal(batch.quality, torch.from_numpy(scores)[batch.index])
+
+
+def test_the_parts_of_all_processes_are_known_before_any_image_is_read() -> None:
+    source = Dots()
+    parts = [part.tolist() for part in loader(source, rank=1, world_size=2).first_parts(3)]
+    assert source.reads == 0
+    each = [indices(loader(rank=rank, world_size=2).batches(0))[:3] for rank in (0, 1)]
+    assert parts == [part for step in zip(*each, strict=True) for part in step]
+    assert len(list(loader(source).first_parts(99))) == 5

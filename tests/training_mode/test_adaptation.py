@@ -153,6 +153,10 @@ def test_distillation_holds_good_images_at_the_base(tmp_path: Path, run_tiny: Ru
             ["adapter=LoRA", "gate=null", "mode={adaptation: {alignment: 1}}"],
             "adaptation alignment tells low from high images by a gate, and there is none; name one",
         ),
+        (
+            ["mode={adaptation: {alignment: 1}}", "training.batch_size=1"],
+            r"the first 64 batches hold only 0 such pairs; draw several images of each person, data\.sampler: {Class",
+        ),
         (["backbone=MobileFaceNet"], "names? a base model and a backbone"),
         (
             ["data.size=48", "data.quality=null", "gate=null", "adapter=Full"],

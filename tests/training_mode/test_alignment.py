@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,10 +13,11 @@ from facelab.adapter.gate import SigmoidGate
 from facelab.adapter.lora import LoRA
 from facelab.backbone.base import BACKBONES
 from facelab.data.base import Batch
+from facelab.errors import ConfigError
 from facelab.head.classifier import FullSoftmax
 from facelab.head.cosface import CosFace
 from facelab.scorer_card import ScorerCard
-from facelab.training_mode.adaptation.alignment import alignment_loss
+from facelab.training_mode.adaptation.alignment import alignment_loss, pairs_across
 from facelab.training_mode.adaptation.mode import Adaptation
 
 LOW = torch.tensor([True, True, False, False])
@@ -47,6 +49,27 @@ def test_a_batch_of_one_quality_costs_nothing(low: list[bool]) -> None:
     assert loss.item() == 0
     assert embedding.grad is not None
     assert not embedding.grad.any()
+
+
+def test_pairs_by_hand() -> None:
+    """Person 0 has two low images and one high one, person 1 one of each, person 2 two high ones."""
+    label, low = np.array([0, 0, 0, 1, 1, 2, 2]), np.array([1, 1, 0, 1, 0, 0, 0], bool)
+    assert pairs_across(label, low) == 2 + 1
+
+
+@pytest.mark.parametrize(("people", "refused"), [([0, 0, 1, 1], False), ([0, 1, 2, 3], True)])
+def test_batches_with_less_than_a_pair_each_are_refused(people: list[int], refused: bool) -> None:
+    gate = SigmoidGate(tau=0.5, temperature=0.1)
+    gate.calibrate([0.1, 0.9], ScorerCard(name="test", low=0, high=1))
+    options = {"width": 0.125, "feat_dim": 8, "input_spec": {"height": 32, "width": 32}}
+    network = AdaptedBackbone(BACKBONES.build("MobileFaceNet", options), DualLoRA(rank=2), gate)
+    mode = Adaptation(network, FullSoftmax(4, 8, CosFace(0.3)), gate, alignment=1.0)
+    parts, quality = [np.arange(4), np.array([3, 2])], np.array([0.1, 0.9] * 2, np.float32)
+    if not refused:
+        mode.check_batches(parts, np.array(people), quality)
+        return
+    with pytest.raises(ConfigError, match="first 2 batches hold only 0 such pairs; draw several images of each person"):
+        mode.check_batches(parts, np.array(people), quality)
 
 
 def test_both_qualities_move() -> None:

@@ -1,6 +1,8 @@
 """A loss across qualities: low images of a person near the high ones, and nearer than those of others."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,3 +39,9 @@ def alignment_loss(
     if not len(losses[0]):
         return embedding.sum() * 0.0
     return torch.stack(losses).mean()
+
+
+def pairs_across(label: NDArray[np.int64], low: NDArray[np.bool_]) -> int:
+    """How many pairs of a low and a high image of one person there are; labels (B,), low ones true, (B,)."""
+    same = label[low][:, None] == label[~low][None, :]
+    return int(same.sum())

@@ -1,10 +1,12 @@
 """Adaptation: a trained network learns new images by adapters, and is kept from forgetting what it knew."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,12 +14,12 @@ from facelab.adapter.base import AdaptedBackbone
 from facelab.adapter.files import adapter_state
 from facelab.adapter.gate import Gate
 from facelab.backbone.base import Backbone
-from facelab.data.base import Batch
+from facelab.data.base import Batch, Labels
 from facelab.engine import StepOutput
 from facelab.errors import ConfigError, in_range
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
-from facelab.training_mode.adaptation.alignment import alignment_loss
+from facelab.training_mode.adaptation.alignment import alignment_loss, pairs_across
 from facelab.training_mode.base import MODES
 from facelab.training_mode.conventional.mode import Conventional
 
@@ -83,6 +85,24 @@ class Adaptation(Conventional):
             apart = alignment_loss(embedding, batch.label, self._goodness(batch) < LOW)
             loss, metrics["apart"] = loss + self.alignment * apart, apart.detach()
         return StepOutput(loss, metrics)
+
+    @torch.no_grad()
+    def check_batches(
+        self, parts: Iterable[NDArray[np.int64]], labels: Labels, quality: NDArray[np.float32] | None
+    ) -> None:
+        """Refuse `alignment` where batches hold fewer than one pair of a low and a high image on average."""
+        if not self.alignment or self.gate is None or quality is None:
+            return
+        score = torch.from_numpy(quality).to(self.gate.tau.device)
+        low = (self.gate(score) < LOW).cpu().numpy()
+        pairs = [pairs_across(labels[rows], low[rows]) for rows in parts]
+        if sum(pairs) < len(pairs):
+            raise ConfigError(
+                f"adaptation alignment draws low images (gate below {LOW}) to high ones of the same person, but the "
+                f"first {len(pairs)} batches hold only {sum(pairs)} such pairs; draw several images of each person, "
+                "data.sampler: {ClassBalanced: {images_per_class: 4}}, from a source that has people in both "
+                "qualities, or leave alignment out."
+            )
 
     @torch.no_grad()
     def _goodness(self, batch: Batch) -> Tensor:
