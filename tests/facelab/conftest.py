@@ -65,6 +65,13 @@ def dual(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     return adapt(tmp_path_factory.mktemp("adapted") / "dual", "adapter={DualLoRA: {rank: 2}}", "gate=sigmoid")
 
 
+@pytest.fixture(scope="session")
+def by_sharpness(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run with two experts, adapted by a scorer."""
+    words = ["adapter={DualLoRA: {rank: 2}}", "gate=sigmoid", "data.quality={Sharpness: {}}", "training.epochs=1"]
+    return adapt(tmp_path_factory.mktemp("sharp") / "sharp", *words)
+
+
 @pytest.fixture
 def foreign_class(monkeypatch: pytest.MonkeyPatch) -> Callable[..., type]:
     """Makes a class that pickles under a path such as ``package.module.Name`` of a package that is not installed."""

@@ -48,13 +48,6 @@ def tables(tmp_path: Path) -> Callable[[ScorerCard], Path]:
     return write
 
 
-@pytest.fixture(scope="module")
-def by_sharpness(adapt: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run with two experts, adapted by a scorer."""
-    words = ["adapter={DualLoRA: {rank: 2}}", "gate=sigmoid", "data.quality={Sharpness: {}}", "training.epochs=1"]
-    return adapt(tmp_path_factory.mktemp("sharp") / "sharp", *words)
-
-
 Tables = Callable[[ScorerCard], Path]
 
 
