@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from facelab import distributed
@@ -20,6 +21,7 @@ from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.inputs import InputSpec
 from facelab.scorer_card import ScorerCard
 from facelab.training_mode.base import data_parallel
+from facelab.vision import load_torchvision
 
 # Options that make a backbone small, and the kinds of its layers that are worth adapting.
 FAMILIES: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -182,6 +184,20 @@ def test_original_options_start_elsewhere_and_move_statistics() -> None:
     assert all(not torch.equal(network.get_buffer(name), mean) for name, mean in before.items())
 
 
+@pytest.mark.parametrize(("options", "drops_outputs"), [({}, False), ({"dropout_on": "output"}, True)])
+@pytest.mark.parametrize("adapter", ["LoRA", "DualLoRA"])
+def test_dropout_is_on_the_input_unless_asked(adapter: str, options: dict[str, Any], drops_outputs: bool) -> None:
+    """Dropped outputs of the update are zero; dropped inputs change all of them."""
+    torch.manual_seed(0)
+    network = moved(adapted(adapter, "Timm", dropout=0.5, **options)).train()
+    layer = next(iter(network.low_rank_layers().values()))
+    x = torch.randn(64, layer.weight.shape[1])
+    with gate_of_forward(torch.tensor([0.0])):  # one expert alone
+        update = layer(x) - nn.functional.linear(x, layer.weight, layer.bias)
+    zeros = float((update.abs() < 1e-7).float().mean())
+    assert (0.4 < zeros < 0.6) if drops_outputs else zeros < 0.05
+
+
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_dropout_keeps_the_expected_update(side: str) -> None:
     torch.manual_seed(0)
@@ -238,6 +254,16 @@ def test_peft_files_hold_the_update(tmp_path: Path) -> None:
     assert '"lora_alpha": 6.0' in (tmp_path / "adapter_config.json").read_text()
 
 
+@pytest.mark.parametrize("family", ["Timm", "IResNet"])
+def test_peft_itself_loads_the_files(family: str, tmp_path: Path) -> None:
+    load_torchvision()  # mended where its operators are missing; peft looks for it
+    peft = pytest.importorskip("peft")
+    network = moved(adapted("LoRA", family, scale=3.0)).eval()
+    save_peft(tmp_path, network)
+    loaded = peft.PeftModel.from_pretrained(base(family), str(tmp_path)).eval()
+    torch.testing.assert_close(loaded(images(network)), network(images(network)), rtol=1e-4, atol=1e-5)
+
+
 def test_two_experts_do_not_fit_into_pefts_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds plain LoRA alone"):
         save_peft(tmp_path, adapted("DualLoRA", "Timm"))
@@ -274,6 +300,15 @@ def test_a_pattern_that_matches_nothing_is_answered_with_what_could() -> None:
         ConfigError, match=r"target '\*\.qvk' matches none of the \d+ linear layers\. Could match: netw"
     ):
         adapted("LoRA", "Timm", targets=["*.qvk"])
+
+
+def test_only_the_parameters_of_a_pattern_are_trained(tmp_path: Path) -> None:
+    network = adapted("Full", "IResNet", parameters=["*.conv1.weight", "output.*"])
+    wanted = {name for name, _ in network.network.named_parameters() if ".conv1.w" in name or name[:7] == "output."}
+    assert {name for name, parameter in network.network.named_parameters() if parameter.requires_grad} == wanted
+    save_adapter(tmp_path / "a.safetensors", network, {"Full": {}})
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {f"network.{name}" for name in wanted}
 
 
 def test_a_parameter_pattern_that_matches_nothing_is_answered_too() -> None:

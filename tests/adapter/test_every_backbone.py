@@ -89,6 +89,19 @@ def test_exactly_what_is_trained_gets_gradients(adapter: str, family: str) -> No
         assert parameter.requires_grad == (parameter.grad is not None), name
 
 
+@pytest.mark.parametrize("family", BACKBONES.names())
+def test_every_image_has_a_gate_of_its_own(family: str) -> None:
+    """Whatever becomes of an image inside: tokens, windows, maps."""
+    network, gates = learned(adapted("DualLoRA", family)), torch.tensor([0.1, 0.9])
+    with torch.no_grad():
+        together = network.with_gate(images(), gates)
+        alone = torch.cat([network.with_gate(images()[i : i + 1], gates[i : i + 1]) for i in range(2)])
+        turned = network.with_gate(images(), gates.flip(0))
+    size = together.abs().max()
+    assert (together - alone).abs().max() < 1e-4 * size
+    assert ((together - turned).abs().amax(dim=1) > 1e-3 * size).all()
+
+
 @each
 def test_merged_equals_unmerged_and_not_the_base(adapter: str, family: str) -> None:
     network = learned(adapted(adapter, family))

@@ -37,6 +37,17 @@ def test_better_quality_never_lowers_the_gate(name: str) -> None:
     assert bool((calibrated(name)(scores).diff() >= 0).all())
 
 
+@pytest.mark.parametrize("scorer", [GOOD, BAD])
+def test_the_learned_gate_stays_monotone_wherever_training_leads(scorer: ScorerCard) -> None:
+    gate, sign = calibrated("learned", scorer), 1 if scorer.higher_is_better else -1
+    scores = torch.linspace(0.3, 0.7, 101)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        for parameter in gate.parameters():
+            torch.nn.init.normal_(parameter, std=3.0)
+        assert bool((sign * gate(scores).diff() >= -1e-6).all())
+
+
 @pytest.mark.parametrize("name", sorted({*GATES.names()} - {"compat"}))
 def test_a_score_where_lower_is_better_is_turned_and_the_gate_stays_in_0_to_1(name: str) -> None:
     values = calibrated(name, BAD)(torch.linspace(-100, 100, 101))
