@@ -20,7 +20,13 @@ PUBLISHED_SCORES = ScorerCard(name="CNNIQA", low=0.0, high=1.0)
 
 
 def import_petalface(
-    spec: Spec, state: Mapping[str, Tensor], where: str, *, rank: int | None = None, tau: float = 0.5
+    spec: Spec,
+    state: Mapping[str, Tensor],
+    where: str,
+    *,
+    rank: int | None = None,
+    scale: float = 1.0,
+    tau: float = 0.5,
 ) -> tuple[Backbone, dict[str, Any]]:
     """The network of a released file, and its card.
 
@@ -32,6 +38,7 @@ def import_petalface(
         state: Tensors under PETALface's names.
         where: Names the file in messages.
         rank: Rank that the adapters should have; by default whatever they have.
+        scale: Factor of the updates (``--lora_scale``), of which a file says nothing; 1 in the released ones.
         tau: Threshold of the published gate ``a = 0.5 + q - tau``; the values behind the released files are unknown.
 
     Raises:
@@ -43,7 +50,7 @@ def import_petalface(
     tensors = petalface_names(state)
     load_weights(network, {key: value for key, value in tensors.items() if ".low_rank_" not in key}, where)
     card = model_card(name, options, network)
-    adapter = _adapter_of(state, where, rank)
+    adapter = _adapter_of(state, where, rank, scale)
     if adapter is None:
         return network, card
     ((adapter_name, adapter_options),) = adapter.items()
@@ -55,7 +62,9 @@ def import_petalface(
     return adapted.eval(), card | adapter_card(adapted, adapter, None if gate is None else {"compat": {"tau": tau}})
 
 
-def _adapter_of(state: Mapping[str, Tensor], where: str, rank: int | None) -> dict[str, dict[str, Any]] | None:
+def _adapter_of(
+    state: Mapping[str, Tensor], where: str, rank: int | None, scale: float
+) -> dict[str, dict[str, Any]] | None:
     """The adapter as ``{name: options}``, told from the names and shapes of its factors."""
     found = [(match, state[name].shape[0]) for name in state if (match := FACTOR.fullmatch(name))]
     ranks = {height for match, height in found if match["side"] == "down"}
@@ -67,7 +76,7 @@ def _adapter_of(state: Mapping[str, Tensor], where: str, rank: int | None) -> di
         raise CheckpointError(f"the adapters in '{where}' have different ranks: {', '.join(map(str, sorted(ranks)))}.")
     if rank is not None and ranks != {rank}:
         raise ConfigError(f"the adapters in '{where}' have rank {ranks.pop()}, not {rank}; leave --rank out.")
-    options: dict[str, Any] = {"rank": ranks.pop(), **AS_PUBLISHED}
+    options: dict[str, Any] = {"rank": ranks.pop(), "scale": scale, **AS_PUBLISHED}
     if not dual:
         return {"LoRA": {**options, "targets": sorted(map(our_name, single))}}
     return {"DualLoRA": {**options, "targets": sorted(map(our_name, dual)), "single": sorted(map(our_name, single))}}

@@ -42,6 +42,9 @@ def import_command(
     ],
     out: Annotated[Path, typer.Option(help="The new folder; facelab test, train and load take it.")],
     rank: Annotated[int | None, typer.Option(help="Rank of the adapters of a petalface file, to be sure.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="--lora_scale that a petalface file was trained with; 1 by default.")
+    ] = None,
     tau: Annotated[
         float | None, typer.Option(help="Threshold of the gate of a petalface file; 0.5 by default.")
     ] = None,
@@ -52,11 +55,12 @@ def import_command(
     from facelab.model_folder import write_model
 
     source, spec = published_network(address)
-    if not source.adapters and (rank, tau) != (None, None):
-        raise ConfigError(f"'{address}' has no adapters; --rank and --tau are for files of petalface.")
+    if not source.adapters and (rank, scale, tau) != (None, None, None):
+        raise ConfigError(f"'{address}' has no adapters; --rank, --scale and --tau are for files of petalface.")
     state, head = source.separate(read_state(file), file)
     if source.adapters:
-        network, card = import_petalface(spec, state, file, rank=rank, tau=0.5 if tau is None else tau)
+        scale, tau = 1.0 if scale is None else scale, 0.5 if tau is None else tau
+        network, card = import_petalface(spec, state, file, rank=rank, scale=scale, tau=tau)
         unused: list[str] = []
     else:
         network, card = import_backbone(spec, state, file)

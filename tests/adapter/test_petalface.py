@@ -11,6 +11,7 @@ from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import CompatGate
 from facelab.adapter.petalface import import_petalface
 from facelab.backbone.base import BACKBONES, Backbone
+from facelab.catalogue import build
 from facelab.errors import CheckpointError, ConfigError
 from facelab.published_file import read_state
 
@@ -81,6 +82,17 @@ def test_a_file_tells_what_it_holds(adapter: str | None, tmp_path: Path) -> None
         assert card["gate"] == {"compat": {"tau": 0.5}}
 
 
+def test_the_scale_is_the_one_that_is_given() -> None:
+    """Twice the scale is twice the update; a file says nothing of it."""
+    original, image = small("LoRA"), torch.rand(2, 3, 32, 32) * 2 - 1
+    network, card = import_petalface(SMALL, their_state(original), "model.pt", scale=2.0)
+    assert card["adapter"]["LoRA"]["scale"] == 2.0
+    assert isinstance(original, AdaptedBackbone)
+    for layer in original.low_rank_layers().values():
+        layer.low_rank_up.data *= 2
+    torch.testing.assert_close(network(image), original(image))
+
+
 def test_what_does_not_fit_is_named() -> None:
     state = their_state(small("DualLoRA"))
     with pytest.raises(ConfigError, match=r"have rank 3, not 8; leave --rank out"):
@@ -94,3 +106,20 @@ def test_what_does_not_fit_is_named() -> None:
     assert "1 missing ('norm.weight'), 1 unknown ('extra'), 1 of another shape ('norm.bias' 5 instead of 32)" in str(
         refused.value
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "adapter", "options", "added"),
+    [
+        ("PETALSwin", "DualLoRA", {"rank": 8, "single": ["feature.2"]}, 1_441_792),
+        ("PETALSwin", "DualLoRA", {"rank": 32, "single": ["feature.2"]}, 5_767_168),
+        ("PETALSwin", "LoRA", {"rank": 8}, 565_248),
+        ("vit_b", "DualLoRA", {"rank": 8, "single": ["feature.0", "feature.2"]}, 1_388_544),
+    ],
+)
+def test_as_many_parameters_as_the_original_adds(entry: str, adapter: str, options: dict[str, Any], added: int) -> None:
+    with torch.device("meta"):
+        network = build(BACKBONES, entry)
+        before = sum(parameter.numel() for parameter in network.parameters())
+        ADAPTERS.build(adapter, {"targets": ["*.qkv"], **options}).inject(network)
+    assert sum(parameter.numel() for parameter in network.parameters()) - before == added

@@ -178,7 +178,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         run("import", file, "--as", "facexzoo:GhostNet", "--out", str(tmp_path / "no"))
     assert {path.name for path in tmp_path.iterdir()} == {"zoo.pt", "model"}
     with pytest.raises(
-        ConfigError, match="'facexzoo:GhostNet' has no adapters; --rank and --tau are for files of petalface"
+        ConfigError, match="'facexzoo:GhostNet' has no adapters; --rank, --scale and --tau are for files of petalface"
     ):
         run("import", file, "--as", "facexzoo:GhostNet", "--rank", "8", "--out", str(tmp_path / "no"))
 
