@@ -190,15 +190,19 @@ class _Checked:
 
 
 def _score(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", console: Console) -> None:
+    from facelab.iqa.base import PixelScorer
     from facelab.iqa.shares import score_in_shares
+    from facelab.training_mode.kept_scores import score_once
 
     if distributed.broadcast_object(_is_scored(images, scorer.card, table)):
         console.print(f"'{table}' has these scores already; nothing was scored.", markup=False, highlight=False)
         return
     with counted_bars(console) as show:
-        scored = score_in_shares(
-            scorer, _Checked(images), work, lambda done, total: show(scorer.card.name, done, total)
-        )
+        checked, progress = _Checked(images), lambda done, total: show(scorer.card.name, done, total)
+        if isinstance(scorer, PixelScorer):
+            _, scored = score_once(scorer, checked, work, progress)
+        else:
+            scored = score_in_shares(scorer, checked, work, progress)
     distributed.together(lambda: _report(images, scorer.card, table, scored) if distributed.is_main() else None)
 
 

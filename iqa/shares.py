@@ -1,5 +1,7 @@
 """A set scored by several processes: each scores a share of the images, and all get all scores."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,14 +10,14 @@ from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, S
 
 
 class Share:
-    """Some images of a set that lie side by side.
+    """Some images of a set.
 
     Args:
         images: The set.
         rows: Which of its images.
     """
 
-    def __init__(self, images: ReadableImages, rows: range) -> None:
+    def __init__(self, images: ReadableImages, rows: Sequence[int]) -> None:
         self._images, self._rows = images, rows
 
     def __len__(self) -> int:
@@ -28,7 +30,7 @@ class Share:
 
     def fingerprint(self) -> str:
         """A hash of which images these are."""
-        return f"{self._images.fingerprint()} {self._rows.start}-{self._rows.stop}"
+        return f"{self._images.fingerprint()} {list(self._rows)}"
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """An image of the set."""

@@ -1,6 +1,5 @@
 """Quality scores by scorers that settings name: each set of images is scored once, and its table is kept."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from facelab.backbone.base import takes_quality
 from facelab.catalogue import resolve
 from facelab.data.base import ImageSet
 from facelab.data.resized import ResizedImages
-from facelab.data.synthetic_cache import cache_folder
 from facelab.errors import ConfigError
 from facelab.face_model import load_model
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
@@ -22,6 +20,7 @@ from facelab.iqa.shares import score_in_shares
 from facelab.scores import write_scores
 from facelab.test_protocol.base import Protocol
 from facelab.test_protocol.quality import check_names
+from facelab.training_mode.kept_scores import kept_table, score_once
 from facelab.training_mode.settings import Quality
 
 Show = Callable[[str, int, int], None]
@@ -32,7 +31,7 @@ class Scoring:
     """How sets of images get their quality scores.
 
     Tables are kept in ``FACELAB_CACHE``, else ``facelab`` in the user's cache folder, under a hash of scorer, its
-    version and the set, so that no run scores an image twice that it or another one has scored.
+    version and the set, so that no run scores an image twice that it, another one or ``facelab iqa score`` has scored.
 
     Attributes:
         base: Folder of the trained model that scorers take which need a network, or None.
@@ -64,15 +63,13 @@ class Scoring:
             return quality
         scorer = build_scorer(quality, self.base, self.device)
         seen = images if self.size is None else ResizedImages(images, *self.size)
-        looked_up = not isinstance(scorer, PixelScorer)  # in files that may change, so that nothing is kept
-        made_of = f"{scorer.card.model_dump_json()} {seen.fingerprint()} {quality if looked_up else ''}"
-        key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-        path = cache_folder() / "scores" / f"{scorer.card.name}-{key}.csv"
-        if not distributed.broadcast_object(path.is_file() and not looked_up):
-            found = score_in_shares(scorer, seen, Work(self.device), self._progress(what))
-            distributed.together(
-                lambda: write_scores(path, seen, found.values, scorer.card) if distributed.is_main() else None
-            )
+        if isinstance(scorer, PixelScorer):
+            return score_once(scorer, seen, Work(self.device), self._progress(what))[0]
+        path = kept_table(scorer.card, seen, str(quality))  # looked up anew: files may change
+        found = score_in_shares(scorer, seen, Work(self.device), self._progress(what))
+        distributed.together(
+            lambda: write_scores(path, seen, found.values, scorer.card) if distributed.is_main() else None
+        )
         return path
 
     def tables(

@@ -1,5 +1,6 @@
 """Two processes score each image once between them, and write the table that one process writes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ def command(folder: str, cache: str) -> tuple[int, str]:
 def test_the_command_writes_one_table(tmp_path: Path) -> None:
     SyntheticFaces(3, 3, size=32)
     assert command(str(tmp_path / "one"), str(tmp_path / "cache"))[0] == 9
+    shutil.rmtree(tmp_path / "cache" / "scores")
     (first, shown), (second, silent) = distributed.run_processes(
         command, 2, str(tmp_path / "two"), str(tmp_path / "cache")
     )

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from facelab import cli
 from facelab.checkpoint import CheckpointStore, read_card
+from facelab.data.base import Pixels
 from facelab.data.synthetic import SyntheticFaces
 from facelab.distributed import run_processes
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, CorruptImage
 from facelab.iqa.sharpness import Sharpness
 from facelab.scores import ScoreTable, write_scores
 from facelab.test_protocol.report_store import read_reports
@@ -40,6 +41,17 @@ def scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return batches
 
 
+class Mended(SyntheticFaces):
+    """One image cannot be read at first."""
+
+    broken = 2
+
+    def read(self, index: int) -> Pixels:
+        if index == self.broken:
+            raise CorruptImage("is broken.")
+        return super().read(index)
+
+
 def settings(base: Path, *more: str) -> list[str]:
     words = ["mode=adaptation", "backbone=null", "adapter={DualLoRA: {rank: 2}}", "gate=sigmoid", *more]
     return [*words, f"base={base}", "data.quality={Sharpness: {}}", f"evaluation.protocols.synthetic={PAIRS}"]
@@ -64,6 +76,31 @@ def test_a_run_scores_each_image_once_and_so_does_every_later_one(
     assert tested.exit_code == 0, tested.output
     assert sum(scored) == 244
     assert read_reports(tmp_path / "out")["run"][0].options["quality"]["scorer"] == "Sharpness"
+
+
+def test_what_the_command_scored_is_not_scored_by_a_run(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
+    data = "{SyntheticFaces: {identities: 8, per_identity: 8, size: 32}}"
+    words = ["iqa", "score", data, "-s", "Sharpness", "--out", str(tmp_path / "table.csv")]
+    assert CliRunner().invoke(cli.app, words).exit_code == 0
+    assert sum(scored) == 64
+    base = run_tiny(tmp_path / "base", "training.epochs=1").folder
+    words = ["mode=adaptation", "backbone=null", "adapter={DualLoRA: {rank: 2}}", "gate=sigmoid", f"base={base}"]
+    run_tiny(tmp_path / "run", *words, "data.quality={Sharpness: {}}", "training.epochs=1")
+    (kept,) = (tmp_path / "cache" / "scores").iterdir()
+    assert sum(scored) == 64
+    assert kept.read_text() == (tmp_path / "table.csv").read_text()
+
+
+def test_an_image_that_was_mended_is_scored_and_no_other(scored: list[int]) -> None:
+    faces = Mended(2, 2, size=32)
+    table = Scoring(None, CPU).table({"Sharpness": {}}, faces, "")
+    assert (sum(scored), np.isnan(ScoreTable(table).values).tolist()) == (3, [False, False, True, False])
+    faces.broken = -1
+    assert Scoring(None, CPU).table({"Sharpness": {}}, faces, "") == table
+    assert (sum(scored), np.isnan(ScoreTable(table).values).any()) == (4, False)
+    table.write_text("damaged")
+    Scoring(None, CPU).table({"Sharpness": {}}, faces, "")
+    assert sum(scored) == 8
 
 
 def test_a_scorer_may_be_named_for_a_test_of_any_model(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
