@@ -13,6 +13,7 @@ from facelab.cli_align import align_command
 from facelab.cli_compare import compare_command
 from facelab.cli_cost import cost_command
 from facelab.cli_data import data_app
+from facelab.cli_draw import draw_command
 from facelab.cli_evaluate import evaluate_command
 from facelab.cli_ijbs import ijbs_crops_command
 from facelab.cli_iqa import iqa_app
@@ -47,6 +48,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(iqa_app, name="iqa")
 app.command("test")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("draw")(draw_command)
 app.command("cost")(cost_command)
 app.command("import")(import_command)
 app.command("merge")(merge_command)

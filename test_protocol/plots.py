@@ -38,7 +38,7 @@ def plot(charts: Sequence[Chart], png: Path) -> Path:
         _draw(place, chart)
     for empty in places[len(charts) :]:
         empty.set_visible(False)
-    return _save(figure, png)
+    return save_figure(figure, png)
 
 
 def _figure(rows: int, columns: int) -> tuple[Any, Any]:
@@ -94,7 +94,12 @@ def _legend(axes: Any) -> None:
         text.set_parse_math(False)  # a model's name is no formula
 
 
-def _save(figure: Any, png: Path) -> Path:
+def save_figure(figure: Any, png: Path) -> Path:
+    """Write a matplotlib figure as PNG, whole or not at all.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     content = io.BytesIO()

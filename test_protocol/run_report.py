@@ -16,10 +16,12 @@ from facelab.test_protocol.page import render_page
 from facelab.test_protocol.plots import plot
 from facelab.test_protocol.report import render_report, render_table
 from facelab.test_protocol.report_store import Reports, file_name
+from facelab.test_protocol.side_by_side import plot_side_by_side
 from facelab.test_protocol.table_files import as_latex, comparison_csv, comparison_markdown, write_tables
 from facelab.test_protocol.training_charts import training_charts
 from facelab.whole_file import write_whole
 
+SIDE_BY_SIDE = "side-by-side.png"
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
 
 
@@ -58,7 +60,7 @@ def write_run_report(
     if console is not None:
         _print(console, reports if details else {}, comparison)
     tables = write_tables(folder, reports, comparison)
-    write_plots(folder / "plots", reports)
+    write_plots(folder / "plots", reports, comparison)
     written = {"report": folder / "report.html", "table": tables["md"]}
     training: list[Chart] = []
     if (folder / METRICS).is_file() and (folder / METRICS).stat().st_size:
@@ -82,7 +84,7 @@ def write_comparison(folder: Path, reports: Reports, comparison: Comparison) -> 
         "md": comparison_markdown(comparison),
         "tex": as_latex(comparison),
     }
-    write_plots(folder / "plots", reports)
+    write_plots(folder / "plots", reports, comparison)
     return {ending: write_whole(folder / f"comparison.{ending}", text) for ending, text in texts.items()}
 
 
@@ -93,17 +95,19 @@ def warnings_of(reports: Reports) -> list[str]:
     return [warning for warning in (*differing, *failed) if warning is not None]
 
 
-def write_plots(folder: Path, reports: Reports) -> list[Path]:
-    """Every chart of the reports as PNG.
+def write_plots(folder: Path, reports: Reports, comparison: Comparison) -> list[Path]:
+    """Every chart of the reports as PNG, and the rates of several models side by side.
 
     Raises:
         DataError: If a file cannot be written.
     """
-    return [
+    written = [
         plot([chart], folder / name)
         for protocol, of_models in by_protocol(reports).items()
         for name, chart in _numbered(protocol, charts_of(protocol, of_models)).items()
     ]
+    bars = plot_side_by_side(comparison, folder / SIDE_BY_SIDE)
+    return written if bars is None else [*written, bars]
 
 
 def _numbered(protocol: str, charts: Sequence[Chart]) -> dict[str, Chart]:

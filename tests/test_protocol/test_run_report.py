@@ -29,7 +29,14 @@ def test_a_run_gets_tables_plots_and_a_page(reports: dict[str, list[Report]], tm
     assert 'href="../checkpoints/step-1"' in text
     assert "LFW accuracy [%]" in console.file.getvalue()  # type: ignore[attr-defined]
     plots = sorted(path.name for path in (folder / "plots").iterdir())
-    names = ["LFW-det.png", "LFW-roc.png", "LFW-scores-1.png", "LFW-scores-2.png", "all-same-scores.png"]
+    names = [
+        "LFW-det.png",
+        "LFW-roc.png",
+        "LFW-scores-1.png",
+        "LFW-scores-2.png",
+        "all-same-scores.png",
+        "side-by-side.png",
+    ]
     assert plots == names
     assert list(read_reports(folder)) == list(reports)
 
