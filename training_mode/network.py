@@ -48,6 +48,11 @@ def open_network(config: RunConfig, device: torch.device, scores: Scores | None)
     if config.adapter is not None:
         name, options = resolve(ADAPTERS, config.adapter)
         adapter = ADAPTERS.build(name, options)
+        if gate is not None and not adapter.needs_gate and any(True for _ in gate.parameters()):
+            raise ConfigError(
+                f"the gate '{next(iter(gate_spec or {}))}' is trained with experts, and the adapter {name} has none; "
+                "choose 'sigmoid'."
+            )
         backbone = AdaptedBackbone(backbone, adapter, gate if adapter.needs_gate else None)
         card |= adapter_card(backbone, {name: options}, gate_spec if adapter.needs_gate else None)
         if adapter.needs_gate and isinstance(config.data.quality, dict):

@@ -148,6 +148,7 @@ def test_distillation_holds_good_images_at_the_base(tmp_path: Path, run_tiny: Ru
     [
         (["data.quality=null"], "data.quality names no table; make one with `facelab iqa score DATA`"),
         (["gate=null"], "DualLoRA needs a gate"),
+        (["adapter=LoRA", "gate=learned"], "the gate 'learned' is trained with experts, and the adapter LoRA has none"),
         (["adapter=null"], "trains adapters; name one"),
         (
             ["adapter=LoRA", "gate=null", "mode={adaptation: {alignment: 1}}"],
