@@ -91,13 +91,23 @@ def load_tiny(config: RunConfig) -> RunConfig:
 
 def test_the_published_recipes_of_petalface() -> None:
     tiny, briar = (load_config(f"adaptation/petalface-{name}") for name in ("tinyface", "briar"))
-    assert (tiny.training.epochs, tiny.training.batch_size, tiny.training.clip_norm, tiny.seed) == (40, 64, 5, 19)
-    assert (tiny.optimizer.name, tiny.optimizer.lr, tiny.optimizer.weight_decay) == ("adamw", 5e-4, 0.1)
-    assert (briar.training.epochs, briar.schedule.warmup_epochs, tiny.schedule.warmup_epochs) == (10, 1, 2)
-    assert briar.adapter == tiny.adapter
+    assert (tiny.training.epochs, tiny.schedule.warmup_epochs) == (40, 2)
+    assert (briar.training.epochs, briar.schedule.warmup_epochs) == (10, 1)
+    published = {"dropout": 0.1, "dropout_on": "output", "initial": "trunc_normal", "moving_statistics": True}
+    for run in (tiny, briar):
+        assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adamw", 5e-4, 0.1)
+        assert (run.training.batch_size, run.training.clip_norm, run.seed) == (8 * 8, 5, 19)
+        assert run.adapter == {"DualLoRA": {"rank": 8, "targets": ["*.qkv"], "single": ["feature.2"], **published}}
+        assert (run.gate, run.head) == ({"compat": {"tau": 0.5}}, "InsightFace-CosFace")
     four, twelve = (load_config(f"conventional/petalface-webface{size}m") for size in (4, 12))
-    assert [(run.training.epochs, run.training.batch_size) for run in (four, twelve)] == [(26, 1024), (20, 2048)]
-    assert (four.optimizer.lr, four.optimizer.weight_decay, four.seed) == (1e-3, 0.05, 2048)
+    assert [(run.training.epochs, run.training.batch_size) for run in (four, twelve)] == [(26, 8 * 128), (20, 8 * 256)]
+    for run in (four, twelve):
+        assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adamw", 1e-3, 0.05)
+        assert (run.schedule.warmup_epochs, run.training.clip_norm, run.seed) == (1, 5, 2048)
+        assert (run.backbone, run.head) == ({"PETALSwin": {"shift_mask": False}}, "InsightFace-CosFace")
+    for run in (tiny, briar, four, twelve):
+        assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
+        assert (run.data.size, run.training.precision, run.data.augment.flip) == (120, "fp32", 0.5)
 
 
 def test_the_published_recipe_of_facexzoo() -> None:
