@@ -83,10 +83,14 @@ def test_unchanged_at_the_start(adapter: str, family: str) -> None:
 
 @each
 def test_exactly_what_is_trained_gets_gradients(adapter: str, family: str) -> None:
+    """Everything in full fine-tuning; of LoRA the factors alone: norms are frozen, and their statistics stay."""
     network = learned(adapted(adapter, family)).train()
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     embed(network).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), name
+        assert adapter == "Full" or parameter.requires_grad == (".low_rank_" in name), name
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
 
 
 @pytest.mark.parametrize("family", BACKBONES.names())

@@ -46,6 +46,21 @@ def test_numbers_of_parameters(entry: str, count: int) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+@pytest.mark.parametrize(
+    ("entry", "dim", "depth"),
+    [("vit_t", 256, 12), ("vit_s", 512, 12), ("vit_b", 512, 24), ("vit_l", 768, 24), ("vit_h", 1024, 48)],
+)
+def test_every_size_of_vit_has_the_parameters_of_its_width_and_depth(entry: str, dim: int, depth: int) -> None:
+    """Patches of 9, 144 of them, no bias in qkv; the output is linear - BatchNorm - linear - BatchNorm."""
+    tokens, output = 144, 512
+    patches = 3 * 9 * 9 * dim + dim + tokens * dim + dim  # projection, positions, masked token
+    block = 3 * dim**2 + dim**2 + dim + 2 * 4 * dim**2 + 4 * dim + dim + 2 * 2 * dim
+    head = tokens * dim * dim + 2 * dim + dim * output + 2 * output
+    with torch.device("meta"):
+        network = build(BACKBONES, entry)
+    assert sum(parameter.numel() for parameter in network.parameters()) == patches + depth * block + 2 * dim + head
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.4])
 def test_the_share_of_hidden_tokens_is_the_ratio_that_was_asked_for(ratio: float) -> None:
     network = ViT(**SMALL_VIT, mask_ratio=ratio, drop_path_rate=0.0).train()
