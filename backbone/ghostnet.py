@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import Activation, ConvNorm, SqueezeExcite
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import MAX_WIDTH, divisible, last_map_size
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -127,6 +128,7 @@ class GhostNet(Backbone):
         feat_dim: D, length of the embedding.
         width: Factor on every number of channels, rounded to multiples of 4; above 0, at most 8.
         drop_rate: Dropout before the last linear layer; from 0 up to but not including 1.
+        checkpointing: Compute the bottlenecks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -147,6 +149,7 @@ class GhostNet(Backbone):
         feat_dim: int = 512,
         width: float = 1.0,
         drop_rate: float = 0.2,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         in_range("GhostNet width", width, 0.0, MAX_WIDTH, low_open=True)
@@ -163,7 +166,7 @@ class GhostNet(Backbone):
                 stages[-1].append(GhostBottleneck(channels, expanded, outputs, kernel, stride, squeeze=squeeze))
                 channels = outputs
         stages[-1].append(ConvNorm(channels, expanded, act="relu"))
-        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        self.stages = nn.ModuleList(Blocks(*stage, checkpointing=checkpointing) for stage in stages)
         self.output = OutputLayer(expanded, map_size, feat_dim, drop_rate=drop_rate)
 
     def features(self, image: Tensor) -> Features:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError
@@ -83,6 +84,7 @@ class LightCNN(Backbone):
         depth: Number of convolutions: 9 or 29.
         width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
         drop_rate: Dropout before the last linear layer; from 0 up to but not including 1.
+        checkpointing: Compute the blocks and groups again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -104,6 +106,7 @@ class LightCNN(Backbone):
         depth: int = 29,
         width: float = 1.0,
         drop_rate: float = 0.2,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         if depth not in FORMS:
@@ -112,10 +115,10 @@ class LightCNN(Backbone):
         map_size = last_map_size("LightCNN", input_spec, HALVINGS)
         channels = scaled_channels(STEM_CHANNELS, width)
         self.stem = MaxFeatureMap(3, channels, 5)
-        self.blocks, self.groups = nn.ModuleList(), nn.ModuleList()
+        self.blocks, self.groups = nn.ModuleList(), Blocks(checkpointing=checkpointing)
         for base, number in zip(GROUP_CHANNELS, repeats, strict=True):
             outputs = scaled_channels(base, width)
-            self.blocks.append(nn.Sequential(*(ResidualPair(channels) for _ in range(number))))
+            self.blocks.append(Blocks(*(ResidualPair(channels) for _ in range(number)), checkpointing=checkpointing))
             self.groups.append(Group(channels, outputs))
             channels = outputs
         self.output = OutputLayer(channels, map_size, feat_dim, drop_rate=drop_rate)
@@ -125,7 +128,7 @@ class LightCNN(Backbone):
         maps = [self._halved(self.stem(image))]
         x = maps[0]
         for number, (blocks, group) in enumerate(zip(self.blocks, self.groups, strict=True)):
-            x = group(blocks(x))
+            x = self.groups.step(group, blocks(x))
             if number != NOT_HALVED:
                 x = self._halved(x)
                 maps.append(x)

@@ -9,6 +9,7 @@ from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.iresnet import INITIALS, Initial
 from facelab.backbone.mobilefacenet_names import mobilefacenet_name
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import in_range, one_of
@@ -108,6 +109,7 @@ class MobileFaceNet(Backbone):
             residual bottlenecks of the three stages.
         drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
         initial: Convolutions start ``uniform`` (PyTorch's default), ``kaiming`` (fan-out, InsightFace) or ``normal``.
+        checkpointing: Compute the units again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -131,6 +133,7 @@ class MobileFaceNet(Backbone):
         depths: tuple[int, int, int, int] = (1, 4, 6, 2),
         drop_rate: float = 0.0,
         initial: Initial = "uniform",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         in_range("MobileFaceNet stream", stream, 1, MAX_STREAM)
@@ -148,7 +151,7 @@ class MobileFaceNet(Backbone):
             channels = outputs * stream
         stages[-1].append(ConvUnit(channels, last))
         self.depths = depths
-        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
+        self.stages = nn.ModuleList(Blocks(*stage, checkpointing=checkpointing) for stage in stages)
         self.global_depthwise = ConvUnit(last, last, map_size, groups=last, linear=True)
         self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(last, feat_dim, bias=False)

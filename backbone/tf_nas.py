@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import Activation, ConvNorm
 from facelab.backbone.mbconv import InvertedBottleneck
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import MAX_WIDTH, last_map_size
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -48,6 +49,7 @@ class TFNASA(Backbone):
         feat_dim: D, length of the embedding.
         width: Factor on every number of channels, rounded; above 0, at most 8.
         drop_rate: Dropout before the linear layer; from 0 up to but not including 1.
+        checkpointing: Compute the blocks again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -69,6 +71,7 @@ class TFNASA(Backbone):
         feat_dim: int = 512,
         width: float = 1.0,
         drop_rate: float = 0.2,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         in_range("TF-NAS-A width", width, 0.0, MAX_WIDTH, low_open=True)
@@ -79,7 +82,7 @@ class TFNASA(Backbone):
         self.stages = nn.ModuleList()
         for number, rows in enumerate(STAGES):
             act: Activation = "relu" if number < RELU_STAGES else "silu"
-            self.stages.append(_stage(channels, rows, width, act))
+            self.stages.append(Blocks(*_stage(channels, rows, width, act), checkpointing=checkpointing))
             channels = _scaled(rows[-1][2], width)
         last = _scaled(LAST_CHANNELS, width)
         self.last = ConvNorm(channels, last)
@@ -115,12 +118,14 @@ def _scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def _stage(channels: int, rows: tuple[tuple[int, int, int, int, int], ...], width: float, act: Activation) -> nn.Module:
+def _stage(
+    channels: int, rows: tuple[tuple[int, int, int, int, int], ...], width: float, act: Activation
+) -> list[nn.Module]:
     """The blocks of a stage behind a map of ``channels``."""
-    blocks = []
+    blocks: list[nn.Module] = []
     for inner, squeeze, outputs, kernel, stride in rows:
         gate = _scaled(squeeze, width) if squeeze else 0
         wide, narrow = _scaled(inner, width), _scaled(outputs, width)
         blocks.append(InvertedBottleneck(channels, wide, narrow, kernel, stride, squeeze=gate, act=act))
         channels = narrow
-    return nn.Sequential(*blocks)
+    return blocks

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.conv_norm import Activation, ConvNorm, SqueezeExcite
+from facelab.backbone.recompute import Blocks
 from facelab.backbone.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import in_range
@@ -131,6 +132,7 @@ class VarGFaceNet(Backbone):
         width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8. 1 is the published
             network, which its authors call width 1.25.
         depths: Units that keep the size, in each of the three stages behind their first one.
+        checkpointing: Compute the units again in the backward pass instead of keeping their inner values.
 
     Raises:
         ConfigError: If an option is out of range or the input is too small.
@@ -151,6 +153,7 @@ class VarGFaceNet(Backbone):
         feat_dim: int = 512,
         width: float = 1.0,
         depths: tuple[int, int, int] = (2, 6, 3),
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(input_spec, feat_dim)
         for depth in depths:
@@ -158,10 +161,10 @@ class VarGFaceNet(Backbone):
         map_size = last_map_size("VarGFaceNet", input_spec, HALVINGS)
         channels, *others = (scaled_channels(base, width) for base in CHANNELS)
         self.stem = ConvNorm(3, channels, 3, act="prelu", eps=EPS)
-        self.stages = nn.ModuleList([nn.Sequential(NormalUnit(channels, stride=2, expansion=1))])
+        self.stages = nn.ModuleList([Blocks(NormalUnit(channels, stride=2, expansion=1), checkpointing=checkpointing)])
         for outputs, depth in zip(others, depths, strict=True):
             units = [NormalUnit(outputs) for _ in range(depth)]
-            self.stages.append(nn.Sequential(DownUnit(channels, outputs), *units))
+            self.stages.append(Blocks(DownUnit(channels, outputs), *units, checkpointing=checkpointing))
             channels = outputs
         wide, last = scaled_channels(WIDE_CHANNELS, width), scaled_channels(LAST_CHANNELS, width)
         self.widen = ConvNorm(channels, wide, act="prelu", eps=EPS)

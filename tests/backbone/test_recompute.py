@@ -14,7 +14,7 @@ from facelab.backbone.recompute import Blocks
 
 SMALL: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "small.yaml").read_text())
 NAMES = [name for name in BACKBONES.names() if "checkpointing" in inspect.signature(BACKBONES.get(name)).parameters]
-DEEP = {"AttentionNet", "EfficientNet", "HRNet", "IResNet", "RepVGG", "ResNeSt", "ReXNet", "Swin", "ViT"}
+SHALLOW = {"Timm"}  # its own checkpointing counts a batch twice in running statistics and knows no adapters
 
 
 def built(name: str, *, checkpointing: bool) -> Backbone:
@@ -42,7 +42,7 @@ def trained(network: Backbone) -> tuple[Tensor, list[Tensor | None], dict[str, T
 
 
 def test_deep_networks_have_it() -> None:
-    assert set(NAMES) == DEEP
+    assert set(BACKBONES.names()) - set(NAMES) == SHALLOW
 
 
 @pytest.mark.parametrize("name", NAMES)
