@@ -50,10 +50,17 @@ class SplitAttention(nn.Module):
     Args:
         channels: C of the input and of the output.
         radix: Number of paths; one is gated by a sigmoid, more by a softmax among them.
+
+    Raises:
+        ConfigError: If the channels cannot be shared out among the paths.
     """
 
     def __init__(self, channels: int, radix: int) -> None:
         super().__init__()
+        if channels % radix:
+            raise ConfigError(
+                f"ResNeSt radix is {radix}, but {channels} channels are no multiple of that; 1, 2, 4 and 8 always fit."
+            )
         self.radix = radix
         hidden = max(channels * radix // ATTENTION_REDUCTION, MIN_ATTENTION)
         self.paths = ConvNorm(channels, channels * radix, 3, groups=radix, act="relu")
@@ -129,7 +136,7 @@ class ResNeSt(Backbone):
         feat_dim: D, length of the embedding.
         depth: 50, 101, 200 or 269.
         width: Factor on every number of channels, rounded to multiples of 8; above 0, at most 8.
-        radix: Paths of the split attention, 1 to 16.
+        radix: Paths of the split attention, 1 to 16; a divisor of the channels of each stage.
         drop_rate: Dropout before the linear layer, from 0 up to but not including 1.
         unit_norm: Whether embeddings are divided by their norm, as FaceX-Zoo's are. Heads that read quality from the
             norm (MagFace, AdaFace) need false.

@@ -100,7 +100,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(dim, heads, self.window, qkv_bias)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = FeedForward(dim, round(dim * mlp_ratio), "gelu")
+        self.mlp = FeedForward(dim, mlp_ratio, "gelu")
         bias = self._shift_bias() if shift_mask and any(self.shift) else None
         self.register_buffer("shift_bias", bias, persistent=False)
 
@@ -198,7 +198,7 @@ class Swin(Backbone):
         depths: Blocks of each stage.
         heads: Heads of each stage.
         window: Side of a window, in tokens; a smaller grid is one window.
-        mlp_ratio: Hidden width of the feed-forward networks, in units of the token's width.
+        mlp_ratio: Hidden width of the feed-forward networks, in units of the token's width; above 0, at most 64.
         qkv_bias: Whether queries, keys and values have a bias.
         absolute_positions: Whether each patch has a learned position beside the relative ones.
         shift_mask: Whether shifted windows hide tokens of the opposite border.
@@ -242,6 +242,8 @@ class Swin(Backbone):
         super().__init__(input_spec, feat_dim)
         if not depths or len(depths) != len(heads):
             raise ConfigError(f"Swin needs heads for each stage: depths {list(depths)}, heads {list(heads)}.")
+        for depth in depths:
+            in_range("Swin depths", depth, 1, 1000)
         in_range("Swin window", window, 1, 1000)
         in_range("Swin drop_rate", drop_rate, 0.0, 1.0, high_open=True)
         in_range("Swin drop_path_rate", drop_path_rate, 0.0, 1.0, high_open=True)

@@ -1,16 +1,18 @@
 """Parts that transformers share: attention, feed-forward network, stochastic depth, patches, and the flat output."""
 
+import math
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, in_range
 from facelab.inputs import InputSpec
 
 Activation = Literal["gelu", "relu6"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu6": nn.ReLU6}
 INITIAL_DEVIATION = 0.02
+MAX_RATIO = 64.0
 
 
 class DropPath(nn.Module):
@@ -41,12 +43,17 @@ class FeedForward(nn.Module):
 
     Args:
         dim: Width of a token.
-        hidden: Width between the two layers.
+        ratio: Width between the two layers, in units of ``dim``; rounded, and at least 1.
         activation: ``gelu`` or ``relu6``.
+
+    Raises:
+        ConfigError: If the ratio is not in (0, 64].
     """
 
-    def __init__(self, dim: int, hidden: int, activation: Activation) -> None:
+    def __init__(self, dim: int, ratio: float, activation: Activation) -> None:
         super().__init__()
+        in_range("mlp_ratio", ratio, 0.0, MAX_RATIO, low_open=True)
+        hidden = max(1, round(dim * ratio))
         self.fc1 = nn.Linear(dim, hidden)
         self.act = ACTIVATIONS[activation]()
         self.fc2 = nn.Linear(hidden, dim)
@@ -71,7 +78,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, qkv_bias: bool) -> None:
         super().__init__()
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ConfigError(f"attention of width {dim} cannot be cut into {heads} heads; choose a divisor of {dim}.")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, qkv_bias)
@@ -100,13 +107,14 @@ class Patches(nn.Module):
         grid: Patches in (height, width).
 
     Raises:
-        ConfigError: If not a single patch fits.
+        ConfigError: If not a single patch fits, or a token has no width.
     """
 
     def __init__(self, spec: InputSpec, patch: int, dim: int, norm: bool) -> None:
         super().__init__()
         if not 1 <= patch <= min(spec.size):
             raise ConfigError(f"patches of {patch} pixels do not fit into images of {spec.height}x{spec.width}.")
+        in_range("width of a token, dim,", dim, 1, math.inf)
         self.grid = (spec.height // patch, spec.width // patch)
         self.proj = nn.Conv2d(3, dim, patch, patch)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()

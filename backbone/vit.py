@@ -31,7 +31,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = Attention(dim, heads, qkv_bias=False)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = FeedForward(dim, round(dim * mlp_ratio), "relu6")
+        self.mlp = FeedForward(dim, mlp_ratio, "relu6")
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class ViT(Backbone):
         dim: Width of a token.
         depth: Number of blocks.
         heads: Heads of each attention.
-        mlp_ratio: Hidden width of the feed-forward networks, in units of ``dim``.
+        mlp_ratio: Hidden width of the feed-forward networks, in units of ``dim``; above 0, at most 64.
         drop_path_rate: Stochastic depth of the last block; it rises from 0.
         mask_ratio: Share of tokens left out during training, from 0 up to but not including 1.
         patch_gate: Whether tokens are weighted by TransFace's gate before the output.

@@ -1,5 +1,6 @@
 """What a network expects of its input: size, colour order and value range, and the one function that obeys it."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,7 +10,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from facelab.errors import DataError
+from facelab.errors import DataError, in_range
 
 ColourOrder = Literal["RGB", "BGR"]
 
@@ -26,6 +27,9 @@ class InputSpec:
         colour: Order of the three channels.
         mean: Subtracted from a pixel in 0..255.
         std: Divides the result; 127.5 gives -1..1, 128 is FaceX-Zoo's, 255 with mean 0 gives 0..1.
+
+    Raises:
+        ConfigError: If a side is less than a pixel, or mean or std is no number that pixels can be normalised with.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # a mistyped key in YAML is refused
@@ -35,6 +39,12 @@ class InputSpec:
     colour: ColourOrder = "RGB"
     mean: float = 127.5
     std: float = 127.5
+
+    def __post_init__(self) -> None:
+        in_range("input_spec height", self.height, 1, math.inf)
+        in_range("input_spec width", self.width, 1, math.inf)
+        in_range("input_spec mean", self.mean, -math.inf, math.inf, low_open=True, high_open=True)
+        in_range("input_spec std", self.std, 0.0, math.inf, low_open=True, high_open=True)
 
     @property
     def size(self) -> tuple[int, int]:

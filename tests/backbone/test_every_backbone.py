@@ -191,6 +191,32 @@ def test_an_embedding_needs_a_dimension(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "ResNeSt",
+            {"radix": 3},
+            "ResNeSt radix is 3, but 8 channels are no multiple of that; 1, 2, 4 and 8 always fit",
+        ),
+        ("Swin", {"dim": 0}, "width of a token, dim, is 0, but must lie in"),
+        ("ViT", {"dim": -1}, "width of a token, dim, is -1, but must lie in"),
+        ("Swin", {"depths": [2, 0]}, r"Swin depths is 0, but must lie in \[1, 1000\]"),
+        ("Swin", {"heads": [0, 2]}, "attention of width 16 cannot be cut into 0 heads"),
+        ("ViT", {"heads": -1}, "attention of width 16 cannot be cut into -1 heads"),
+        ("Swin", {"mlp_ratio": -1}, r"mlp_ratio is -1.0, but must lie in \(0, 64\]"),
+        ("ViT", {"mlp_ratio": 0}, r"mlp_ratio is 0.0, but must lie in \(0, 64\]"),
+        ("ViT", {"mlp_ratio": float("nan")}, r"mlp_ratio is nan, but must lie in \(0, 64\]"),
+        ("Timm", {"input_spec": {"height": -5}}, r"input_spec height is -5, but must lie in \[1, inf\]"),
+        ("Timm", {"input_spec": {"std": 0}}, r"input_spec std is 0.0, but must lie in \(0, inf\)"),
+        ("IResNet", {"input_spec": {"mean": float("nan")}}, r"input_spec mean is nan, but must lie in \(-inf, inf\)"),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small(name, **options)
+
+
+@pytest.mark.parametrize(
     ("entry", "project"),
     [
         ("MobileFaceNet", "facexzoo"),
