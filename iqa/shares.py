@@ -30,7 +30,7 @@ class Share:
 
     def fingerprint(self) -> str:
         """A hash of which images these are."""
-        return f"{self._images.fingerprint()} {list(self._rows)}"
+        return f"{self._images.fingerprint()} {self._rows}"
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """An image of the set."""

@@ -45,7 +45,8 @@ def score_once(
     rows = np.flatnonzero(np.isnan(values))
     if not len(rows):
         return path, ScoredSet(values)
-    found = score_in_shares(scorer, Share(images, rows.tolist()), work, progress)
+    share = Share(images, rows.tolist()) if len(rows) < len(images) else images
+    found = score_in_shares(scorer, share, work, progress)
     values[rows] = found.values
     distributed.together(lambda: write_scores(path, images, values, scorer.card) if distributed.is_main() else None)
     return path, ScoredSet(values, tuple((int(rows[place]), reason) for place, reason in found.failed))
