@@ -42,7 +42,7 @@ def test_lists_options_papers_and_catalogue_entries() -> None:
     assert "= CosFace(margin=0.35, scale=32)" in text
 
 
-@pytest.mark.parametrize("name", ["ArcFace", "AM-Softmax", "MobileFaceNet", "LFW", "facelab"])
+@pytest.mark.parametrize("name", ["ArcFace", "AM-Softmax", "SubCenter", "MobileFaceNet", "LFW", "facelab"])
 def test_cites(name: str) -> None:
     text = output_of("cite", name)
     assert text.startswith("@")

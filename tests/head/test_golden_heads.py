@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,15 @@ def assert_near(given: Tensor, expected: Tensor, what: str) -> None:
     assert excess <= 0, f"{what}: relative error {float((difference / size).max()):.2e}"
 
 
+def class_margins(conf: Conf, classes: int) -> Tensor:
+    """A margin for each class as AdaM-Softmax's options tell it: ``linspace(0.3,0.4,C), clamped to [0,1]``."""
+    low, high, smallest, largest = map(float, re.findall(r"\d+(?:\.\d+)?", conf.get("margins", "0, 0, 0, 1")))
+    return torch.linspace(low, high, classes).clamp(smallest, largest)
+
+
 def check(golden: Golden, head: MarginHead, classifier_of: Any, logits_of: Any) -> None:
     classifier = classifier_of(head, golden.arrays["weight"])
-    margins = torch.linspace(0.3, 0.4, len(classifier.weight))  # "margins" of AdaM-Softmax in heads.json
+    margins = class_margins(golden.conf, len(classifier.weight))
     for values in classifier.class_parameters.values():
         values.data.copy_(margins)
     for step in range(golden.steps):

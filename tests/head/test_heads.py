@@ -114,14 +114,17 @@ def test_straight_through_gradient_is_that_of_the_scaled_cosine() -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_gradients_are_finite_where_a_cosine_is_one(name: str, sign: float) -> None:
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+def test_gradients_are_finite_where_a_cosine_is_one(name: str, sign: float, autocast: torch.dtype | None) -> None:
     model = classifier(name)
     rows = torch.nn.functional.normalize(torch.eye(CLASSES, DIM) + 1e-3)
     model.weight.data.copy_(rows)
-    features = (sign * 20 * rows[:DIM]).requires_grad_()
+    features = (sign * 20 * rows[:DIM]).to(autocast or torch.float32).requires_grad_()
     own, other = torch.arange(DIM), (torch.arange(DIM) + 1) % DIM
     for labels in (own, other):  # the cosine of 1 or -1 is that of the target, then that of another class
-        model(features, labels).loss.backward()
+        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+            output = model(features, labels)
+        output.loss.backward()
     assert features.grad is not None
     assert model.weight.grad is not None
     assert bool(features.grad.isfinite().all())
@@ -129,17 +132,18 @@ def test_gradients_are_finite_where_a_cosine_is_one(name: str, sign: float) -> N
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_under_autocast_the_loss_is_computed_in_full_precision(name: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_loss_is_computed_in_full_precision(name: str, dtype: torch.dtype) -> None:
     model, plain = classifier(name), classifier(name)
     features, labels = batch()
-    halves = features.bfloat16().requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    halves = features.to(dtype).requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
         output = model(halves, labels)
     output.loss.backward()
     assert output.loss.dtype == torch.float32
     assert halves.grad is not None
     assert bool(halves.grad.isfinite().all())
-    assert output.loss.equal(plain(features.bfloat16().float(), labels).loss)
+    assert output.loss.equal(plain(features.to(dtype).float(), labels).loss)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from facelab.catalogue import build
 from facelab.errors import ConfigError
 from facelab.head.adam_softmax import AdaMSoftmax
 from facelab.head.arcface import ArcFace
-from facelab.head.base import ClassShard, MarginHead, Terms
+from facelab.head.base import CLASSIFIERS, ClassShard, MarginHead, Terms
 from facelab.head.class_rows import BLOCK, initial_numbers
 from facelab.head.classifier import FullSoftmax
 from facelab.head.cosface import CosFace
+from facelab.head.softmax import Softmax
 from facelab.head.sphereface import SphereFace
 from facelab.head.sphereface2 import SphereFace2
+from facelab.head.sub_center import SubCenter
 from facelab.head.uniface import UniFace
 
 CLASSES, DIM = 5, 4
@@ -167,3 +170,11 @@ def test_equal_sub_centres_are_one_centre() -> None:
 def test_no_sub_centre_is_refused() -> None:
     with pytest.raises(ConfigError, match="FullSoftmax rows_per_class is 0"):
         classifier(ArcFace(), rows_per_class=0)
+
+
+def test_sub_centers_are_three_rows_a_class() -> None:
+    named = build(CLASSIFIERS, "SubCenter", num_classes=CLASSES, feat_dim=DIM, head=ArcFace(), seed=1)
+    assert isinstance(named, SubCenter)
+    assert named.weight.equal(FullSoftmax(CLASSES, DIM, ArcFace(), seed=1, rows_per_class=3).weight)
+    with pytest.raises(ConfigError, match="rows_per_class is 3, but Softmax takes inner products"):
+        SubCenter(CLASSES, DIM, Softmax())

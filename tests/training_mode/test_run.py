@@ -76,7 +76,7 @@ def test_a_run_repeats_bit_for_bit(tmp_path: Path, run_tiny: Run) -> None:
         ("head=CurricularFace", "mode.conventional.ema=0.9", "training.accumulate=2"),
         ("training.precision=bf16", "backbone.MobileFaceNet.width=0.25"),
         ("optimizer.name=adamw", "optimizer.lr=0.01", "head=UniFace"),
-        ("head=ElasticFace", "classifier={FullSoftmax: {rows_per_class: 2}}"),
+        ("head=ElasticFace", "classifier={SubCenter: {rows_per_class: 2}}"),
     ],
     ids=["sgd", "adamw-adaface", "curricular-ema-accumulate", "bf16", "adamw-uniface", "elastic-sub-centres"],
 )
