@@ -244,6 +244,8 @@ def read_tree(path: Path) -> Tree:
         tree = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"'{path}' does not exist.") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"'{path}' is a folder; name a file in it.") from None
     except pickle.UnpicklingError as error:
         asked = UNKNOWN_NAME.search(str(error))
         reason = f"it asks for '{asked[1]}'" if asked else "it is damaged"
@@ -251,7 +253,8 @@ def read_tree(path: Path) -> Tree:
             f"'{path}' is refused: it may hold only tensors and plain values, but {reason}; nothing of it was run."
         ) from None
     except UNREADABLE as error:
-        raise CheckpointError(f"'{path}' is not a readable checkpoint: {_first_line(error)}.") from None
+        reason = "it is no file of torch.save" if isinstance(error, (EOFError, LookupError)) else _first_line(error)
+        raise CheckpointError(f"'{path}' is not a readable checkpoint: {reason}.") from None
     if not isinstance(tree, dict):
         raise CheckpointError(f"'{path}' does not hold a mapping.")
     return tree

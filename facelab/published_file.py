@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
 from facelab.checkpoint import read_safetensors, read_tree
 from facelab.errors import CheckpointError, ConfigError
+from facelab.state_fit import named
 
 HUB = "hf://"
 INNER = ("state_dict", "state_dict_backbone", "params")  # keys under which training programs keep the network
@@ -68,8 +70,9 @@ def read_state(source: str) -> dict[str, Tensor]:
             without an ending means ``model.pt`` in that folder.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, cannot be fetched or holds no tensors. Nothing but tensors and
-            plain values is ever unpickled; objects of `IGNORED`, which Lightning and others save, are passed over.
+        CheckpointError: If the file is missing, damaged, cannot be fetched, holds no tensors, or holds some without
+            (finite) values. Nothing but tensors and plain values is ever unpickled; objects of `IGNORED`, which
+            Lightning and others save, are passed over.
         ConfigError: If the address is incomplete, or huggingface_hub is not installed.
     """
     path = fetch(source) if source.startswith(HUB) else Path(source)
@@ -82,7 +85,17 @@ def read_state(source: str) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in tree.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state:
         raise CheckpointError(f"'{source}' holds no tensors by name; its entries are {keys or 'none'}.")
+    _check_values(state, source)
     return state
+
+
+def _check_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that would load and give no network, or a network that gives no embeddings."""
+    without = [name for name, tensor in state.items() if tensor.layout is not torch.strided or tensor.is_meta]
+    broken = [name for name in state.keys() - set(without) if not bool(state[name].isfinite().all())]
+    if without or broken:
+        found = filter(None, (named("sparse or without values", without), named("with NaN or infinity", broken)))
+        raise CheckpointError(f"'{source}' holds tensors that no network can use: {', '.join(found)}.")
 
 
 def fetch(address: str) -> Path:

@@ -13,14 +13,15 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     """Fill a network, strictly.
 
     Raises:
-        CheckpointError: If tensors are missing, unknown or of another shape; the message names them, and nothing is
-            changed.
+        CheckpointError: If tensors are missing, unknown, of another shape, or whole numbers in place of real ones (a
+            quantised network); the message names them, and nothing is changed.
     """
     own = network.state_dict()
     found = [
         named("missing", own.keys() - weights.keys()),
         named("unknown", weights.keys() - own.keys()),
         named("of another shape", _shapes(own, weights), quote=""),
+        named("of another kind", _kinds(own, weights), quote=""),
     ]
     if any(found):
         raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(filter(None, found))}.")
@@ -34,6 +35,19 @@ def _shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[st
         for key in own.keys() & weights.keys()
         if own[key].shape != weights[key].shape
     ]
+
+
+def _kinds(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What holds other numbers than ours, for example ``'fc.bias' int8 instead of float32``; precisions may differ."""
+    return [
+        f"'{key}' {_type(weights[key])} instead of {_type(own[key])}"
+        for key in own.keys() & weights.keys()
+        if own[key].is_floating_point() and not weights[key].is_floating_point()
+    ]
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from facelab import cli
@@ -139,3 +140,32 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, tmp_path / "nothing.pth")
     with pytest.raises(CheckpointError, match="holds no tensors by name"):
         read_state(str(tmp_path / "nothing.pth"))
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (torch.full((2,), torch.nan), r"no network can use: 1 with NaN or infinity \('conv.bias'\)"),
+        (torch.tensor([1.0, torch.inf], dtype=torch.float16), r"1 with NaN or infinity \('conv.bias'\)"),
+        (torch.ones(2).to_sparse(), r"no network can use: 1 sparse or without values \('conv.bias'\)"),
+        (torch.ones(2, device="meta"), r"no network can use: 1 sparse or without values \('conv.bias'\)"),
+    ],
+)
+def test_tensors_that_would_make_a_broken_network_are_refused(spoilt: Tensor, message: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": {**STATE, "conv.bias": spoilt}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=message):
+        read_state(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "no file of torch.save"), (b"hello, no checkpoint", "no file of torch.save"), (None, "is a folder")],
+)
+def test_what_is_no_file_of_torch_is_called_so(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_state(str(path))

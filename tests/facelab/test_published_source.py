@@ -124,6 +124,15 @@ def test_tensors_beside_network_and_head_are_refused(network: Backbone) -> None:
         SOURCES["facexzoo"].separate(file, "a.pt")
 
 
+def test_whole_numbers_in_place_of_weights_are_refused_and_other_precisions_are_not(network: Backbone) -> None:
+    state = their_state(network)
+    halves, _ = import_backbone(SMALL, {name: tensor.half() for name, tensor in state.items()}, "a.pth")
+    assert torch.equal(halves.state_dict()["stem.0.weight"], state["conv1.weight"].half().float())
+    state["conv1.weight"] = state["conv1.weight"].to(torch.int8)
+    with pytest.raises(CheckpointError, match=r"1 of another kind \('stem.0.weight' int8 instead of float32\)"):
+        import_backbone(SMALL, state, "a.pth")
+
+
 def test_all_that_does_not_fit_is_listed_at_once(network: Backbone) -> None:
     state = their_state(network)
     del state["conv1.weight"], state["layer2.0.bn1.bias"]
