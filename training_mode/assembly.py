@@ -21,6 +21,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.face_model import pick_device, scorer_of_card
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.iqa.base import PixelScorer
 from facelab.optimization import Optimization, parameter_groups
 from facelab.plugins import import_plugins
 from facelab.scorer_card import require_scorer
@@ -42,20 +43,25 @@ class DeviceFeed:
         loader: Gives this process's part of each batch.
         config: Settings of augmentation, batch size and seed.
         device: Where to move them.
+        scorer: Scores the augmented images; None leaves the scores that the loader gives.
     """
 
-    def __init__(self, loader: Loader, config: RunConfig, device: torch.device) -> None:
+    def __init__(
+        self, loader: Loader, config: RunConfig, device: torch.device, scorer: PixelScorer | None = None
+    ) -> None:
         self.loader = loader
         self.augment = config.data.augment.build(config.seed)
         self.accumulate = config.training.accumulate
         self.device = device
+        self.scorer = scorer
 
     def batches(self, epoch: int, update: int) -> Iterator[Batch]:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
         first = update * self.accumulate
         whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
         for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
-            yield self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
+            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
+            yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
     source = open_source(config, None if show is None else partial(show, "preparing the data"))
-    scores = open_quality(config, source, scoring_of(config, device, show))
+    scoring = scoring_of(config, device, show)
+    scores = open_quality(config, source, scoring)
     loader = open_loader(config, source, device, scores)
     updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
     if updates_per_epoch == 0:
@@ -129,7 +136,8 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
     optim = open_optimization(config, mode, updates_per_epoch, device)
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
-    feed = DeviceFeed(loader, config, device)
+    online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
+    feed = DeviceFeed(loader, config, device, online)
     return Parts(config, device, source, feed, mode, classifier, optim, start, card)
 
 

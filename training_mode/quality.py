@@ -72,6 +72,20 @@ class Scoring:
         )
         return path
 
+    def online(self, quality: Quality) -> PixelScorer:
+        """The scorer that is named, for images that exist in a step only.
+
+        Raises:
+            ConfigError: If it cannot be built, is a table, or looks at more than pixels.
+        """
+        scorer = None if isinstance(quality, Path) else build_scorer(quality, self.base, self.device)
+        if not isinstance(scorer, PixelScorer):
+            raise ConfigError(
+                f"data.online_quality: {quality} cannot score augmented images; choose a scorer of pixels, such as "
+                "{Sharpness: {}}."
+            )
+        return scorer
+
     def tables(
         self,
         given: Mapping[str, Quality],

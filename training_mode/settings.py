@@ -33,6 +33,8 @@ VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
 """With the first key a file is a study, several runs, see `facelab.training_mode.study`; the other goes with it."""
 
 
+QUALITY_CHANGES = ("crop", "light")  # a crop is enlarged; less contrast leaves more of the noise
+
 Quality = Path | dict[str, dict[str, Any] | None]
 """Where quality scores come from: a table, or a scorer as ``{name: options}``, which scores each set once."""
 
@@ -51,6 +53,8 @@ class DataSettings(Strict):
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
         quality: Quality scores of the source's images, for networks and heads that take them: a table, or a scorer as
             ``{Sharpness: {}}`` (see ``facelab list scorers``), or null.
+        online_quality: Let the scorer of `quality` score the images of each step as augmentation left them, instead of
+            once as they were; gates are calibrated on the latter.
     """
 
     source: Spec
@@ -62,6 +66,19 @@ class DataSettings(Strict):
     prefetch: int = Field(default=4, ge=1)
     on_corrupt: Literal["error", "skip"] = "error"
     quality: Quality | None = None
+    online_quality: bool = False
+
+    @model_validator(mode="after")
+    def _scores_are_those_of_the_images(self) -> Self:
+        if self.online_quality and not isinstance(self.quality, dict):
+            raise ValueError("online_quality needs a scorer in quality, such as {Sharpness: {}}")
+        changed = [name for name in QUALITY_CHANGES if getattr(self.augment, name) is not None]
+        if changed and self.quality is not None and not self.online_quality:
+            raise ValueError(
+                f"augment.{changed[0]} changes how good an image is, but quality says how good it was before; set "
+                f"online_quality: true, so that a scorer sees what the network sees, or leave augment.{changed[0]} out"
+            )
+        return self
 
     @property
     def height_width(self) -> tuple[int, int]:

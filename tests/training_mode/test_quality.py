@@ -18,12 +18,15 @@ from facelab.iqa.sharpness import Sharpness
 from facelab.scores import ScoreTable, write_scores
 from facelab.test_protocol.report_store import read_reports
 from facelab.test_protocol.run_report import write_run_report
+from facelab.training_mode.assembly import assemble
 from facelab.training_mode.quality import Scoring
 from facelab.training_mode.run import RunResult
+from facelab.training_mode.settings import load_config
 
 Run = Callable[..., RunResult]
 PAIRS = "{SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40, resolution: [8]}}"
 CPU = torch.device("cpu")
+TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
 
 
 @pytest.fixture
@@ -89,6 +92,24 @@ def test_what_the_command_scored_is_not_scored_by_a_run(tmp_path: Path, run_tiny
     (kept,) = (tmp_path / "cache" / "scores").iterdir()
     assert sum(scored) == 64
     assert kept.read_text() == (tmp_path / "table.csv").read_text()
+
+
+def test_augmented_images_are_scored_as_the_network_sees_them(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
+    base = run_tiny(tmp_path / "base", "training.epochs=1").folder
+    cropped = settings(base, "training.epochs=2", "data.augment={flip: 0, crop: {probability: 0.5}}")
+    config = load_config(TINY, [*cropped, "data.online_quality=true"])
+    plain = load_config(TINY, settings(base, "data.augment.flip=0"))
+    (batch, *_), (whole, *_) = (list(assemble(one).feed.batches(0, 0)) for one in (config, plain))
+    assert batch.quality is not None
+    assert whole.quality is not None
+    torch.testing.assert_close(batch.quality, Sharpness().score(batch.image), rtol=0, atol=0)
+    torch.testing.assert_close(whole.quality, Sharpness().score(whole.image))
+    left = (batch.image == whole.image).flatten(1).all(dim=1)
+    assert 0 < int(left.sum()) < len(left)
+    assert torch.equal(torch.isclose(batch.quality, whole.quality), left)
+    before = sum(scored)
+    run_tiny(tmp_path / "run", *cropped, "data.online_quality=true")
+    assert sum(scored) - before == 2 * 64 + 2 * 80  # every image of two epochs, and those of the test; no other
 
 
 def test_an_image_that_was_mended_is_scored_and_no_other(scored: list[int]) -> None:

@@ -176,3 +176,18 @@ def test_a_configuration_extends_a_shipped_one(tmp_path: Path) -> None:
 def test_refusals(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_config("conventional", overrides)
+
+
+def test_scores_of_whole_images_are_refused_for_cropped_ones() -> None:
+    def data(**more: Any) -> RunConfig:
+        given = {"source": "SyntheticFaces", "quality": {"Sharpness": {}}, **more}
+        return make_config({"backbone": "r18", "head": "CosFace", "data": given}, "here")
+
+    for change in ("crop", "light"):
+        with pytest.raises(ConfigError, match=rf"augment.{change} changes how good an image is.*online_quality: true"):
+            data(augment={change: {}})
+    assert data(augment={"crop": {}}, online_quality=True).data.online_quality
+    assert not data(augment={"erase": {}}).data.online_quality
+    for quality in ("table.csv", None):
+        with pytest.raises(ConfigError, match="online_quality needs a scorer in quality, such as {Sharpness: {}}"):
+            data(quality=quality, online_quality=True)
