@@ -161,3 +161,8 @@ def test_head_gives_the_numbers_of_the_golden_folder(
 ) -> None:
     golden = read(golden_root, name)
     check(golden, OURS[name](golden.conf), classifier_of, logits_of)
+
+
+@pytest.mark.golden
+def test_every_golden_head_is_compared(golden_root: Path) -> None:
+    assert json.loads((golden_root / "heads.json").read_text()).keys() == OURS.keys()
