@@ -42,6 +42,7 @@ class Arm:
         adapter: Name and options; None is the frozen base.
         scorer: Which quality the gate sees in the test; ``Perfect`` knows the truth, and is what training sees.
         gate: Name and options.
+        replay: Whether half of each batch is in high resolution; else all of it is low.
         distillation: Weight of the loss that keeps high-quality embeddings in place.
         alignment: Weight of the loss across qualities.
         two_spaces: Whether an embedding joins both experts' spaces.
@@ -52,6 +53,7 @@ class Arm:
     adapter: dict[str, dict[str, Any]] | None
     scorer: str = "Perfect"
     gate: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(SHARP))
+    replay: bool = True
     distillation: float = 0.0
     alignment: float = 0.0
     two_spaces: bool = False
@@ -78,6 +80,7 @@ ARMS = {
     "single, aligned": Arm(SINGLE, alignment=1.0),
     "dual, two spaces": Arm(DUAL_CROSSED, gate=SIGMOID, alignment=1.0, two_spaces=True),
     SILENT: Arm(LOW_CROSSED, gate=SIGMOID, alignment=1.0, two_spaces=True),
+    "single, no replay": Arm(SINGLE, replay=False),
     "single, distilled": Arm(SINGLE, distillation=10.0),
     "dual, learned gate": Arm(DUAL_CROSSED, gate={"learned": {}}, alignment=1.0, two_spaces=True),
     "silent, linear": _tested("Perfect", {"linear": {}}),
@@ -137,7 +140,10 @@ def class_means(base: Backbone, images: Images) -> torch.Tensor:
 
 
 def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) -> None:
-    """Half of each batch is in high resolution, the other half the same images in low; half of all are mirrored."""
+    """Half of each batch is in high resolution, the other half the same images in low; half of all are mirrored.
+
+    Without replay all of a batch are in low resolution.
+    """
     random = np.random.default_rng(seed)
     half = len(images.person) // 2
     network = [one for one in mode.network.parameters() if one.requires_grad]
@@ -146,8 +152,8 @@ def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [arm.rate, CLASS_RATE], total_steps=steps, pct_start=0.1)
     mode.network.train()
     for _ in range(steps):
-        high = random.integers(half, size=BATCH // 2)
-        rows = np.concatenate([high, half + high])
+        high = random.integers(half, size=BATCH // 2 if arm.replay else BATCH)
+        rows = np.concatenate([high, half + high]) if arm.replay else half + high
         batch = images.batch(rows)
         mirrored = torch.from_numpy(random.random(BATCH) < 0.5)
         batch.image[mirrored] = batch.image[mirrored].flip(3)
