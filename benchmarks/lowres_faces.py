@@ -99,7 +99,8 @@ class Faces:
             scored = {key: one.high.astype(np.float32) for key, one in self.sets().items()}
         else:
             scorer = open_scorer(name, weights, cnniqa)
-            card, path = scorer.card, cache / f"{name}-{len(self.pairs.pixels)}.npz"
+            card = scorer.card
+            path = cache / f"{name}-{card.version.replace(' ', '-')}-{len(self.pairs.pixels)}.npz"
             if not path.is_file():
                 np.savez(path, **{key: _scores(scorer, one.pixels) for key, one in self.sets().items()})
             with np.load(path) as stored:
