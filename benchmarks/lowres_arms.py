@@ -88,7 +88,7 @@ ARMS = {
     "silent, tau 0.25": _tested("Perfect", {"sigmoid": {"tau": 0.25}}),
     "silent, tau 0.75": _tested("Perfect", {"sigmoid": {"tau": 0.75}}),
     **{f"silent, {scorer}": _tested(scorer) for scorer in SCORED},
-    "silent, Sharpness, linear": _tested("Sharpness", {"linear": {}}),
+    **{f"silent, {scorer}, linear": _tested(scorer, {"linear": {}}) for scorer in ("BRISQUE", "Sharpness")},
     **{
         f"silent, rank {rank}": Arm(
             {"DualLoRA": {**LOW_CROSSED["DualLoRA"], "rank": rank}}, gate=SIGMOID, alignment=1.0, two_spaces=True
