@@ -125,7 +125,10 @@ def _cell(runs: Sequence[dict[str, Any]], key: str) -> str:
     return f"{np.mean(values):.{digits}f}{spread}"
 
 
-def paired_table(runs: Runs, others: Sequence[str] = ("single", "full", "single, aligned", "frozen")) -> str:
+BASELINES = ("single", "single, no replay", "full", "single, aligned", "frozen")
+
+
+def paired_table(runs: Runs, others: Sequence[str] = BASELINES) -> str:
     """Differences between each arm and some others on the seeds that both have: low rank-1 and LFW decisions."""
     lines = ["| arm | against | low rank-1, points | p | LFW decisions, points | p |", "|---|---|---|---|---|---|"]
     for arm, found in runs.items():
