@@ -3,7 +3,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 NEEDED="torch torchvision numpy scipy yaml cv2 timm rich pydantic typer matplotlib jinja2 safetensors tensorboard"
-NEEDED_BY_TESTS="pytest ruff mypy build sklearn onnx onnxruntime onnxscript"
+NEEDED_BY_TESTS="pytest xdist hypothesis ruff mypy build sklearn onnx onnxruntime onnxscript thop peft"
 
 say() { printf '%s\n' "$*" >&2; }
 

@@ -1,6 +1,7 @@
 """facelab installs whole, leaks nothing, and is one package in whichever way it is started."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,16 +70,27 @@ def test_every_file_beside_the_modules_is_shipped() -> None:
             assert any(fnmatch(file.name, pattern) for pattern in patterns), f"{package} leaves {file.name} behind"
 
 
+def environment_of_a_user() -> dict[str, str]:
+    """Without the path by which the tests may be running from the checkout: it would hide what is installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def completed(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a command in the environment of a user ended with."""
+    command = [str(word) for word in words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment_of_a_user())
+
+
 def run(*words: str | Path, cwd: Path) -> str:
     """Standard output of a command that must succeed."""
-    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True, check=False)
+    done = completed(*words, cwd=cwd)
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 def refusal(python: Path, statement: str, cwd: Path) -> str:
     """Last line of the traceback that an import ends in."""
-    done = subprocess.run([python, "-c", statement], cwd=cwd, capture_output=True, text=True, check=False)
+    done = completed(python, "-c", statement, cwd=cwd)
     assert done.returncode == 1, done.stdout
     return done.stderr.strip().splitlines()[-1]
 

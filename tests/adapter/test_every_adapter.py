@@ -257,7 +257,7 @@ def test_peft_files_hold_the_update(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["Timm", "IResNet"])
 def test_peft_itself_loads_the_files(family: str, tmp_path: Path) -> None:
     load_torchvision()  # mended where its operators are missing; peft looks for it
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="comparing needs peft: pip install 'facelab[peft]'")
     network = moved(adapted("LoRA", family, scale=3.0)).eval()
     save_peft(tmp_path, network)
     loaded = peft.PeftModel.from_pretrained(base(family), str(tmp_path)).eval()

@@ -177,7 +177,7 @@ def test_low_resolution_says_where_and_what_it_is(faces: SyntheticFaces) -> None
 
 
 @pytest.fixture(scope="module")
-def benchmark(cache: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def drawn_pairs(cache: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images, pairs, same, _ = synthetic_pairs(60, 4, folds=5, pairs=600, size=48, cache=cache)
     return np.stack([images.read(row) for row in range(len(images))]), pairs, same
 
@@ -192,14 +192,14 @@ def best_accuracy(features: np.ndarray, pairs: np.ndarray, same: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("size", [48, 12])
-def test_comparing_pixels_is_poor(benchmark: tuple[np.ndarray, np.ndarray, np.ndarray], size: int) -> None:
-    images, pairs, same = benchmark
+def test_comparing_pixels_is_poor(drawn_pairs: tuple[np.ndarray, np.ndarray, np.ndarray], size: int) -> None:
+    images, pairs, same = drawn_pairs
     small = np.stack([reduce_resolution(image, size) for image in images]).reshape(len(images), -1).astype(np.float64)
     assert best_accuracy(small, pairs, same) < 0.68
 
 
-def test_an_untrained_network_is_near_chance(benchmark: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    images, pairs, same = benchmark
+def test_an_untrained_network_is_near_chance(drawn_pairs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    images, pairs, same = drawn_pairs
     generator = torch.Generator().manual_seed(0)
     features = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
