@@ -14,6 +14,7 @@ from facelab.registry import Registry
 from facelab.scorer_card import ScorerCard
 
 FloatArray = NDArray[np.float32]
+Better = Literal["high", "low"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Metric:
         kind: ``correct`` by a clean definition, or ``reference`` as a published evaluator computes it, with its quirks.
         note: One clause for the reader.
         interval: Bootstrap confidence interval (low, high) in the same unit, or None.
+        better: Which values are better; None where neither is (counts, thresholds) or nobody said: tables then call
+            no model the best.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Metric:
     kind: Literal["correct", "reference"] = "correct"
     note: str = ""
     interval: tuple[float, float] | None = None
+    better: Better | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from facelab.errors import ConfigError, did_you_mean
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.metric_text import MISSING, format_metric, unit_of
 from facelab.test_protocol.report_store import Reports
-from facelab.test_protocol.significance import LOWER_IS_BETTER, Mark, marks
+from facelab.test_protocol.significance import BEST, Mark, direction, marks
 
 NOISE = "†"
 LEGEND = (
@@ -159,7 +159,8 @@ def _column(of_protocol: Mapping[str, Report], name: str, models: Sequence[str],
     first = next(iter(found.values()))
     protocol = next(iter(of_protocol.values())).protocol
     measured = [metric.value for metric in found.values() if metric.value is not None]
-    best = (min if name.startswith(LOWER_IS_BETTER) else max)(measured) if len(measured) > 1 else None
+    better = direction(found.values())
+    best = None if better is None or len(measured) < 2 else BEST[better](measured)
     several = {model: of_protocol[model] for model in found}
     tested = marks(several, name, draws=draws) if draws and best is not None else {}
     cells = [_cell(found.get(model), best, tested.get(model)) for model in models]

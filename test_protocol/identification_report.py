@@ -17,9 +17,9 @@ NO_MATE = "cannot be measured: no probe has a mate in the gallery"
 
 
 def share(name: str, value: float, note: str = "", *, kind: Kind = "correct", why_not: str = NO_MATE) -> Metric:
-    """A rate as a metric; NaN becomes a metric without a value that says why."""
+    """A rate of which more is better, as a metric; NaN becomes a metric without a value that says why."""
     measured = not math.isnan(value)
-    return Metric(name, value if measured else None, kind=kind, note=note if measured else why_not)
+    return Metric(name, value if measured else None, kind=kind, note=note if measured else why_not, better="high")
 
 
 def rank_metrics(found: Search, ranks: Sequence[int]) -> tuple[Metric, ...]:
@@ -46,7 +46,7 @@ def _open_set_metric(point: OpenSetPoint, strangers: int) -> Metric:
     if not point.measurable:
         needed = math.ceil(1.0 / point.target - 1e-9)
         note = f"cannot be measured: needs {needed:,} probes without a mate, there are {strangers:,}"
-        return Metric(fpir_name(point.target), None, note=note)
+        return Metric(fpir_name(point.target), None, note=note, better="high")
     return share(fpir_name(point.target), point.tpir, f"rank 1 and score >= {point.threshold:.4f}")
 
 

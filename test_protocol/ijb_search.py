@@ -1,7 +1,7 @@
 """IJB 1:N: every probe is searched in both galleries, each by itself."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def search_metrics(searches: GallerySearches, ranks: Sequence[int], fpirs: Seque
     both = " and ".join(searches.names)
     means = (_mean_metric(of_metric, f"mean of {both}") for of_metric in zip(*each, strict=True))
     apart = (
-        Metric(f"{name} {metric.name}", metric.value, note=metric.note)
+        replace(metric, name=f"{name} {metric.name}")
         for name, metrics in zip(searches.names, each, strict=True)
         for metric in metrics
     )
@@ -75,7 +75,7 @@ def _mean_metric(metrics: Sequence[Metric], note: str) -> Metric:
     values = [metric.value for metric in metrics if metric.value is not None]
     if len(values) < len(metrics):
         return next(metric for metric in metrics if metric.value is None)
-    return Metric(metrics[0].name, float(np.mean(values)), note=note)
+    return replace(metrics[0], value=float(np.mean(values)), note=note)
 
 
 def merged_metrics(

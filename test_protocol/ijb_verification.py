@@ -86,13 +86,14 @@ def verification_metrics(scored: ScoredTemplatePairs, fars: Sequence[float]) -> 
     ordered = headline_first(fars)
     if scored.one_class:
         note = f"cannot be measured: all {same + different:,} pairs are {'same' if same else 'different'} pairs"
-        return (*(Metric(name, None, note=note) for name in [*map(far_name, ordered), "AUC", "EER"]), *counts)
+        rates = (Metric(name, None, note=note, better="high") for name in [*map(far_name, ordered), "AUC"])
+        return (*rates, Metric("EER", None, note=note, better="low"), *counts)
     points = tar_at_far(scored.positives, scored.negatives, ordered)
     return (
         *(far_metric(point, different) for point in points),
         *map(threshold_metric, points),
-        Metric("AUC", metrics.auc(scored.roc)),
-        Metric("EER", metrics.eer(scored.roc)),
+        Metric("AUC", metrics.auc(scored.roc), better="high"),
+        Metric("EER", metrics.eer(scored.roc), better="low"),
         *counts,
     )
 
@@ -102,11 +103,12 @@ def nearest_metrics(scored: ScoredTemplatePairs, fars: Sequence[float], project:
     names = [f"{far_name(far)} ({project})" for far in headline_first(fars)]
     if scored.one_class:
         note = "cannot be measured: all pairs are of one kind"
-        return tuple(Metric(name, None, kind="reference", note=note) for name in names)
+        return tuple(Metric(name, None, kind="reference", note=note, better="high") for name in names)
     points = nearest_tar(scored.positives, scored.negatives, headline_first(fars))
+    notes = (f"nearest point of the ROC; really at a FAR of {point.far:.3g}" for point in points)
     return tuple(
-        Metric(name, point.tar, kind="reference", note=f"nearest point of the ROC; really at a FAR of {point.far:.3g}")
-        for name, point in zip(names, points, strict=True)
+        Metric(name, point.tar, kind="reference", note=note, better="high")
+        for name, point, note in zip(names, points, notes, strict=True)
     )
 
 

@@ -131,7 +131,10 @@ def task_metrics(task: Searched, kind: Literal["correct", "reference"]) -> list[
     """Rank 1, 5 and 10, then TPIR at FPIR 1 and 10 % as the mean of both galleries."""
     end = " (reference)" if kind == "reference" else ""
     rates = closed_set(task.closed, RANKS)
-    ranks = [Metric(f"{task.name} rank-{k}{end}", rate, kind=kind) for k, rate in zip(RANKS, rates, strict=True)]
+    ranks = [
+        Metric(f"{task.name} rank-{k}{end}", rate, kind=kind, better="high")
+        for k, rate in zip(RANKS, rates, strict=True)
+    ]
     if kind == "reference":
         points = [tuple(reference_open_set(found, target) for found in task.apart) for target in FPIRS]
         return ranks + [_reference_metric(task.name, *point) for point in points]
@@ -145,12 +148,12 @@ def _open_metric(task: Searched, first: OpenSetPoint, second: OpenSetPoint) -> M
         needed = int(np.ceil(1.0 / first.target - 1e-9))
         least = min(int(np.sum(found.mate == -np.inf)) for found in task.apart)
         note = f"cannot be measured: needs {needed:,} probes without a mate in each gallery, there are {least:,}"
-        return Metric(name, None, note=note)
+        return Metric(name, None, note=note, better="high")
     note = f"G1 {100 * first.tpir:.2f}, G2 {100 * second.tpir:.2f}"
-    return Metric(name, (first.tpir + second.tpir) / 2, note=note)
+    return Metric(name, (first.tpir + second.tpir) / 2, note=note, better="high")
 
 
 def _reference_metric(task: str, first: OpenSetPoint, second: OpenSetPoint) -> Metric:
     note = f"threshold on a stranger's score; really reaches FPIR {first.fpir:.2g} and {second.fpir:.2g}"
     name = f"{task} {fpir_name(first.target)} (reference)"
-    return Metric(name, (first.tpir + second.tpir) / 2, kind="reference", note=note)
+    return Metric(name, (first.tpir + second.tpir) / 2, kind="reference", note=note, better="high")

@@ -46,7 +46,7 @@ def reject_part(scored: ScoredPairs, embeddings: Embeddings, rules: Rules) -> Re
     targets = [far for far in sorted(rules.fars) if negatives * far >= 1.0 - 1e-9]
     if scored.one_class or not targets:
         note = f"cannot be measured: there are {int(scored.same.sum()):,} same and {negatives:,} different pairs"
-        return RejectPart((Metric("error-versus-reject area", None, note=note),))
+        return RejectPart((Metric("error-versus-reject area", None, note=note, better="low"),))
     of_pairs = pair_quality(quality, scored.pairs, higher_is_better=True)
     target = targets[0]
     curve = partial(error_versus_reject, scored.cosine, scored.same, of_pairs, target, higher_is_better=True)
@@ -54,8 +54,13 @@ def reject_part(scored: ScoredPairs, embeddings: Embeddings, rules: Rules) -> Re
     name = f"error-versus-reject area@FMR={target:g}"
     by = "embedding norm" if rules.reject == "norm" else "quality score"
     metrics = (
-        Metric(name, fixed.area, note=f"mean FNMR, less is better; threshold of all pairs; by {by}, worse of both"),
-        Metric(f"{name} (refitted)", refit.area, note="threshold chosen anew on the remaining pairs"),
+        Metric(
+            name,
+            fixed.area,
+            note=f"mean FNMR, less is better; threshold of all pairs; by {by}, worse of both",
+            better="low",
+        ),
+        Metric(f"{name} (refitted)", refit.area, note="threshold chosen anew on the remaining pairs", better="low"),
     )
     curves = {"reject": fixed.rate, "fnmr": fixed.fnmr}
     if rules.thresholds == "magface" and target in MAGFACE_TARGETS:

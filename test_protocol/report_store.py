@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Base64Bytes, Field
+from pydantic import Base64Bytes, BeforeValidator, Field
 
 import facelab
 from facelab.config import Strict, validate
@@ -64,9 +64,21 @@ class _StoredTrials(Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+def _with_direction(metric: Any) -> Any:
+    """A metric of a report that was written before metrics said which values are better.
+
+    Its makers are known: all rates but these were better the higher they were.
+    """
+    if not isinstance(metric, dict) or "better" in metric:
+        return metric
+    name, is_rate = str(metric.get("name")), metric.get("unit", "fraction") == "fraction"
+    lower = name.startswith(("EER", "error-versus-reject area")) or name.endswith((" deviation", " range"))
+    return {**metric, "better": ("low" if lower else "high") if is_rate else None}
+
+
 class _StoredReport(Strict):
     protocol: str
-    metrics: tuple[Metric, ...] = Field(min_length=1)
+    metrics: tuple[Annotated[Metric, BeforeValidator(_with_direction)], ...] = Field(min_length=1)
     options: dict[str, Any]
     curves: dict[str, list[float]]
     trials: _StoredTrials | None = None

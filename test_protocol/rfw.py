@@ -121,14 +121,24 @@ def _of_groups(option: str, given: Path | dict[str, Path], groups: tuple[str, ..
 
 def _spread(headlines: list[Metric]) -> tuple[Metric, ...]:
     """Mean over groups of a metric, and how far apart the groups are."""
-    name, kind = headlines[0].name, headlines[0].kind
+    first = headlines[0]
+    deviation_name, range_name = f"{first.name} deviation", f"{first.name} range"
     values = np.array([metric.value for metric in headlines if metric.value is not None])
     if len(values) < len(headlines):
         note = "cannot be measured: a group has no value"
-        return tuple(Metric(what, None, kind=kind, note=note) for what in (name, f"{name} deviation", f"{name} range"))
+        spreads = (
+            Metric(what, None, kind=first.kind, note=note, better="low") for what in (deviation_name, range_name)
+        )
+        return (replace(first, value=None, spread=None, note=note), *spreads)
     deviation, least, most = float(values.std()), float(values.min()), float(values.max())
     return (
-        Metric(name, float(values.mean()), deviation, kind=kind, note=f"mean ± deviation of {len(values)} groups"),
-        Metric(f"{name} deviation", deviation, kind=kind, note="over groups; 0 where all are alike"),
-        Metric(f"{name} range", most - least, kind=kind, note=f"from {100 * least:.2f} to {100 * most:.2f}"),
+        replace(first, value=float(values.mean()), spread=deviation, note=f"mean ± deviation of {len(values)} groups"),
+        Metric(deviation_name, deviation, kind=first.kind, note="over groups; 0 where all are alike", better="low"),
+        Metric(
+            range_name,
+            most - least,
+            kind=first.kind,
+            note=f"from {100 * least:.2f} to {100 * most:.2f}",
+            better="low",
+        ),
     )

@@ -5,14 +5,14 @@
 metric=None, …) -> dict[str, Mark]`` says the same of any metric, with p values and why a model could not be tested.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from facelab.errors import DataError, in_range
-from facelab.test_protocol.base import Report
+from facelab.test_protocol.base import Better, Metric, Report
 from facelab.test_protocol.metric_draws import RANK, core_name, metric_of, reproduced
 from facelab.test_protocol.metrics import Booleans, Floats
 from facelab.test_protocol.paired import (
@@ -25,7 +25,7 @@ from facelab.test_protocol.paired import (
     right_probes,
 )
 
-LOWER_IS_BETTER = ("EER",)
+BEST = {"high": max, "low": min}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ def marks(
     measured = {model: value for model, value in values.items() if value is not None}
     if not measured:
         return result
-    best = (min if name.startswith(LOWER_IS_BETTER) else max)(measured, key=measured.__getitem__)
+    better = direction(found for report in reports.values() if (found := metric_of(report, name)) is not None)
+    if better is None:
+        return {model: Mark("untested", note=f"nobody says whether more or less {name} is better") for model in reports}
+    best = BEST[better](measured, key=measured.__getitem__)
     rival = _Rival(reports[best], name, draws, seed)
     raw: dict[str, float] = {}
     for model in measured:
@@ -112,6 +115,12 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
         highest = max(highest, min(1.0, (len(p) - place) * p[name]))
         result[name] = highest
     return result
+
+
+def direction(metrics: Iterable[Metric]) -> Better | None:
+    """Which values of one metric are better, as those who made it say; None if nobody does, or two contradict."""
+    said = {metric.better for metric in metrics} - {None}
+    return said.pop() if len(said) == 1 else None
 
 
 class _Rival:

@@ -111,14 +111,15 @@ def verification_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...
     )
     if scored.one_class:
         note = f"cannot be measured: all {same + different} pairs are {'same' if same else 'different'} pairs"
-        names = ["accuracy", *map(far_name, rules.fars), "AUC", "EER"]
-        return (*(Metric(name, None, note=note) for name in names), *counts)
+        names = ["accuracy", *map(far_name, rules.fars), "AUC"]
+        rates = (Metric(name, None, note=note, better="high") for name in names)
+        return (*rates, Metric("EER", None, note=note, better="low"), *counts)
     return (
         *_reference_metrics(scored, rules),
         *(() if scored.fold_result is None else _accuracy_metrics(scored.fold_result)),
         *far_metrics(scored.roc, rules.fars),
-        Metric("AUC", metrics.auc(scored.roc)),
-        Metric("EER", metrics.eer(scored.roc)),
+        Metric("AUC", metrics.auc(scored.roc), better="high"),
+        Metric("EER", metrics.eer(scored.roc), better="low"),
         *counts,
     )
 
@@ -128,7 +129,7 @@ def _accuracy_metrics(result: metrics.FoldResult) -> tuple[Metric, Metric]:
     chosen = result.threshold[np.isfinite(result.threshold)]  # +inf where it is best to accept nothing
     mean, spread = (float(chosen.mean()), float(chosen.std())) if len(chosen) else (None, None)
     return (
-        Metric("accuracy", result.mean, result.standard_error, note=note),
+        Metric("accuracy", result.mean, result.standard_error, note=note, better="high"),
         Metric("threshold", mean, spread, unit="score", note="cosine; mean and deviation over folds"),
     )
 
@@ -161,8 +162,8 @@ def far_metric(point: metrics.OperatingPoint, negatives: int) -> Metric:
     if not point.measurable:
         needed = int(np.ceil(1.0 / point.target - 1e-9))
         note = f"cannot be measured: needs {needed:,} different pairs, there are {negatives:,}"
-        return Metric(far_name(point.target), None, note=note)
-    return Metric(far_name(point.target), point.tar, note=f"accept cosine >= {point.threshold:.4f}")
+        return Metric(far_name(point.target), None, note=note, better="high")
+    return Metric(far_name(point.target), point.tar, note=f"accept cosine >= {point.threshold:.4f}", better="high")
 
 
 def _reference_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...]:
@@ -173,8 +174,12 @@ def _reference_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...]:
     if rules.thresholds == "magface":
         result = reference_rules.magface_accuracy(*scored.raw_sides, scored.same, scored.fold)
         note = "MagFace's rule; ± deviation over folds"
-        return (Metric("accuracy (MagFace)", result.mean, result.deviation, kind="reference", note=note),)
+        return (_reference_accuracy("MagFace", result, result.deviation, note),)
     return ()
+
+
+def _reference_accuracy(project: str, result: metrics.FoldResult, spread: float, note: str) -> Metric:
+    return Metric(f"accuracy ({project})", result.mean, spread, kind="reference", note=note, better="high")
 
 
 def _facexzoo(scored: ScoredPairs) -> tuple[Metric, ...]:
@@ -183,14 +188,14 @@ def _facexzoo(scored: ScoredPairs) -> tuple[Metric, ...]:
     empty = reference_rules.FACEXZOO_FOLDS * reference_rules.FACEXZOO_FOLD_PAIRS - len(scored.same)
     if empty:
         note += f"; its fixed 10 x 600 places leave {empty:,} empty, which it counts as pairs"
-    return (Metric("accuracy (FaceX-Zoo)", result.mean, result.standard_error, kind="reference", note=note),)
+    return (_reference_accuracy("FaceX-Zoo", result, result.standard_error, note),)
 
 
 def _insightface(scored: ScoredPairs) -> tuple[Metric, ...]:
     result = reference_rules.grid_accuracy(scored.squared_distance, scored.same, scored.fold)
     note = "InsightFace's rule; ± deviation over folds"
     return (
-        Metric("accuracy (InsightFace)", result.mean, result.deviation, kind="reference", note=note),
+        _reference_accuracy("InsightFace", result, result.deviation, note),
         _insightface_val(scored),
         Metric("XNorm", scored.mean_norm, unit="score", kind="reference", note="mean norm of the raw embeddings"),
     )
@@ -201,9 +206,9 @@ def _insightface_val(scored: ScoredPairs) -> Metric:
     try:
         val = reference_rules.val_at_far(scored.squared_distance, scored.same, scored.fold, VAL_FAR)
     except DataError as error:
-        return Metric(name, None, kind="reference", note=str(error))
+        return Metric(name, None, kind="reference", note=str(error), better="high")
     note = f"interpolated threshold; really reaches a FAR of {val.far.mean():.2g}"
-    return Metric(name, float(val.val.mean()), float(val.val.std()), kind="reference", note=note)
+    return Metric(name, float(val.val.mean()), float(val.val.std()), kind="reference", note=note, better="high")
 
 
 def curves(scored: ScoredPairs) -> dict[str, Floats]:

@@ -37,7 +37,9 @@ class Evaluation(Callback):
         headlines = {f"{report.protocol}/{report.headline.name}": report.headline.value for report in self.reports}
         measured = {name: value for name, value in headlines.items() if value is not None}
         if measured:
-            progress.score = (progress.update, next(iter(measured.values())))
+            first = next(report.headline for report in self.reports if report.headline.value is not None)
+            sign = -1.0 if first.better == "low" else 1.0
+            progress.score = (progress.update, sign * next(iter(measured.values())))
         if self.log is not None and measured:
             self.log.write(progress.update, {"epoch": progress.update / progress.updates_per_epoch, **measured})
 

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from facelab.errors import ConfigError
-from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.base import Better, Metric, Report
 from facelab.test_protocol.comparison import Comparison, compare
 
 
 def report(protocol: str, options: Mapping[str, object] | None = None, /, **values: float | None) -> Report:
-    metrics = tuple(Metric(name.replace("_", "-"), value) for name, value in values.items())
+    metrics = tuple(
+        Metric(name.replace("_", "-"), value, better="low" if name == "EER" else "high")
+        for name, value in values.items()
+    )
     return Report(protocol, metrics, options or {})
 
 
@@ -56,6 +59,21 @@ def test_less_is_better_for_errors() -> None:
     assert [row[1].best for row in comparison.rows] == [True, False, False]
 
 
+def test_direction_is_what_the_metric_says_and_not_its_name() -> None:
+    def with_area(value: float, better: Better | None) -> list[Report]:
+        return [Report("LFW", (Metric("error-versus-reject area", value, better=better),))]
+
+    def best(better: Better | None, other: Better | None) -> list[bool]:
+        comparison = compare({"a": with_area(0.1, better), "b": with_area(0.2, other)})
+        return [row[1].best for row in comparison.rows]
+
+    assert best("low", "low") == [True, False]
+    assert best("high", "high") == [False, True]
+    assert best("low", None) == [True, False]  # one of them was written before metrics said it
+    assert best(None, None) == [False, False]
+    assert best("low", "high") == [False, False]
+
+
 def test_models_with_different_headlines_get_a_column_each() -> None:
     comparison = compare({"a": [report("LFW", accuracy=0.9)], "b": [report("LFW", other=0.8)]})
     assert texts(comparison) == [("a", "90.00", "–"), ("b", "–", "80.00")]
@@ -63,7 +81,7 @@ def test_models_with_different_headlines_get_a_column_each() -> None:
 
 def ranks(right: int, of: int = 200) -> Report:
     trials = {"person": np.arange(of, dtype=np.int32), "rank": np.where(np.arange(of) < right, 1, 9).astype(np.int32)}
-    return Report("TinyFace", (Metric("rank-1", right / of),), trials=trials)
+    return Report("TinyFace", (Metric("rank-1", right / of, better="high"),), trials=trials)
 
 
 def test_what_is_within_noise_is_marked() -> None:

@@ -141,6 +141,7 @@ def test_reports_have_the_curve_where_there_is_quality(small_lfw: tuple[Path, Pa
     ]
     assert list(areas[0]) == ["error-versus-reject area@FMR=0.5", "error-versus-reject area@FMR=0.5 (refitted)"]
     assert areas[0] == areas[1]
+    assert {metric.better for metric in by_norm.metrics if "reject" in metric.name} == {"low"}
     assert len(by_norm.curves["reject"]) == len(by_norm.curves["fnmr"]) == 20
     assert by_norm.options["reject"] == "norm"
 

@@ -19,7 +19,7 @@ JPEG = b"\xff\xd8\xff\xe0 and so on"
 
 def make_report(protocol: str = "LFW") -> Report:
     metrics = (
-        Metric("accuracy", 0.75, 0.01, note="± standard error", interval=(0.7, 0.8)),
+        Metric("accuracy", 0.75, 0.01, note="± standard error", interval=(0.7, 0.8), better="high"),
         Metric("TAR@FAR=1e-6", None, note="cannot be measured"),
     )
     curves = {"far": [0.0, 0.5, 1.0], "tar": [0.0, 1.0, 1.0], "threshold": [np.inf, 0.5, -1.0]}
@@ -53,6 +53,18 @@ def test_reports_come_back_as_they_were(tmp_path: Path) -> None:
                     for name, values in kept.items():
                         np.testing.assert_array_equal(found[name], values)
                         assert found[name].dtype == values.dtype
+
+
+def test_reports_from_before_metrics_had_a_direction_get_the_one_they_were_made_with(tmp_path: Path) -> None:
+    rates = ("accuracy", "EER", "error-versus-reject area@FMR=0.01 (refitted)", "accuracy deviation", "accuracy range")
+    metrics = (*(Metric(name, 0.5) for name in rates), Metric("same pairs", 5.0, unit="count"))
+    path = write_reports(tmp_path, {"m": [Report("RFW", metrics)]})
+    tree = json.loads(path.read_text())
+    for metric in tree["models"]["m"][0]["metrics"]:
+        del metric["better"]
+    path.write_text(json.dumps(tree))
+    found = [metric.better for metric in read_reports(path)["m"][0].metrics]
+    assert found == ["high", "low", "low", "low", "low", None]
 
 
 def test_files_lie_where_they_should(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ def test_mean_and_spread(protocol: RFW) -> None:
     assert values["accuracy range"] == pytest.approx(0.1)
     assert {"AUC A", "EER B", "TAR@FAR=1e-1 B"} <= values.keys()
     assert report.options["groups"] == ["A", "B"]
+    lower = {metric.name for metric in report.metrics if metric.better == "low"}
+    assert lower == {"accuracy deviation", "accuracy range", "EER A", "EER B"}
+    assert all(metric.better == "high" for metric in report.metrics if metric.name not in lower)
 
 
 def test_trials_and_mistakes_count_over_all_groups(protocol: RFW) -> None:

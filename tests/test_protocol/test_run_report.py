@@ -47,7 +47,7 @@ def with_pairs(accuracy: float) -> Report:
     right = np.arange(400) < accuracy * 400
     people = np.arange(400, dtype=np.int32)
     trials = {"score": np.where(right == same, 0.9, 0.1).astype(np.float32), "same": same}
-    metrics = (Metric("accuracy", accuracy), Metric("threshold", 0.5, unit="score"))
+    metrics = (Metric("accuracy", accuracy, better="high"), Metric("threshold", 0.5, unit="score"))
     return Report("LFW", metrics, trials={**trials, "left": people, "right": people + 400})
 
 

@@ -23,7 +23,10 @@ def pairs_report(errors: int, seed: int, headline: str = "accuracy", pairs: int 
     (point,) = metrics.tar_at_far(curve, [0.1])
     values = {"accuracy": 1 - errors / pairs, "TAR@FAR=1e-1": point.tar, "EER": metrics.eer(curve)}
     names = sorted(values, key=lambda name: name != headline)
-    numbers = (*(Metric(name, values[name]) for name in names), Metric("threshold", 0.5, unit="score"))
+    numbers = (
+        *(Metric(name, values[name], better="low" if name == "EER" else "high") for name in names),
+        Metric("threshold", 0.5, unit="score"),
+    )
     return Report("LFW", numbers, trials={"score": score, "same": same, "left": left, "right": right})
 
 
@@ -31,7 +34,7 @@ def probes_report(misses: int, seed: int, probes: int = 300) -> Report:
     rank = np.ones(probes, np.int32)
     rank[np.random.default_rng(seed).choice(probes, misses, replace=False)] = 7
     trials = {"person": np.arange(probes, dtype=np.int32) // 3, "rank": rank}
-    return Report("TinyFace", (Metric("rank-1", 1 - misses / probes),), trials=trials)
+    return Report("TinyFace", (Metric("rank-1", 1 - misses / probes, better="high"),), trials=trials)
 
 
 def test_holm_by_hand() -> None:
@@ -69,7 +72,7 @@ def test_rank_is_compared_by_mcnemar() -> None:
 def test_a_rule_that_the_trials_do_not_follow_cannot_be_tested() -> None:
     """A published script ranks by another distance: its numbers say nothing of the ranks in the trials."""
     script = [
-        replace(one, metrics=(Metric("rank-1 (script)", value, kind="reference"), *one.metrics))
+        replace(one, metrics=(Metric("rank-1 (script)", value, kind="reference", better="high"), *one.metrics))
         for one, value in ((probes_report(20, 1), 0.5), (probes_report(24, 2), 0.6))
     ]
     found = marks({"a": script[0], "b": script[1]})
@@ -79,9 +82,25 @@ def test_a_rule_that_the_trials_do_not_follow_cannot_be_tested() -> None:
 
 
 def test_metrics_of_other_trials_cannot_be_tested() -> None:
-    numbers = (Metric("accuracy", 0.9), Metric("rank-1", 0.9))
+    numbers = (Metric("accuracy", 0.9, better="high"), Metric("rank-1", 0.9, better="high"))
     reports = {name: replace(pairs_report(40, seed), metrics=numbers) for name, seed in (("a", 1), ("b", 2))}
     assert "they hold no 'rank'" in marks(reports, "rank-1")["b"].note
+
+
+def test_p_at_the_level_counts_as_worse() -> None:
+    """Holm rejects where a corrected p value is at most the level."""
+    reports = {"a": pairs_report(10, 1), "b": pairs_report(14, 2)}
+    p = marks(reports)["b"].p
+    assert p is not None
+    assert marks(reports, level=p)["b"].verdict == "worse"
+    assert marks(reports, level=p * 0.999)["b"].verdict == "within noise"
+
+
+def test_metric_without_a_direction_is_not_tested() -> None:
+    reports = {"a": pairs_report(10, 1), "b": pairs_report(14, 2)}
+    found = marks(reports, "threshold")
+    assert {mark.verdict for mark in found.values()} == {"untested"}
+    assert found["b"].note == "nobody says whether more or less threshold is better"
 
 
 def test_other_metrics_can_be_asked_for() -> None:
