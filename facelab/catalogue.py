@@ -26,6 +26,12 @@ def catalogue_file(kind: str) -> Path | None:
     return None
 
 
+def catalogue_names(kind: str) -> list[str]:
+    """The names of a kind's catalogue entries, without looking at what they mean."""
+    path = catalogue_file(kind)
+    return [] if path is None else list(_read_entries(path))
+
+
 @cache
 def _read_entries(path: Path) -> dict[str, Any]:
     return read_yaml(path)

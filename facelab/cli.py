@@ -1,5 +1,6 @@
 """The command line: ``facelab train | test | compare | embed | verify | list | show | cite | data`` and more."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from facelab import distributed
+from facelab import __version__
 from facelab.cli_align import align_command
 from facelab.cli_compare import compare_command
 from facelab.cli_cost import cost_command
@@ -18,6 +19,7 @@ from facelab.cli_evaluate import evaluate_command
 from facelab.cli_ijbs import ijbs_crops_command
 from facelab.cli_iqa import iqa_app
 from facelab.cli_models import export_adapter_command, import_command, merge_command
+from facelab.cli_names import config_or_setting
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
 from facelab.errors import FacelabError
@@ -34,9 +36,15 @@ QualityOption = Annotated[
     ),
 ]
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"facelab {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="facelab",
-    help="Train, adapt and benchmark face recognition.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -58,12 +66,23 @@ app.command("show")(show_command)
 app.command("cite")(cite_command)
 
 
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Train, adapt and benchmark face recognition."""
+
+
 @app.command("train")
 def train_command(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file or a shipped configuration, then overrides."
+            metavar="[CONFIG] [KEY=VALUE]...",
+            help="A YAML file or a shipped configuration, then overrides.",
+            autocompletion=config_or_setting,
         ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a new one below `output` by default.")] = None,
@@ -144,7 +163,7 @@ def main() -> None:
     try:
         app()
     except FacelabError as error:
-        where = f" (process {distributed.rank()})" if distributed.world_size() > 1 else ""
+        where = f" (process {os.environ.get('RANK', '?')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         message = Text.assemble(("error", "bold red"), f"{where}: {error}")  # in one piece: other processes write too
         Console(stderr=True, soft_wrap=True).print(message)
         sys.exit(1)

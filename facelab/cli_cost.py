@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from facelab.cli_names import any_of
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def cost_command(
             metavar="[NAME]...",
             help="Of `facelab list backbones`, a pattern such as 'ResNet*', or '{r50: {input_spec: {height: 56}}}'; "
             "without any, all with published numbers.",
+            autocompletion=any_of("backbones"),
         ),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure how fast they run on this CPU.")] = True,

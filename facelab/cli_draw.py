@@ -4,20 +4,21 @@ import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from facelab.cli_data import opened_source
 from facelab.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facelab.data.base import Source
     from facelab.face_model import FaceModel
     from facelab.test_protocol.embedding_plot import Shown
     from facelab.training_mode.settings import Quality
 
-Rows = dict[str, NDArray[np.int64]]
+    Rows = dict[str, NDArray[np.int64]]
 
 
 def draw_command(
@@ -63,8 +64,10 @@ def draw_command(
     typer.echo(f"The picture of {len(both)} people is in '{out}'.")
 
 
-def _by_person(source: "Source") -> Rows:
+def _by_person(source: "Source") -> "Rows":
     """Rows of each person: the folder of an image's name, or its class where images have no names."""
+    import numpy as np
+
     found: dict[str, list[int]] = {}
     for row in range(len(source)):
         name = source.name(row)
@@ -74,8 +77,10 @@ def _by_person(source: "Source") -> Rows:
 
 
 def _shown(
-    model: "FaceModel", sides: "list[Source]", chosen: list[Rows], resize: bool, scorer: "Quality | None"
+    model: "FaceModel", sides: "list[Source]", chosen: "list[Rows]", resize: bool, scorer: "Quality | None"
 ) -> "Shown":
+    import numpy as np
+
     from facelab.backbone.base import takes_quality
     from facelab.test_protocol.embedding_plot import Shown
 

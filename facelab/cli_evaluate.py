@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from facelab import distributed
+from facelab.cli_names import any_of, protocol
 from facelab.cli_protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 from facelab.progress_bar import counted_bars
-from facelab.tracking import model_files
 
 if TYPE_CHECKING:
     from facelab.face_model import FaceModel
@@ -29,11 +28,16 @@ def evaluate_command(
             help="Folders of runs or checkpoints; then protocols, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt, "
             "or data_root=FOLDER for every test set that lies there, with options for single ones (LFW.flip=true, "
             "IJB-C=null to leave it out). Without a protocol, those of the run's own configuration.",
+            autocompletion=protocol,
         ),
     ],
     checkpoint: Annotated[str, typer.Option(help="last, best, all or step-<update>")] = "last",
     backbone: Annotated[
-        str | None, typer.Option(help="Test a backbone of the catalogue instead of a run, with --weights.")
+        str | None,
+        typer.Option(
+            help="Test a backbone of the catalogue instead of a run, with --weights.",
+            autocompletion=any_of("backbones"),
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
@@ -69,10 +73,12 @@ def evaluate_command(
     out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
+    from facelab import distributed
     from facelab.test_protocol.confidence import with_intervals
     from facelab.test_protocol.quality import open_scores
     from facelab.test_protocol.run import run_protocols
     from facelab.test_protocol.run_report import write_run_report
+    from facelab.tracking import model_files
     from facelab.training_mode.quality import Scoring
 
     names = [word for word in words if "=" not in word]

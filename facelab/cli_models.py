@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from facelab.errors import ConfigError, DataError
-from facelab.published_file import read_state
 from facelab.published_source import SOURCES, published_network
 from facelab.state_fit import named
 
@@ -53,6 +51,7 @@ def import_command(
     from facelab.adapter.petalface import import_petalface
     from facelab.backbone.import_names import import_backbone, unused_names
     from facelab.model_folder import write_model
+    from facelab.published_file import read_state
 
     source, spec = published_network(address)
     if not source.adapters and (rank, scale, tau) != (None, None, None):
@@ -110,6 +109,7 @@ def merge_command(
 
 def _mean_gate(adapted: "AdaptedBackbone", table: Path) -> float:
     """Mean gate of the images of a score table."""
+    import numpy as np
     import torch
 
     from facelab.backbone.base import check_scorer

@@ -3,30 +3,19 @@
 import inspect
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from facelab.catalogue import entries
 from facelab.citation import Citation
+from facelab.cli_names import CONFIGS, REGISTRIES, any_of, config_or_setting, one_of
 from facelab.errors import ConfigError, did_you_mean
-from facelab.registry import Registry
 
-REGISTRIES = {
-    "heads": ("facelab.head.base", "HEADS"),
-    "classifiers": ("facelab.head.base", "CLASSIFIERS"),
-    "backbones": ("facelab.backbone.base", "BACKBONES"),
-    "adapters": ("facelab.adapter.base", "ADAPTERS"),
-    "gates": ("facelab.adapter.gate", "GATES"),
-    "sources": ("facelab.data.base", "SOURCES"),
-    "samplers": ("facelab.data.base", "SAMPLERS"),
-    "modes": ("facelab.training_mode.base", "MODES"),
-    "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
-    "scorers": ("facelab.iqa.base", "SCORERS"),
-}
+if TYPE_CHECKING:
+    from facelab.registry import Registry
+
 SUPPLIED = {
     "num_classes",
     "feat_dim",
@@ -50,7 +39,7 @@ FACELAB = Citation(
 )
 
 
-def registry_of(kind: str) -> Registry[Any]:
+def registry_of(kind: str) -> "Registry[Any]":
     """The registry that ``facelab list KIND`` means.
 
     Raises:
@@ -70,7 +59,8 @@ def list_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="heads, backbones, adapters, gates, classifiers, sources, samplers, modes, protocols, scorers, configs"
+            help=f"{', '.join(REGISTRIES)} or {CONFIGS}.",
+            autocompletion=one_of(*REGISTRIES, CONFIGS),
         ),
     ],
     plugins: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
@@ -83,7 +73,9 @@ def list_command(
     console.print(_config_table() if kind in ("configs", "config") else _registry_table(registry_of(kind)))
 
 
-def _registry_table(registry: Registry[Any]) -> Table:
+def _registry_table(registry: "Registry[Any]") -> Table:
+    from facelab.catalogue import entries
+
     table = Table(title=f"{registry.kind}s", title_justify="left")
     for column in ("name", "options and defaults", "paper"):
         table.add_column(column, overflow="fold")
@@ -96,7 +88,7 @@ def _registry_table(registry: Registry[Any]) -> Table:
     return table
 
 
-def _options(registry: Registry[Any], name: str) -> str:
+def _options(registry: "Registry[Any]", name: str) -> str:
     parameters = registry.parameters(name)
     shown = [
         key if parameter.default is inspect.Parameter.empty else f"{key}={parameter.default!r}"
@@ -112,7 +104,7 @@ def _paper(cls: type) -> str:
 
 
 def _config_table() -> Table:
-    from facelab.training_mode.settings import shipped_configs
+    from facelab.training_mode.shipped import shipped_configs
 
     table = Table("name", "what it is", title="shipped configurations", title_justify="left")
     for name, path in shipped_configs().items():
@@ -122,7 +114,12 @@ def _config_table() -> Table:
 
 
 def cite_command(
-    name: Annotated[str, typer.Argument(help="Any registered name or catalogue entry, or 'facelab'.")] = "facelab",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Any registered name or catalogue entry, or 'facelab'.", autocompletion=any_of(*REGISTRIES)
+        ),
+    ] = "facelab",
 ) -> None:
     """Print the BibTeX of a method."""
     typer.echo(find_citation(name).bibtex())
@@ -134,6 +131,8 @@ def find_citation(name: str) -> Citation:
     Raises:
         ConfigError: If nothing has that name, or it comes from no paper.
     """
+    from facelab.catalogue import entries
+
     if name == "facelab":
         return FACELAB
     known: set[str] = set()
@@ -152,14 +151,21 @@ def find_citation(name: str) -> Citation:
 
 def show_command(
     source: Annotated[
-        str, typer.Argument(help="A configuration file, a shipped configuration or a run folder.")
+        str,
+        typer.Argument(
+            help="A configuration file, a shipped configuration or a run folder.", autocompletion=any_of(CONFIGS)
+        ),
     ] = "conventional",
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value overrides")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value overrides", autocompletion=config_or_setting)
+    ] = None,
 ) -> None:
     """Print the resolved configuration, or how a run stands."""
     if (Path(source) / "config.yaml").is_file():
         Console().print(_run_table(Path(source)))
         return
+    import yaml
+
     from facelab.training_mode.settings import VARIANTS, load_tree, make_config
     from facelab.training_mode.study import make_study
 

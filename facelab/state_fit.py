@@ -1,15 +1,17 @@
 """Whether tensors fit a network, said by name where they do not."""
 
 from collections.abc import Mapping, Sequence
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from facelab.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SHOWN = 6
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", where: str) -> None:
     """Fill a network, strictly.
 
     Raises:
@@ -28,7 +30,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     network.load_state_dict(dict(weights))
 
 
-def _shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+def _shapes(own: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> list[str]:
     """What has another shape than ours, for example ``'fc.bias' 10 instead of 512``."""
     return [
         f"'{key}' {_shape(weights[key])} instead of {_shape(own[key])}"
@@ -37,7 +39,7 @@ def _shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[st
     ]
 
 
-def _kinds(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+def _kinds(own: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> list[str]:
     """What holds other numbers than ours, for example ``'fc.bias' int8 instead of float32``; precisions may differ."""
     return [
         f"'{key}' {_type(weights[key])} instead of {_type(own[key])}"
@@ -46,11 +48,11 @@ def _kinds(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str
     ]
 
 
-def _type(tensor: Tensor) -> str:
+def _type(tensor: "Tensor") -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _shape(tensor: Tensor) -> str:
+def _shape(tensor: "Tensor") -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 

@@ -12,6 +12,7 @@ from facelab.data.augment import AugmentConfig
 from facelab.errors import ConfigError, did_you_mean
 from facelab.optimization import AmpBackend, OptimizerConfig, Precision
 from facelab.schedules import ScheduleConfig
+from facelab.training_mode.shipped import shipped_configs
 
 RUN_SPECS = (
     "mode",
@@ -232,14 +233,6 @@ FREE_TO_CHANGE = (
     "evaluation",
     "checkpoint",
 )
-
-
-def shipped_configs() -> dict[str, Path]:
-    """Configurations of the package: ``conventional`` is conventional/train.yaml, others are ``mode/file``."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("*/*.yaml")):
-        found[path.parent.name if path.stem == "train" else f"{path.parent.name}/{path.stem}"] = path
-    return found
 
 
 def find_config(name: str) -> Path:

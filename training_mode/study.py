@@ -28,8 +28,8 @@ from facelab.training_mode.settings import (
     RunConfig,
     find_config,
     make_config,
-    shipped_configs,
 )
+from facelab.training_mode.shipped import shipped_configs
 from facelab.whole_file import write_whole
 
 STUDY, BASE, FROZEN = "study.yaml", "base", "frozen"

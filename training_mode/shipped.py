@@ -1,0 +1,11 @@
+"""The configurations that come with the package, found without importing what they configure."""
+
+from pathlib import Path
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Configurations of the package: ``conventional`` is conventional/train.yaml, others are ``mode/file``."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*/*.yaml")):
+        found[path.parent.name if path.stem == "train" else f"{path.parent.name}/{path.stem}"] = path
+    return found
