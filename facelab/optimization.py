@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,12 @@ from facelab.optimizers import (
 from facelab.precision import AmpBackend, Precision, make_arithmetic
 from facelab.schedules import ScheduleConfig
 
-__all__ = ["AmpBackend", "Optimization", "OptimizerConfig", "ParameterGroup", "Precision", "parameter_groups"]
+__all__ = ["AmpBackend", "Clip", "Optimization", "OptimizerConfig", "ParameterGroup", "Precision", "parameter_groups"]
+
+Clip = Literal["network", "all"]
+
+# Keeps the factor finite where all gradients are 0; as large as in torch.nn.utils.clip_grad_norm_.
+CLIP_EPS = 1e-6
 
 CAUSES = (
     "the loss was not finite",
@@ -98,7 +103,9 @@ class Optimization:
         precision: Format of the forward pass.
         amp: ``native`` or ``apex``.
         accumulate: Calls of `update` that make one update of the parameters.
-        clip_norm: Largest norm of all gradients together, or None.
+        clip_norm: Largest norm of the gradients that ``clip`` names, all of them together, or None.
+        clip: ``all`` gradients, or those of the ``network``, that is of the groups that are not sharded: class rows
+            then move as their gradients say.
         device: Where the flags live; the parameters' device.
         others: Further optimisers under the same schedule and decisions, stepped after the first. Their groups carry
             the base ``lr`` and may carry ``sharded: True``.
@@ -121,6 +128,7 @@ class Optimization:
         amp: AmpBackend = "native",
         accumulate: int = 1,
         clip_norm: float | None = None,
+        clip: Clip = "all",
         device: torch.device | str = "cpu",
         others: Sequence[Optimizer] = (),
         modules: Sequence[nn.Module] = (),
@@ -132,6 +140,7 @@ class Optimization:
         self.device = torch.device(device)
         self.accumulate = accumulate
         self.clip_norm = clip_norm
+        self.clip = clip
         self.updates = 0
         self.optimizers = [make_optimizer(groups, optimizer), *others]
         self.arithmetic = make_arithmetic(precision, amp, self.device, modules, self.optimizers)
@@ -167,7 +176,8 @@ class Optimization:
             loss: () mean loss of this call's samples; its share in the update is 1 / ``accumulate``.
 
         Returns:
-            Norm () of all gradients before clipping, on the device; None while accumulating.
+            Norm () before clipping of the gradients that ``clip`` names, not finite if any gradient is not, on the
+            device; None while accumulating.
         """
         self.watch.see_loss(loss)
         last = self.next_call_updates
@@ -233,7 +243,7 @@ class Optimization:
         return norm
 
     def _measure(self) -> tuple[Tensor, Tensor]:
-        """Unscale and clip the gradients; their norm () before clipping, and whether any loss was bad () bool."""
+        """Unscale and clip the gradients; the norm () that `update` returns, and whether any loss was bad () bool."""
         gradients = [
             (parameter.grad, bool(group.get("sharded")))
             for group in self._groups()
@@ -242,15 +252,16 @@ class Optimization:
         ]
         equal = [gradient for gradient, sharded in gradients if not sharded]
         rows = [gradient for gradient, sharded in gradients if sharded]
-        norm, bad_loss = combined_norm(self._norm(equal), self._norm(rows), self.watch.bad_loss)
-        factor = unscale = self.arithmetic.unscale()
+        network = self._norm(equal)
+        norm, bad_loss = combined_norm(network, self._norm(rows), self.watch.bad_loss)
+        if self.clip == "network":
+            norm = torch.where(torch.isfinite(norm), network, norm)
+        unscale = self.arithmetic.unscale()
         if unscale is not None:
             norm = norm * unscale
-        if self.clip_norm is not None:
-            shrink = (self.clip_norm / norm).clamp(max=1.0)
-            factor = shrink if unscale is None else shrink * unscale
-        if factor is not None and gradients:
-            torch._foreach_mul_([gradient for gradient, _ in gradients], factor)
+        shrink = None if self.clip_norm is None else (self.clip_norm / (norm + CLIP_EPS)).clamp(max=1.0)
+        _multiply(equal, unscale, shrink)
+        _multiply(rows, unscale, shrink if self.clip == "all" else None)
         return norm, bad_loss
 
     def _norm(self, gradients: list[Tensor]) -> Tensor:
@@ -262,6 +273,13 @@ class Optimization:
     def _set_rates(self) -> None:
         for group, rate in zip(self._groups(), self.schedule.rates(self.updates), strict=True):
             group["lr"] = rate
+
+
+def _multiply(gradients: list[Tensor], *factors: Tensor | None) -> None:
+    """Multiply in place by the () factors that there are, in one pass."""
+    given = [factor for factor in factors if factor is not None]
+    if given and gradients:
+        torch._foreach_mul_(gradients, torch.stack(given).prod())
 
 
 def combined_norm(replicated: Tensor, sharded: Tensor, bad_loss: Tensor) -> tuple[Tensor, Tensor]:

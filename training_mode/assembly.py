@@ -215,6 +215,7 @@ def open_optimization(
         amp=training.amp,
         accumulate=training.accumulate,
         clip_norm=training.clip_norm,
+        clip=training.clip,
         device=device,
         modules=list(mode.trained_modules()),
     )

@@ -10,7 +10,7 @@ from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
 from facelab.data.augment import AugmentConfig
 from facelab.errors import ConfigError, did_you_mean
-from facelab.optimization import AmpBackend, OptimizerConfig, Precision
+from facelab.optimization import AmpBackend, Clip, OptimizerConfig, Precision
 from facelab.schedules import ScheduleConfig
 from facelab.training_mode.shipped import shipped_configs
 
@@ -97,6 +97,8 @@ class TrainingSettings(Strict):
         precision: ``fp32``, ``bf16`` or ``fp16``.
         amp: ``native``, or ``apex`` where NVIDIA apex is installed.
         clip_norm: Largest gradient norm, or null.
+        clip: Which gradients that norm is of, and which are clipped: ``all`` together, or those of the ``network``
+            alone, as InsightFace's and PETALface's programs do; class rows then move as they would without clipping.
         channels_last: Memory format of the network; faster on most hardware.
         device: ``auto``, ``cpu`` or ``cuda``.
         log_every: Updates between two readings of the loss.
@@ -108,6 +110,7 @@ class TrainingSettings(Strict):
     precision: Precision = "fp32"
     amp: AmpBackend = "native"
     clip_norm: float | None = Field(default=None, gt=0)
+    clip: Clip = "all"
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: int = Field(default=50, ge=1)

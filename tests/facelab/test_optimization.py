@@ -1,7 +1,7 @@
 """Accumulation, clipping, skipping, resuming: one update of everything at once."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -203,6 +203,29 @@ def test_second_optimiser_shares_schedule_clipping_and_skipping() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("clip", "norm", "moved"), [("all", 5.0, (2.0 * 3 / 5, 2.0 * 4 / 5)), ("network", 3.0, (2.0, 4.0))]
+)
+def test_class_rows_are_clipped_with_the_network_or_not_at_all(
+    precision: str, clip: str, norm: float, moved: tuple[float, float]
+) -> None:
+    net, rows = scalar(), scalar()
+    config = OptimizerConfig(lr=1.0, **PLAIN)
+    groups = [*parameter_groups([net], config), *parameter_groups([rows], config, sharded=True)]
+    options: dict[str, Any] = {"precision": precision, "clip_norm": 2.0, "clip": clip}
+    optim = Optimization(groups, config, ScheduleConfig(), total_updates=9, updates_per_epoch=9, **options)
+    given = optim.update(3.0 * next(net.parameters()).sum() + 4.0 * next(rows.parameters()).sum())
+    assert given is not None
+    assert given.item() == pytest.approx(norm)
+    assert (1.0 - weight(net), 1.0 - weight(rows)) == pytest.approx(moved, rel=1e-5)
+    before = weight(net), weight(rows)
+    broken = optim.update(next(net.parameters()).sum() + next(rows.parameters()).sum() * torch.inf)
+    assert broken is not None
+    assert not broken.isfinite()
+    assert (weight(net), weight(rows)) == before  # a row that breaks stops the network too
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_resumed_run_is_bit_equal(name: str, precision: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -260,13 +283,17 @@ def test_state_of_another_run_is_refused() -> None:
         optimization(scalar(), others=[torch.optim.SGD(scalar().parameters(), lr=1.0)]).load_state_dict(state)
 
 
-def two_ranks() -> dict[str, Any]:
+def two_ranks_clip_the_network() -> dict[str, Any]:
+    return two_ranks("network")
+
+
+def two_ranks(clip: Literal["network", "all"] = "all") -> dict[str, Any]:
     """Rows differ on the two processes: norms add up, and a bad loss on one stops both."""
     net, rows, rank = scalar(), scalar(), distributed.rank()
     config = OptimizerConfig(lr=1.0, **PLAIN)
     groups = [*parameter_groups([net], config), *parameter_groups([rows], config, sharded=True)]
     schedule = ScheduleConfig(name="constant")
-    optim = Optimization(groups, config, schedule, total_updates=9, updates_per_epoch=9, clip_norm=6.5)
+    optim = Optimization(groups, config, schedule, total_updates=9, updates_per_epoch=9, clip_norm=6.5, clip=clip)
     norm = optim.update(5.0 * next(net.parameters()).sum() + (12.0 if rank else 0.0) * next(rows.parameters()).sum())
     assert norm is not None
     result: dict[str, Any] = {"norm": norm.item(), "net": weight(net), "rows": weight(rows)}
@@ -286,3 +313,10 @@ def test_two_processes_clip_and_skip_alike() -> None:
         assert result["rows"] == pytest.approx(1 - 6.0 * rank)
         assert result["unmoved"]
         assert "the loss was not finite in update 2" in result["error"]
+
+
+def test_two_processes_clip_the_network_alike_whatever_their_rows() -> None:
+    for rank, result in enumerate(distributed.run_processes(two_ranks_clip_the_network, 2)):
+        assert result["norm"] == 5.0
+        assert (result["net"], result["rows"]) == (1 - 5.0, 1 - 12.0 * rank)  # 5 is below 6.5; 13 would not be
+        assert result["unmoved"]

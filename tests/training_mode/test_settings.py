@@ -104,10 +104,22 @@ def test_the_published_recipes_of_petalface() -> None:
     for run in (four, twelve):
         assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adamw", 1e-3, 0.05)
         assert (run.schedule.warmup_epochs, run.training.clip_norm, run.seed) == (1, 5, 2048)
-        assert (run.backbone, run.head) == ({"PETALSwin": {"shift_mask": False}}, "InsightFace-CosFace")
+        assert (run.backbone, run.head) == ({"PETALSwin": {"shift_mask": False}}, "InsightFace-ArcFace")
     for run in (tiny, briar, four, twelve):
         assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
+        assert (run.training.clip, run.classifier) == ("network", {"FullSoftmax": {"initial": "normal"}})
         assert (run.data.size, run.training.precision, run.data.augment.flip) == (120, "fp32", 0.5)
+
+
+def test_the_published_recipe_of_insightface() -> None:
+    run = load_config("conventional/insightface")
+    assert (run.backbone, run.head) == ("r50", "InsightFace-ArcFace")
+    optimizer, training = run.optimizer, run.training
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.1, 0.9, 5e-4)
+    assert (training.epochs, training.batch_size, training.precision) == (20, 8 * 128, "fp16")
+    assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
+    assert (run.schedule.warmup_epochs, training.clip_norm, training.clip) == (0, 5, "network")
+    assert (run.classifier, run.data.augment.flip) == ({"FullSoftmax": {"initial": "normal"}}, 0.5)
 
 
 def test_the_published_recipe_of_facexzoo() -> None:
