@@ -81,20 +81,27 @@ def train_command(
         list[str] | None,
         typer.Argument(
             metavar="[CONFIG] [KEY=VALUE]...",
-            help="A YAML file or a shipped configuration, then overrides.",
+            help="A YAML file or a shipped configuration, then overrides; with --resume a checkpoint may stand among "
+            "them.",
             autocompletion=config_or_setting,
         ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; a new one below `output` by default.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of --run.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --run from its last checkpoint, or from best or step-<update>.")
+    ] = False,
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help="Resume although settings differ.")] = False,
 ) -> None:
     """Train a model, evaluate it and write a report."""
+    from facelab.checkpoint import is_checkpoint_name
     from facelab.training_mode.launch import launch
 
     words = list(arguments or [])
+    which = next((word for word in words if resume and is_checkpoint_name(word)), None)
+    if which is not None:
+        words.remove(which)
     config = words.pop(0) if words and "=" not in words[0] else None
-    stopped_by = launch(config, words, run=run, resume=resume, allow_changes=allow_changes)
+    stopped_by = launch(config, words, run=run, resume=resume, checkpoint=which or "last", allow_changes=allow_changes)
     if stopped_by:
         raise typer.Exit(128 + stopped_by)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import facelab
 from facelab.catalogue import Spec
-from facelab.checkpoint import CheckpointStore, read_card, read_model, read_safetensors, verify
+from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, read_safetensors, verify
 from facelab.errors import CheckpointError, DataError
 from facelab.inputs import InputSpec, normalise
 from facelab.scorer_card import ScorerCard
@@ -319,7 +319,7 @@ def load_model(
         CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
     """
     folder = find_checkpoint(source, checkpoint)
-    verify(folder)
+    verify(folder, (CARD, MODEL))
     card = read_card(folder)
     network = build_from_card(card, str(folder))
     load_weights(network, read_model(folder), str(folder))

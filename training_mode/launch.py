@@ -29,6 +29,7 @@ def launch(
     *,
     run: Path | None = None,
     resume: bool = False,
+    checkpoint: str = "last",
     allow_changes: bool = False,
 ) -> int:
     """Train by the command line's words.
@@ -37,7 +38,8 @@ def launch(
         config: A YAML file or a shipped configuration; None takes that of the run to resume, else the default.
         overrides: ``key=value`` pairs.
         run: Folder of the run; None makes a new one.
-        resume: Go on from the run's last checkpoint.
+        resume: Go on from a checkpoint of the run.
+        checkpoint: Which one: ``last``, ``best`` or ``step-<update>``.
         allow_changes: Resume although settings differ.
 
     Returns:
@@ -55,9 +57,13 @@ def launch(
         folder = run or new_run_folder(shared)
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         if VARIANTS in tree:
+            if checkpoint != "last":
+                raise ConfigError(f"a study goes on with all its runs; name the one to take back to '{checkpoint}'.")
             return _launch_study(make_study(tree, folder, where), console, resume, allow_changes)
         settings = make_config(tree, where)
-        result = run_training(settings, folder, console, resume=resume, allow_changes=allow_changes)
+        result = run_training(
+            settings, folder, console, resume=resume, checkpoint=checkpoint, allow_changes=allow_changes
+        )
         if distributed.is_main():
             _conclude(result, settings, console)
     finally:

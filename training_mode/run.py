@@ -10,7 +10,7 @@ from facelab import distributed
 from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import Backbone
 from facelab.catalogue import build
-from facelab.checkpoint import CheckpointStore, verify
+from facelab.checkpoint import CheckpointStore
 from facelab.config import differences, read_yaml
 from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
@@ -52,7 +52,13 @@ def new_run_folder(config: RunConfig) -> Path:
 
 
 def run_training(
-    config: RunConfig, folder: Path, console: Console, *, resume: bool = False, allow_changes: bool = False
+    config: RunConfig,
+    folder: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    checkpoint: str = "last",
+    allow_changes: bool = False,
 ) -> RunResult:
     """Train, or go on with training.
 
@@ -60,18 +66,21 @@ def run_training(
         config: The settings.
         folder: The run's folder.
         console: Where the main process reports.
-        resume: Go on from the last checkpoint in ``folder``, or start if there is none.
+        resume: Go on from a checkpoint in ``folder``, or start if there is none.
+        checkpoint: Which one: ``last``, ``best`` or ``step-<update>``. Later ones are deleted as new ones are written.
         allow_changes: Resume although settings differ from those of the checkpoint.
 
     Raises:
         FacelabError: For everything that is the user's to mend.
     """
     store = CheckpointStore(folder / "checkpoints")
-    found = store.index()["last"]
+    nothing = store.index()["last"] is None and checkpoint == "last"
+    found = None if nothing else store.find(checkpoint)
     if found and not resume:
         raise ConfigError(f"'{folder}' already holds a run; go on with it by --resume, or choose another folder.")
     if found:
         check_changes(folder, config, allow_changes)
+        store.require_unharmed(found)
     with counted_bars(console) as show:
         parts = assemble(config, show)
         protocols = open_protocols(config, console)
@@ -80,9 +89,7 @@ def run_training(
         tables = scoring.tables(config.evaluation.quality, protocols, network, config.data.quality)
     scores = open_scores(protocols, tables, network, complete=complete)
     if found:
-        checkpoint = store.find("last")
-        verify(checkpoint)
-        restore(parts, checkpoint)
+        restore(parts, found)
         if distributed.is_main():
             console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")
     if distributed.is_main():

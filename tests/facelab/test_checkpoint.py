@@ -119,11 +119,119 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
         read_tree(tmp_path / "training.pt")
 
 
-def test_a_damaged_index_is_named(store: CheckpointStore) -> None:
-    store.save(1, snapshot())
-    (store.folder / "index.json").write_text("{")
-    with pytest.raises(CheckpointError, match="index.json' is damaged"):
-        store.find("last")
+@pytest.fixture
+def three(store: CheckpointStore) -> CheckpointStore:
+    """Three checkpoints of which the first is kept, the second the best, and the third was the last."""
+    store.save(1, snapshot(), score=0.5, keep=True)
+    store.save(2, snapshot(), score=0.9)
+    store.save(4, snapshot(), score=0.7)
+    return store
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"last": 4}',
+        '{"last": "step-00000009"}',
+        '{"last": null, "best": null, "best_score": null, "kept": []}',
+        '{"last": "step-00000004", "kept": null}',
+        '{"last": "step-00000004", "kept": ["../.."]}',
+        '{"last": "step-00000004", "best": "step-00000002", "best_score": "high"}',
+        '{"last": "step-00000004", "best": "step-00000002", "best_score": NaN}',
+        '{"last": "step-00000004", "best": "step-00000002"}',
+    ],
+)
+def test_an_index_that_is_lost_or_damaged_is_made_anew_and_deletes_nothing(
+    three: CheckpointStore, content: str | None
+) -> None:
+    path = three.folder / "index.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert three.find("last").name == "step-00000004"
+    assert three.find("best").name == "step-00000002"
+    three.save(5, snapshot(), score=0.8)
+    assert three.names() == ["step-00000001", "step-00000002", "step-00000004", "step-00000005"]
+    assert three.find("best").name == "step-00000002"
+
+
+def test_checkpoints_without_a_score_in_their_manifest_are_found_again_too(three: CheckpointStore) -> None:
+    for path in three.folder.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["score"]  # as an earlier version wrote it
+        path.write_text(json.dumps(manifest))
+    (three.folder / "index.json").unlink()
+    assert three.index() == {"last": "step-00000004", "best": None, "best_score": None, "kept": three.names()}
+
+
+def test_folders_without_a_manifest_are_no_new_run(store: CheckpointStore) -> None:
+    (store.save(1, snapshot()) / "manifest.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint: 'step-00000001' lacks manifest.json. Bring it"):
+        store.index()
+
+
+def test_the_best_of_equal_scores_is_the_first(store: CheckpointStore) -> None:
+    store.save(1, snapshot(), score=0.5)
+    store.save(2, snapshot(), score=0.5)
+    assert store.find("best").name == "step-00000001"
+
+
+def test_a_score_that_is_no_number_is_none(store: CheckpointStore) -> None:
+    verify(store.save(1, snapshot(), score=float("nan")))
+    assert store.index()["best"] is None
+
+
+def test_an_update_that_is_saved_twice_is_the_newer_one(store: CheckpointStore) -> None:
+    store.save(3, snapshot(1.0), score=0.9)
+    store.save(3, snapshot(2.0), score=0.8)
+    assert torch.equal(read_model(store.find("last"))["weight"], torch.full((2, 3), 2.0))
+    assert store.index()["best_score"] == 0.8, "the score of what is there no more"
+
+
+@pytest.mark.parametrize("which", ["step-2", "step-00000002", "best"])
+def test_a_checkpoint_is_found_by_its_number(three: CheckpointStore, which: str) -> None:
+    assert three.find(which) == three.folder / "step-00000002"
+
+
+@pytest.mark.parametrize("which", ["step-", "../checkpoints/step-00000002", "step-2/../step-00000002", "kept", ""])
+def test_what_is_no_name_of_a_checkpoint_is_refused(three: CheckpointStore, which: str) -> None:
+    with pytest.raises(CheckpointError, match="has no checkpoint '.*'. There are: step-00000001, step-00000002, step-"):
+        three.find(which)
+
+
+def test_a_damaged_checkpoint_is_answered_with_the_unharmed_ones(three: CheckpointStore) -> None:
+    for name in ("step-00000002/model.json", "step-00000004/training.pt"):
+        (three.folder / name).write_bytes(b"damaged")
+    with pytest.raises(
+        CheckpointError,
+        match=r"training.pt' is damaged: .* Unharmed: step-00000001; go on from one by --resume step-00000001\.",
+    ):
+        three.require_unharmed(three.find("last"))
+    (three.folder / "step-00000001/model.json").unlink()
+    with pytest.raises(CheckpointError, match="There is no unharmed one; start anew in another folder"):
+        three.require_unharmed(three.find("last"))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"sha256": null}', '{"sha256": {"model.json": 1}}', "[" * 100_000])
+def test_a_manifest_of_another_form_is_damaged(store: CheckpointStore, content: str) -> None:
+    folder = store.save(1, snapshot())
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"manifest.json is missing or damaged"):
+        verify(folder)
+
+
+def test_only_the_files_that_are_read_need_to_be_unharmed(store: CheckpointStore) -> None:
+    folder = store.save(1, snapshot())
+    (folder / "process-00000.pt").write_bytes(b"damaged")
+    verify(folder, ["model.safetensors", "model.json"])
+    with pytest.raises(CheckpointError, match="process-00000.pt' is damaged"):
+        verify(folder, ["process-00000.pt"])
 
 
 def test_rows_are_put_together_from_any_number_of_processes(store: CheckpointStore) -> None:

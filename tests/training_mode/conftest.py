@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,9 +19,8 @@ TINY = Path(__file__).parent.parent / "tiny_run.yaml"
 def run_tiny() -> Callable[..., RunResult]:
     """A function that trains the tiny run with overrides into a folder."""
 
-    def run(folder: Path, *overrides: str, resume: bool = False, allow_changes: bool = False) -> RunResult:
-        config = load_config(str(TINY), list(overrides))
-        return run_training(config, folder, Console(quiet=True), resume=resume, allow_changes=allow_changes)
+    def run(folder: Path, *overrides: str, **options: Any) -> RunResult:
+        return run_training(load_config(str(TINY), list(overrides)), folder, Console(quiet=True), **options)
 
     return run
 

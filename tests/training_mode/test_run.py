@@ -135,18 +135,44 @@ def test_a_run_is_not_overwritten(tmp_path: Path, run_tiny: Run) -> None:
         run_tiny(tmp_path / "run", "training.epochs=1")
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, run_tiny: Run) -> None:
-    run_tiny(tmp_path / "run", "training.epochs=1")
-    path = last(tmp_path / "run") / "training.pt"
+def test_a_damaged_checkpoint_is_refused_and_an_older_one_can_be_chosen(tmp_path: Path, run_tiny: Run) -> None:
+    run, settings = tmp_path / "run", ("training.epochs=2", "checkpoint.keep_every_epochs=1")
+    run_tiny(run, *settings)
+    whole = state_of(run)
+    path = last(run) / "training.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"training.pt' is damaged"):
-        run_tiny(tmp_path / "run", "training.epochs=1", resume=True)
+    with pytest.raises(CheckpointError, match=r"training.pt' is damaged.* go on from one by --resume step-00000004"):
+        run_tiny(run, *settings, resume=True)
+    assert run_tiny(run, *settings, resume=True, checkpoint="step-4").progress.complete
+    again = state_of(run)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert len(losses(run)) == 4
+
+
+def test_a_checkpoint_that_is_not_there_is_no_new_run(tmp_path: Path, run_tiny: Run) -> None:
+    with pytest.raises(CheckpointError, match="has no checkpoint 'step-4'. There are: none"):
+        run_tiny(tmp_path / "run", resume=True, checkpoint="step-4")
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_run_without_its_index_goes_on(tmp_path: Path, run_tiny: Run, cut_back: Cut, content: str | None) -> None:
+    run_tiny(tmp_path / "whole", "checkpoint.keep_every_epochs=1")
+    cut = cut_back(tmp_path / "whole", tmp_path / "cut", UPDATES_PER_EPOCH)
+    index = cut / "checkpoints" / "index.json"
+    index.unlink() if content is None else index.write_text(content)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run_tiny(cut)
+    assert run_tiny(cut, resume=True).progress.complete
+    assert_equal_states(tmp_path / "whole", cut)
+    assert len(losses(cut)) == len(losses(tmp_path / "whole")), "it started anew"
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path, run_tiny: Run) -> None:
+    diverging = ("optimizer.lr=1e9", "schedule.name=constant", "schedule.warmup_epochs=1", "schedule.warmup_start=0.0")
     with pytest.raises(DivergenceError, match=r"not finite in update \d+; the parameters are as they were before it"):
-        run_tiny(tmp_path / "run", "optimizer.lr=1e30", "schedule.warmup_epochs=1", "schedule.warmup_start=0.0")
-    good = read_model(last(tmp_path / "run")) if (tmp_path / "run" / "checkpoints").exists() else {}
+        run_tiny(tmp_path / "run", *diverging, "checkpoint.every_updates=1")
+    good = read_model(last(tmp_path / "run"))
+    assert good
     assert all(torch.isfinite(tensor).all() for tensor in good.values())
 
 
