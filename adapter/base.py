@@ -12,13 +12,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from facelab.adapter.gate import Gate
 from facelab.adapter.gate_slot import gate_of_forward, without_updates
 from facelab.adapter.low_rank import Experts, LowRankLayer
+from facelab.adapter.structure import Structure
 from facelab.adapter.targets import replace
 from facelab.adapter.two_spaces import joined
 from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.registry import Registry
 from facelab.scorer_card import ScorerCard
+from facelab.state_fit import named
 from facelab.state_hash import state_hash
 
 
@@ -104,15 +106,27 @@ class AdaptedBackbone(Backbone):
             needs = "needs a gate from quality scores" if adapter.needs_gate else "has no use for a gate"
             raise ConfigError(f"the adapter {type(adapter).__name__} {needs}.")
         self.base_hash = state_hash(network.state_dict())
-        self._base_parameters = sum(parameter.numel() for parameter in network.parameters())
+        self._base = Structure.of(network)
         network.requires_grad_(False)
         adapter.inject(network)
+        self._fix(network)
         self.network = network
         self.gate = gate
         self.needs_quality = gate is not None
         self.moving_statistics = adapter.moving_statistics
         self.crossing, self.joined = adapter.crossing, adapter.joined
         self.train(network.training)
+
+    def _fix(self, network: Backbone) -> None:
+        """Freeze again what the network itself fixes, such as tables of positions, whatever the adapter set free."""
+        for name, parameter in network.named_parameters():
+            if name in self._base.fixed:
+                parameter.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ConfigError(
+                "the adapter leaves nothing to train: the network itself fixes every parameter that it sets free "
+                f"({named('fixed', set(self._base.fixed))})."
+            )
 
     @property
     def quality_scorer(self) -> ScorerCard | None:
@@ -204,9 +218,36 @@ class AdaptedBackbone(Backbone):
         for layer in self.low_rank_layers().values():
             layers, count = kinds.get(layer.experts, (0, 0))
             kinds[layer.experts] = (layers + 1, count + layer.low_rank_down.numel() + layer.low_rank_up.numel())
-        added = sum(count for _, count in kinds.values())
+        parameters = dict(self.network.named_parameters())
+        added = sum(one.numel() for name, one in parameters.items() if name not in self._base.shapes)
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        return ParameterCount(self._base_parameters, added, trainable, kinds)
+        return ParameterCount(self._base.parameters, added, trainable, kinds)
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The tensors that the base has not: those that adapter and gate brought, and trained ones of the base."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        of_base = {f"network.{name}" for name in self._base.shapes}
+        return {name: tensor for name, tensor in self.state_dict().items() if name in trained or name not in of_base}
+
+    def require_unmoved_base(self) -> None:
+        """Refuse where base and `own_state` together would not bring the network back.
+
+        Raises:
+            CheckpointError: If the adapter lets BatchNorm statistics move, or tensors of the base changed that it does
+                not train.
+        """
+        if self.moving_statistics or self._base_changed():
+            raise CheckpointError(
+                "BatchNorm statistics or other tensors of the base moved during training, so a file of adapters alone "
+                "would not bring the network back; store the whole model."
+            )
+
+    def _base_changed(self) -> bool:
+        """Whether the base is another one by its hash, which only tells where nothing of it is trained or renamed."""
+        state, names = self.network.state_dict(), self._base.shapes
+        trained = any(one.requires_grad and name in names for name, one in self.network.named_parameters())
+        known = not trained and names.keys() <= state.keys()
+        return known and state_hash({name: state[name] for name in names}) != self.base_hash
 
     def merged(self, gate: float = 0.5) -> Backbone:
         """The backbone as an ordinary one, with dense weights that act as the adapters do at one gate value.
@@ -217,9 +258,18 @@ class AdaptedBackbone(Backbone):
             gate: The value that all images get from now on; of no effect without a gate.
 
         Raises:
-            ConfigError: If a layer cannot be merged; nothing is changed then.
+            ConfigError: If a layer cannot be merged, or the adapter changed the network in another way than by low-rank
+                updates and trained parameters; nothing is changed then.
         """
-        weights = {name: layer.merged_weight(gate).detach() for name, layer in self.low_rank_layers().items()}
-        for name, layer in self.low_rank_layers().items():
-            replace(self.network, name, layer.plain(weights[name]))
+        layers = self.low_rank_layers()
+        plain = {name: layer.plain(layer.merged_weight(gate).detach()) for name, layer in layers.items()}
+        if foreign := self._base.differences(self.network, plain):
+            raise ConfigError(
+                "the adapter cannot be merged: beside low-rank updates it changed the network, "
+                f"{named('different', foreign)}. Use the adapted model as it is."
+            )
+        for name, layer in plain.items():
+            replace(self.network, name, layer)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name not in self._base.fixed)
         return self.network

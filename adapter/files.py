@@ -13,6 +13,7 @@ from torch import Tensor
 
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES
+from facelab.adapter.peft_format import read_peft
 from facelab.backbone.base import Backbone
 from facelab.errors import CheckpointError
 from facelab.scorer_card import ScorerCard
@@ -20,17 +21,6 @@ from facelab.state_hash import state_hash
 from facelab.whole_file import write_whole
 
 FORMAT = "facelab adapter 1"
-
-
-def adapter_state(adapted: AdaptedBackbone) -> dict[str, Tensor]:
-    """What distinguishes an adapted backbone from its base: low-rank factors, trained parameters, and the gate."""
-    own = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
-    low_rank = (".low_rank_down", ".low_rank_up")
-    return {
-        name: tensor
-        for name, tensor in adapted.state_dict().items()
-        if name in own or name.endswith(low_rank) or name.startswith("gate.")
-    }
 
 
 def save_adapter(
@@ -53,13 +43,9 @@ def save_adapter(
         CheckpointError: If the base changed, so that adapters alone cannot bring the network back.
         DataError: If the file cannot be written.
     """
-    if adapted.moving_statistics:
-        raise CheckpointError(
-            "the adapter lets BatchNorm statistics of the base move, so a file of adapters alone would not bring the "
-            "network back; store the whole model."
-        )
+    adapted.require_unmoved_base()
     header = {"format": FORMAT, "base": adapted.base_hash, "adapter": adapter, "gate": gate, "scorer": scorer}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(adapted).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapted.own_state().items()}
     write_whole(path, save(tensors, {"facelab": json.dumps(header)}))
 
 
@@ -84,14 +70,14 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
     """Put stored adapters into their base, which is changed in place; gives the result and what the file says.
 
     Args:
-        path: A file of `save_adapter`.
+        path: A file of `save_adapter`, or a folder of `facelab.adapter.peft_format.save_peft`.
         base: The base model with its weights.
 
     Raises:
         CheckpointError: If the file is missing, damaged or of another kind, or made for another base.
         ConfigError: If the adapter or an option of it is unknown here.
     """
-    stored, tensors = _read(path)
+    stored, tensors = _read_peft(path) if path.is_dir() else _read(path)
     if isinstance(base, AdaptedBackbone):
         raise CheckpointError(f"'{path}' cannot be put into a model that has adapters already; name its base.")
     found = state_hash(base.state_dict())
@@ -107,15 +93,21 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
         gate = GATES.build(gate_name, gate_options)
         gate.scorer = None if stored.scorer is None else ScorerCard.model_validate(stored.scorer["card"])
     adapted = AdaptedBackbone(base, ADAPTERS.build(name, options), gate)
-    wanted = {key: tensor.shape for key, tensor in adapter_state(adapted).items()}
+    wanted = {key: tensor.shape for key, tensor in adapted.own_state().items()}
     given = {key: tensor.shape for key, tensor in tensors.items()}
     if wanted != given:
         differing = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
         raise CheckpointError(
             f"'{path}': {len(differing)} tensors do not fit the adapter, the first is '{differing[0]}'."
         )
-    adapted.load_state_dict(tensors, strict=False)
+    adapted.load_state_dict({**adapted.state_dict(), **tensors})
     return adapted, stored
+
+
+def _read_peft(folder: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
+    adapter, tensors, base = read_peft(folder)
+    _refuse_not_finite(folder, tensors)
+    return StoredAdapter(base, adapter, None, None), tensors
 
 
 def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
@@ -127,9 +119,13 @@ def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
         raise CheckpointError(f"'{path}' cannot be read as an adapter file ({error}).") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT or not _complete(header):
         raise CheckpointError(f"'{path}' is not an adapter file of this facelab.")
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise CheckpointError(f"'{path}' holds values that are not finite.")
+    _refuse_not_finite(path, tensors)
     return StoredAdapter(header["base"], header["adapter"], header["gate"], header.get("scorer")), tensors
+
+
+def _refuse_not_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise CheckpointError(f"'{path}' holds values that are not finite.")
 
 
 def _complete(header: Mapping[str, Any]) -> bool:

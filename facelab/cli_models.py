@@ -10,8 +10,16 @@ from facelab.published_source import SOURCES, published_network
 from facelab.state_fit import named
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from torch import Tensor
+
     from facelab.adapter.base import AdaptedBackbone
+    from facelab.backbone.base import Backbone
     from facelab.face_model import FaceModel
+
+MERGED_APART = 1e-2  # rounding in fp32 gives 1e-6, and up to 1e-3 in the deepest networks
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of an adapted run or checkpoint.")]
 CheckpointOption = Annotated[str, typer.Option(help="last, best or step-<update>")]
@@ -95,15 +103,55 @@ def merge_command(
             "TABLE for the mean gate of some images."
         )
     length, spaces = adapted.embedding_dim, adapted.joined
+    expected = _one_embedding(adapted, gate)
     merged = adapted.merged(0.5 if gate is None else gate)
     ours = ("adapter", "gate", "base_hash", "embedding_dim", "adapter_parameters", "trained_parameters", "scorer")
     card = {key: value for key, value in model.card.items() if key not in ours}
+    _require_equal(_ordinary(card, merged, run), expected, run)
     write_model(out, merged.state_dict(), {**card, "merged": {"from": run, "gate": gate}})
     typer.echo(f"'{out}' is an ordinary model of {card['parameters']:,} parameters.")
     if spaces:
         typer.echo(
             f"Its embedding has {merged.embedding_dim} numbers instead of {length}: the two spaces are joined no more, "
             "all images are compared at this gate."
+        )
+
+
+def _one_embedding(adapted: "AdaptedBackbone", gate: float | None) -> "Tensor":
+    """The embedding of one image of noise, (1, D), at a gate."""
+    import torch
+
+    with torch.no_grad():
+        return adapted.with_gate(_noise(adapted), None if gate is None else torch.full((1,), gate))
+
+
+def _noise(network: "Backbone") -> "Tensor":
+    """A normalised image of noise, the same each time, (1, 3, H, W)."""
+    import torch
+
+    return torch.rand(1, 3, *network.input_spec.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def _ordinary(card: "Mapping[str, Any]", merged: "Backbone", where: str) -> "Backbone":
+    """The network as the card without adapters describes it, with merged weights: what whoever loads it will get."""
+    from facelab.face_model import build_from_card
+    from facelab.state_fit import load_weights
+
+    network = build_from_card(card, where).eval()
+    load_weights(network, merged.state_dict(), where)
+    return network
+
+
+def _require_equal(network: "Backbone", expected: "Tensor", run: str) -> None:
+    """Refuse a merged network that embeds otherwise than the adapted one did, as one from elsewhere may."""
+    import torch
+
+    with torch.no_grad():
+        apart = float((network(_noise(network)) - expected).norm() / expected.norm())
+    if not apart < MERGED_APART:
+        raise ConfigError(
+            f"the adapter of '{run}' cannot be merged: an ordinary model with its weights gives embeddings that are "
+            f"{100 * apart:.2g} % away from those of the adapted one. Use the adapted model as it is."
         )
 
 
@@ -141,7 +189,8 @@ def export_adapter_command(
         save_peft(out, adapted)
     else:
         save_adapter(out, adapted, model.card["adapter"], model.card["gate"], model.card.get("scorer"))
-    typer.echo(f"{adapted.count().added:,} parameters of adapters are in '{out}'; base {adapted.base_hash}.")
+    numbers = sum(tensor.numel() for tensor in adapted.own_state().values())
+    typer.echo(f"{numbers:,} parameters of adapters are in '{out}'; base {adapted.base_hash}.")
 
 
 def _adapted(run: str, checkpoint: str) -> "tuple[FaceModel, AdaptedBackbone]":

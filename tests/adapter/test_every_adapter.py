@@ -1,5 +1,6 @@
 """What holds for every adapter on every backbone family: start, training, merging, threads, recomputing, files, DDP."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from facelab import distributed
-from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone, Adapter
 from facelab.adapter.files import load_adapter, save_adapter
 from facelab.adapter.gate import Gate, LearnedGate, SigmoidGate
 from facelab.adapter.gate_slot import expert_weights, gate_of_forward
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.recompute import recomputed
-from facelab.errors import CheckpointError, ConfigError, DataError
+from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.inputs import InputSpec
 from facelab.scorer_card import ScorerCard
 from facelab.training_mode.base import data_parallel
@@ -264,6 +265,157 @@ def test_peft_itself_loads_the_files(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(images(network)), network(images(network)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["Timm", "IResNet"])
+def test_peft_folders_come_back(family: str, tmp_path: Path) -> None:
+    network = moved(adapted("LoRA", family, scale=3.0)).eval()
+    save_peft(tmp_path, network)
+    back, stored = load_adapter(tmp_path, base(family))
+    torch.testing.assert_close(back.eval()(images(back)), network(images(network)), rtol=1e-5, atol=1e-6)
+    assert stored.adapter["LoRA"]["scale"] == 3.0
+    other = base(family)
+    next(iter(other.parameters())).data.add_(1.0)
+    with pytest.raises(CheckpointError, match=f"belong to the base model {network.base_hash}"):
+        load_adapter(tmp_path, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"peft_type": "IA3"}, "does not describe plain LoRA"),
+        ({"r": "2"}, "does not describe plain LoRA"),
+        ({"r": 1}, "tensors do not fit the adapter"),
+        ({"r": 10**9}, "is larger than the layer"),
+        ({"lora_alpha": float("nan")}, "does not describe plain LoRA"),
+        ({"use_dora": True}, "asks for 'use_dora', which is more than plain LoRA"),
+        ({"bias": "all"}, "asks for 'bias'"),
+        ({"target_modules": "all-linear"}, "does not describe plain LoRA"),
+        ({"target_modules": ["nowhere"]}, "target 'nowhere' matches none"),
+    ],
+)
+def test_other_peft_folders_are_refused(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    save_peft(tmp_path, adapted("LoRA", "Timm"))
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(FacelabError, match=sentence):
+        load_adapter(tmp_path, base("Timm"))
+
+
+@pytest.mark.parametrize("damaged", ["adapter_config.json", "adapter_model.safetensors"])
+def test_damaged_peft_folders_are_refused(damaged: str, tmp_path: Path) -> None:
+    save_peft(tmp_path, adapted("LoRA", "Timm"))
+    (tmp_path / damaged).write_bytes(b"\xff[1")
+    with pytest.raises(CheckpointError, match=damaged):
+        load_adapter(tmp_path, base("Timm"))
+    (tmp_path / damaged).unlink()
+    with pytest.raises(CheckpointError, match=damaged):
+        load_adapter(tmp_path, base("Timm"))
+
+
+class Convolutions(Backbone):
+    """Convolutions with an option, and a linear layer."""
+
+    def __init__(self, **options: int) -> None:
+        super().__init__(InputSpec(8, 8), 6)
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, **options)
+        self.fc = nn.Linear(8, 6)
+
+    def features(self, image: Tensor) -> Features:
+        return Features(self.fc(self.second(self.first(image)).mean(dim=(2, 3))))
+
+
+@pytest.mark.parametrize(("options", "what"), [({"groups": 2}, "groups 2"), ({"dilation": 2}, r"dilation \(2, 2\)")])
+def test_convolutions_that_peft_computes_otherwise_are_refused(
+    options: dict[str, int], what: str, tmp_path: Path
+) -> None:
+    built = ADAPTERS.build("LoRA", {"rank": 2, "kinds": ["conv", "linear"]})
+    with pytest.raises(ConfigError, match=f"with {what} in another way, and 'second' is one"):
+        save_peft(tmp_path / "peft", AdaptedBackbone(Convolutions(**options), built))
+    assert not (tmp_path / "peft").exists()
+
+
+def test_grouped_convolutions_cannot_be_merged_and_nothing_is_changed() -> None:
+    network = moved(AdaptedBackbone(Convolutions(groups=2), ADAPTERS.build("LoRA", {"rank": 2, "kinds": ["conv"]})))
+    layers = network.eval().low_rank_layers()
+    with pytest.raises(ConfigError, match="2 groups mixes them and cannot be merged"):
+        layers["second"].merged_weight(0.5)
+    with pytest.raises(ConfigError, match="cannot be merged"):
+        network.merged()
+    assert network.low_rank_layers() == layers
+
+
+class Bottleneck(Adapter):
+    """What a third party may register: layers of its own, with statistics, behind the last one."""
+
+    def __init__(self, hooked: bool = False) -> None:
+        self.hooked = hooked
+
+    def inject(self, network: Backbone) -> None:
+        """Put a bottleneck behind ``fc``, or change what it gives."""
+        if self.hooked:
+            network.fc.register_forward_hook(lambda layer, given, result: 2 * result)  # type: ignore[union-attr,operator]
+            network.fc.weight.requires_grad_(True)  # type: ignore[union-attr]
+            return
+        added = nn.Sequential(nn.Linear(6, 2, bias=False), nn.BatchNorm1d(2), nn.Linear(2, 6, bias=False))
+        network.fc = nn.Sequential(network.fc, added)  # type: ignore[arg-type]
+        added.requires_grad_(True)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_adapters_of_third_parties_are_not_merged(hooked: bool) -> None:
+    network = AdaptedBackbone(Convolutions(), Bottleneck(hooked))
+    with pytest.raises(ConfigError, match=r"cannot be merged: beside low-rank updates it changed the network, .*'fc'"):
+        network.merged()
+
+
+def test_files_of_third_party_adapters_hold_all_that_the_base_has_not(tmp_path: Path) -> None:
+    network = moved(AdaptedBackbone(Convolutions(), Bottleneck())).train()
+    network(images(network))  # statistics of its own move
+    added = {name for name in network.own_state() if ".1." in name}
+    assert added == {name for name in network.state_dict() if ".1." in name}
+    assert network.count().added >= 6 * 2 * 2 + 4
+    assert "0 parameters" not in network.count().describe()
+    with pytest.raises(ConfigError, match="plain LoRA alone"):
+        save_peft(tmp_path / "peft", network)
+
+
+def test_statistics_that_moved_without_a_word_are_found(tmp_path: Path) -> None:
+    network = adapted("LoRA", "IResNet")
+    next(buffer for name, buffer in network.named_buffers() if name.endswith("running_mean")).add_(1.0)
+    for save in (
+        lambda: save_adapter(tmp_path / "a", network, {"LoRA": {}}),
+        lambda: save_peft(tmp_path / "b", network),
+    ):
+        with pytest.raises(CheckpointError, match="would not bring the network back"):
+            save()
+    assert not list(tmp_path.iterdir())
+
+
+def test_moved_statistics_do_not_fit_into_a_peft_folder_either(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="store the whole model"):
+        save_peft(tmp_path / "peft", adapted("LoRA", "IResNet", moving_statistics=True))
+    assert not (tmp_path / "peft").exists()
+
+
+class FixedTable(Convolutions):
+    """A network with a table that it fixes, as sine positions are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(6), requires_grad=False)
+
+
+def test_what_the_network_fixes_stays_fixed() -> None:
+    network = AdaptedBackbone(FixedTable(), ADAPTERS.build("Full", {}))
+    trained = {name for name, parameter in network.network.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in Convolutions().named_parameters()}
+    merged = network.merged()
+    assert not merged.get_parameter("positions").requires_grad
+    assert merged.get_parameter("fc.weight").requires_grad
+    with pytest.raises(ConfigError, match=r"leaves nothing to train: .*1 fixed \('positions'\)"):
+        AdaptedBackbone(FixedTable(), ADAPTERS.build("Full", {"parameters": ["positions"]}))
+
+
 def test_two_experts_do_not_fit_into_pefts_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds plain LoRA alone"):
         save_peft(tmp_path, adapted("DualLoRA", "Timm"))
@@ -305,6 +457,7 @@ def test_a_pattern_that_matches_nothing_is_answered_with_what_could() -> None:
 def test_only_the_parameters_of_a_pattern_are_trained(tmp_path: Path) -> None:
     network = adapted("Full", "IResNet", parameters=["*.conv1.weight", "output.*"])
     wanted = {name for name, _ in network.network.named_parameters() if ".conv1.w" in name or name[:7] == "output."}
+    wanted.remove("output.last_norm.weight")  # this network fixes it at 1
     assert {name for name, parameter in network.network.named_parameters() if parameter.requires_grad} == wanted
     save_adapter(tmp_path / "a.safetensors", network, {"Full": {}})
     with safe_open(tmp_path / "a.safetensors", framework="pt") as file:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
+from torch import nn
 from typer.testing import CliRunner
 
 import facelab
 from facelab import cli
-from facelab.adapter.base import AdaptedBackbone
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone, Adapter
+from facelab.backbone.base import Backbone
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.face_model import FaceModel, find_checkpoint
 
@@ -51,6 +54,28 @@ def test_a_merged_model_is_an_ordinary_one(dual: Path, photos: list[Path], tmp_p
         run("merge", str(dual), "--gate", "0.3", "--out", str(tmp_path / "merged"))
 
 
+class Softened(Adapter):
+    """What a third party may do: train the norms, and change a number that no state dict holds."""
+
+    def inject(self, network: Backbone) -> None:
+        """Every BatchNorm layer divides by a larger deviation."""
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.requires_grad_(True)
+                layer.eps = 1.0
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused(
+    adapt: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merged weights would be those of a network that embeds otherwise."""
+    monkeypatch.setitem(ADAPTERS._classes, "Softened", Softened)
+    folder = adapt(tmp_path / "softened", "adapter=Softened", "data.quality=null", "training.epochs=1")
+    with pytest.raises(ConfigError, match="gives embeddings that are .* % away from those of the adapted one"):
+        run("merge", str(folder), "--out", str(tmp_path / "merged"))
+    assert not (tmp_path / "merged").exists()
+
+
 def test_joined_spaces_are_shown_and_merging_says_what_it_leaves(adapt: Callable[..., Path], tmp_path: Path) -> None:
     """Embeddings of 2 x 16 numbers; the merged model has 16, and its card knows nothing of adapters."""
     adapter = "adapter={DualLoRA: {rank: 2, experts: low, crossing: 1.0, joined: 0.7}}"
@@ -67,7 +92,8 @@ def test_a_file_of_adapters_fits_its_base_alone(
     dual: Path, trained_run: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "dual.safetensors"
-    assert "parameters of adapters" in run("export-adapter", str(dual), "--out", str(file))
+    written = run("export-adapter", str(dual), "--out", str(file))
+    assert f"{sum(tensor.numel() for tensor in load_file(file).values()):,} parameters of adapters" in written
     assert file.stat().st_size < (find_checkpoint(dual) / "model.safetensors").stat().st_size / 2
     loaded = facelab.load(trained_run, adapter=file)
     scores = [0.1, 0.9]
@@ -90,3 +116,22 @@ def test_plain_lora_is_written_for_peft(lora: Path, dual: Path, tmp_path: Path) 
     }
     with pytest.raises(ConfigError, match="holds plain LoRA alone"):
         run("export-adapter", str(dual), "--out", str(tmp_path / "no"), "--peft")
+
+
+def test_a_folder_written_for_peft_is_read_back(
+    lora: Path, trained_run: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    run("export-adapter", str(lora), "--out", str(tmp_path / "peft"), "--peft")
+    loaded = facelab.load(trained_run, adapter=tmp_path / "peft")
+    np.testing.assert_allclose(loaded.embed(photos), facelab.load(lora).embed(photos), atol=1e-6)
+    assert loaded.card["adapter"]["LoRA"]["rank"] == 2
+
+
+@pytest.mark.parametrize("words", [[], ["--peft"]])
+def test_adapters_with_moving_statistics_are_exported_nowhere(
+    adapt: Callable[..., Path], tmp_path: Path, words: list[str]
+) -> None:
+    moving = adapt(tmp_path / "m", "adapter={LoRA: {rank: 2, moving_statistics: true}}", "data.quality=null")
+    with pytest.raises(CheckpointError, match="would not bring the network back"):
+        run("export-adapter", str(moving), "--out", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()

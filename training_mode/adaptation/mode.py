@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facelab.adapter.base import AdaptedBackbone
-from facelab.adapter.files import adapter_state
 from facelab.adapter.gate import Gate
 from facelab.backbone.base import Backbone
 from facelab.data.base import Batch, Labels
@@ -126,7 +125,7 @@ class Adaptation(Conventional):
     def state(self) -> dict[str, Any]:
         """As of conventional training, but of the network only what the base does not bring."""
         moving = dict(self.network.named_buffers()) if self.adapted.moving_statistics else {}
-        return {**super().state(), "network": {**adapter_state(self.adapted), **moving}}
+        return {**super().state(), "network": {**self.adapted.own_state(), **moving}}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave; class rows come on their own."""
