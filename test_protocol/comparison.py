@@ -44,6 +44,8 @@ class Cell:
         best: Whether it is the best of its column.
         noise: Whether it is not significantly worse than the best.
         note: How that was tested, or why it could not be.
+        ends: Ends of an error bar in the unit of ``value``: the interval, or the value minus and plus its spread; None
+            without either.
     """
 
     text: str
@@ -51,6 +53,7 @@ class Cell:
     best: bool = False
     noise: bool = False
     note: str = ""
+    ends: tuple[float, float] | None = None
 
     @property
     def marked(self) -> str:
@@ -173,7 +176,13 @@ def _cell(metric: Metric | None, best: float | None, mark: Mark | None) -> Cell:
     noise = mark is not None and mark.verdict == "within noise" and metric.value != best
     p = "" if mark is None or mark.p is None else f"p = {mark.p:.2g}, "
     note = "" if mark is None or mark.verdict == "best" else f"{mark.verdict}: {p}{mark.note}"
-    return Cell(format_metric(metric, interval=False), metric.value, metric.value == best, noise, note)
+    return Cell(format_metric(metric, interval=False), metric.value, metric.value == best, noise, note, _ends(metric))
+
+
+def _ends(metric: Metric) -> tuple[float, float] | None:
+    if metric.interval is not None or metric.value is None or metric.spread is None:
+        return metric.interval
+    return metric.value - metric.spread, metric.value + metric.spread
 
 
 def _facts(reports: Reports) -> list[tuple[str, list[Cell]]]:

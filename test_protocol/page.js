@@ -1,8 +1,6 @@
 "use strict";
 // Sortable tables, and charts whose values can be read off by pointer, finger or arrow keys.
 (() => {
-  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444"];
-  const DASHES = ["", "7 3", "2 2"];
   const MARGIN = { left: 56, right: 14, top: 8, bottom: 42 };
 
   // ---- tables
@@ -117,32 +115,34 @@
     svg("text", turned, root).textContent = chart.y_label;
   }
 
-  function style(chart, number) {
-    if (chart.shape === "bars") return { stroke: COLOURS[chart.lines[number].name.startsWith("same") ? 0 : 1] };
-    const dash = DASHES[Math.floor(number / COLOURS.length) % DASHES.length];
-    return { stroke: COLOURS[number % COLOURS.length], "stroke-dasharray": dash };
-  }
+  const stroke = (line) => ({ stroke: line.colour, "stroke-dasharray": line.dash.join(" ") });
 
   function drawLines(chart, x, y, box, root, id) {
     const clip = svg("clipPath", { id }, svg("defs", {}, root));
     svg("rect", { x: box.left, y: box.top - 2, width: box.right - box.left, height: box.bottom - box.top + 4 }, clip);
     const group = svg("g", { "clip-path": `url(#${id})` }, root);
-    chart.lines.forEach((line, number) => {
+    for (const line of chart.lines) {
       const path = outline(chart, line, x, y);
-      const look = style(chart, number);
       if (chart.shape === "bars") {
         const closed = `${path}L${x.at(line.x[line.x.length - 1])},${box.bottom}L${x.at(line.x[0])},${box.bottom}Z`;
-        svg("path", { d: closed, fill: look.stroke, "fill-opacity": 0.35 }, group);
+        svg("path", { d: closed, fill: line.colour, "fill-opacity": 0.35 }, group);
       }
-      svg("path", { d: path, fill: "none", "stroke-width": 2, ...look }, group);
+      svg("path", { d: path, fill: "none", "stroke-width": 2, ...stroke(line) }, group);
       if (chart.shape === "line" && line.x.length < 30)
         line.x.forEach((value, n) =>
-          svg("circle", { cx: x.at(value), cy: y.at(line.y[n]), r: 3, fill: look.stroke }, group));
-    });
+          svg("circle", { cx: x.at(value), cy: y.at(line.y[n]), r: 3, fill: line.colour }, group));
+    }
     for (const [label, place] of chart.marks) {
       const at = x.at(place);
       svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom, stroke: "#444", "stroke-dasharray": "5 4" }, group);
-      svg("text", { x: at + 5, y: box.top + 12 }, root).textContent = label;
+      const right = at > (box.left + box.right) / 2; // a label on the side where there is room
+      const beside = { x: at + (right ? -5 : 5), y: box.top + 12, "text-anchor": right ? "end" : "start", class: "mark" };
+      svg("text", beside, root).textContent = label;
+    }
+    if (chart.note) {
+      const middle = { x: (box.left + box.right) / 2, y: (box.top + box.bottom) / 2, "text-anchor": "middle" };
+      const corner = { x: box.left + 8, y: box.bottom - 8 };
+      svg("text", { ...(chart.lines.length ? corner : middle), class: "note" }, root).textContent = chart.note;
     }
     return group;
   }
@@ -179,11 +179,11 @@
     const thresholds = chart.lines.some((line) => line.threshold);
     if (thresholds) html("th", "threshold", head, "number");
     const body = html("tbody", "", table);
-    const rows = chart.lines.map((line, at) => {
+    const rows = chart.lines.map((line) => {
       const row = html("tr", "", body);
       const name = html("td", "", row, "name");
       const swatch = svg("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" }, name);
-      svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, "stroke-width": 4, ...style(chart, at) }, swatch);
+      svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, "stroke-width": 4, ...stroke(line) }, swatch);
       name.append(line.name);
       return { value: html("td", "", row, "number"), threshold: thresholds ? html("td", "", row, "number") : null };
     });
@@ -195,20 +195,26 @@
     html("figcaption", chart.title, figure);
     const width = Math.max(260, figure.clientWidth);
     const height = Math.round(Math.min(380, Math.max(250, 0.62 * width)));
-    const label = `${chart.title}. ${chart.y_label} over ${chart.x_label}. Arrow keys read values off.`;
-    const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, tabindex: 0, role: "img", "aria-label": label }, figure);
+    const label = chart.lines.length
+      ? `${chart.title}. ${chart.y_label} over ${chart.x_label}. Arrow keys read values off.`
+      : `${chart.title}. ${chart.note}.`;
+    const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": label }, figure);
+    if (chart.lines.length) root.setAttribute("tabindex", 0);
     const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom, width };
     const x = scale(chart.x_range, chart.log_x, box.left, box.right);
     const y = scale(chart.y_range, chart.log_y, box.bottom, box.top);
     drawAxes(chart, x, y, box, root);
     const group = drawLines(chart, x, y, box, root, id);
+    if (!chart.lines.length) return;
     const cursor = svg("g", {}, group);
     const readout = makeReadout(chart, figure);
+    if (chart.kind === "training" && chart.lines.length > 1) figure.classList.add("own-legend");
     let at = null;
     const show = (pixel) => {
       at = Math.min(box.right, Math.max(box.left, pixel));
       const value = nearest(chart, x.value(at));
       cursor.replaceChildren();
+      figure.classList.add("read");
       const rule = chart.shape === "line" ? x.at(value) : at;
       svg("line", { x1: rule, x2: rule, y1: box.top, y2: box.bottom, class: "cursor" }, cursor);
       readout.place.textContent = `${chart.x_label}: ${number(value, chart.x_label)}`;
@@ -218,7 +224,7 @@
         if (readout.rows[n].threshold) readout.rows[n].threshold.textContent = threshold(line, row);
         if (row < 0) return;
         const cx = chart.shape === "line" ? x.at(line.x[row]) : at;
-        svg("circle", { cx, cy: y.at(line.y[row]), r: 4, fill: style(chart, n).stroke, stroke: "#fff" }, cursor);
+        svg("circle", { cx, cy: y.at(line.y[row]), r: 4, fill: line.colour, stroke: "#fff" }, cursor);
       });
     };
     const move = (event) => {

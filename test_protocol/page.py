@@ -16,6 +16,7 @@ import facelab
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.charts import Chart, Floats, charts_of
 from facelab.test_protocol.comparison import LEGEND, Comparison, by_protocol
+from facelab.test_protocol.line_style import OTHERS, LineStyle, styles_of
 from facelab.test_protocol.metric_text import format_metric, unit_of
 from facelab.test_protocol.report_store import Reports
 
@@ -70,8 +71,8 @@ def render_page(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"metric": format_metric, "uri": _uri, "link": _link, "short": _short}
-    charts = list(training)
-    sections = [_section(name, of_models, charts) for name, of_models in by_protocol(reports).items()]
+    styles, charts = styles_of(reports), list(training)
+    sections = [_section(name, of_models, charts, styles) for name, of_models in by_protocol(reports).items()]
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.from_string((HERE / "page.html").read_text(encoding="utf-8")).render(
@@ -80,6 +81,9 @@ def render_page(
         comparison=comparison,
         linked=any(comparison.links),
         legend=LEGEND,
+        styles=styles,
+        others=OTHERS,
+        histograms=any(chart.kind == "scores" for chart in charts),
         training=range(len(training)),
         protocols=sections,
         texts=texts or {},
@@ -90,9 +94,11 @@ def render_page(
     )
 
 
-def _section(name: str, reports: Mapping[str, Report], charts: list[Chart]) -> _Section:
+def _section(
+    name: str, reports: Mapping[str, Report], charts: list[Chart], styles: Mapping[str, LineStyle]
+) -> _Section:
     """Gather one protocol; its charts are added to ``charts``."""
-    own = charts_of(name, reports)
+    own = charts_of(name, reports, styles)
     numbers = tuple(range(len(charts), len(charts) + len(own)))
     charts += own
     mistakes = {model: groups for model, report in reports.items() if (groups := _groups(report.mistakes))}
@@ -135,7 +141,7 @@ def _chart_tree(chart: Chart) -> dict[str, Any]:
         if chart.shape != "bars" and len(rows) > MAX_POINTS:
             rows = np.unique(np.linspace(0, len(rows) - 1, MAX_POINTS).round().astype(np.int64))
         x = line.x if chart.shape == "bars" else line.x[rows]
-        tree = {"name": line.name, "x": _numbers(x), "y": _numbers(line.y[rows])}
+        tree = {"name": line.name, "x": _numbers(x), "y": _numbers(line.y[rows]), **vars(line.style)}
         lines.append(tree if line.threshold is None else {**tree, "threshold": _numbers(line.threshold[rows])})
     return {**vars(chart), "lines": lines}
 

@@ -12,8 +12,6 @@ from facelab.errors import DataError
 from facelab.test_protocol.charts import Chart, Line
 from facelab.whole_file import write_whole
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # told apart by everyone
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))  # from the eighth line on
 DOTS_PER_INCH = 130
 WIDTH, HEIGHT = 6.4, 4.4  # inches
 
@@ -56,8 +54,8 @@ def _figure(rows: int, columns: int) -> tuple[Any, Any]:
 
 
 def _draw(axes: Any, chart: Chart) -> None:
-    for number, line in enumerate(chart.lines):
-        _draw_line(axes, chart, line, number)
+    for line in chart.lines:
+        _draw_line(axes, chart, line)
     for label, place in chart.marks:
         axes.axvline(place, color="#444444", linestyle="--", linewidth=1.2, label=label)
     axes.set_xscale("log" if chart.log_x else "linear")
@@ -70,22 +68,27 @@ def _draw(axes: Any, chart: Chart) -> None:
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.set_title(chart.title, loc="left", parse_math=False)
-    if len(chart.lines) > 1 or chart.kind != "training" or "/" in chart.lines[0].name:
+    _write_note(axes, chart)
+    if len(chart.lines) > 1 or (chart.lines and (chart.kind != "training" or "/" in chart.lines[0].name)):
         _legend(axes)
 
 
-def _draw_line(axes: Any, chart: Chart, line: Line, number: int) -> None:
-    colour = COLOURS[number % len(COLOURS)]
+def _write_note(axes: Any, chart: Chart) -> None:
+    where = (0.03, 0.03, "left", "bottom") if chart.lines else (0.5, 0.5, "center", "center")
+    x, y, across, along = where
+    axes.text(x, y, chart.note, transform=axes.transAxes, ha=across, va=along, color="#5b6671", parse_math=False)
+
+
+def _draw_line(axes: Any, chart: Chart, line: Line) -> None:
+    style = line.style
     if chart.shape == "bars":
-        if chart.kind == "scores":
-            colour = COLOURS[0 if line.name.startswith("same") else 1]
-        axes.stairs(line.y, line.x, fill=True, alpha=0.45, color=colour, label=line.name)
-        axes.stairs(line.y, line.x, color=colour, linewidth=1.2)
+        axes.stairs(line.y, line.x, fill=True, alpha=0.45, color=style.colour, label=line.name)
+        axes.stairs(line.y, line.x, color=style.colour, linewidth=1.2)
         return
-    style = {"color": colour, "linestyle": DASHES[number // len(COLOURS) % len(DASHES)], "linewidth": 1.8}
+    look = {"color": style.colour, "linestyle": (0, style.dash) if style.dash else "-", "linewidth": 1.8}
     marker = {"marker": "o", "markersize": 3.5} if len(line.x) < 30 and chart.shape == "line" else {}
     steps = {"drawstyle": "steps-post"} if chart.shape == "steps" else {}
-    axes.plot(line.x, line.y, label=line.name, **style, **marker, **steps)
+    axes.plot(line.x, line.y, label=line.name, **look, **marker, **steps)
 
 
 def _legend(axes: Any) -> None:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from facelab.errors import DataError
 from facelab.scorer_card import ScorerCard
-from facelab.test_protocol.charts import Chart, Line
+from facelab.test_protocol.charts import Chart, Line, styled
+from facelab.test_protocol.line_style import styles_of
 
 FEWEST_BINS, MOST_BINS = 12, 60
 TAIL = 0.1  # percent of the scores on each side that may lie outside of the chart
@@ -40,7 +41,8 @@ def quality_chart(sets: Mapping[str, NDArray[np.float32]], scorer: ScorerCard, t
     top = 1.05 * max(float(line.y.max()) for line in lines)
     marks = () if threshold is None else ((f"threshold (Otsu) {threshold:.4g}", threshold),)
     span = float(edges[0]), float(edges[-1])
-    return Chart(
+    chart = Chart(
         "quality", f"quality: {scorer.name}", f"score ({scorer.describe()})", "share of the images [%]",
-        tuple(lines), span, (0.0, top), shape="bars", marks=marks,
+        tuple(lines), span, (0.0, top), shape="bars", marks=marks, by_model=False,
     )  # fmt: skip
+    return styled(chart, styles_of(line.name for line in lines))

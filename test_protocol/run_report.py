@@ -11,6 +11,7 @@ from facelab.test_protocol.charts import Chart, charts_of
 from facelab.test_protocol.comparison import Comparison, by_protocol, compare
 from facelab.test_protocol.differing_conditions import conditions_warning
 from facelab.test_protocol.failed_images import failure_warning
+from facelab.test_protocol.line_style import styles_of
 from facelab.test_protocol.model_links import Files, with_files
 from facelab.test_protocol.page import render_page
 from facelab.test_protocol.plots import plot
@@ -101,10 +102,11 @@ def write_plots(folder: Path, reports: Reports, comparison: Comparison) -> list[
     Raises:
         DataError: If a file cannot be written.
     """
+    styles = styles_of(reports)
     written = [
         plot([chart], folder / name)
         for protocol, of_models in by_protocol(reports).items()
-        for name, chart in _numbered(protocol, charts_of(protocol, of_models)).items()
+        for name, chart in _numbered(protocol, charts_of(protocol, of_models, styles)).items()
     ]
     bars = plot_side_by_side(comparison, folder / SIDE_BY_SIDE)
     return written if bars is None else [*written, bars]

@@ -1,19 +1,25 @@
 """All models beside each other on every benchmark: one group of bars for each column of the comparison table."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from facelab.test_protocol.comparison import Cell, Comparison
-from facelab.test_protocol.plots import COLOURS, DOTS_PER_INCH, save_figure
+from facelab.test_protocol.comparison import LEGEND, NOISE, Cell, Comparison
+from facelab.test_protocol.line_style import DASHES, LineStyle, styles_of
+from facelab.test_protocol.plots import DOTS_PER_INCH, save_figure
 
 PERCENT = " [%]"  # what the titles of rates end with
 BAR = 0.2  # inches
+HATCHES = dict(zip(DASHES, ("", "//", ".."), strict=True))  # bars of models whose lines are dashed
+WRAPPED = 110  # letters of a line below the bars
 
 
 def plot_side_by_side(comparison: Comparison, png: Path) -> Path | None:
     """Draw the rates of a comparison as bars, a group for each benchmark and a bar for each model.
+
+    A thin line shows the interval of a rate, or what its table says behind ±; † is as in the table.
 
     Args:
         comparison: Its columns in percent are drawn; what is missing leaves a gap.
@@ -37,25 +43,33 @@ def plot_side_by_side(comparison: Comparison, png: Path) -> Path | None:
     height = 1.0 + BAR * len(groups) * (len(comparison.rows) + 0.8)
     figure = Figure(figsize=(7.2, height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
     axes = figure.subplots()
-    models = [row[0].text for row in comparison.rows]
-    for number, model in enumerate(models):
-        _draw(axes, model, [cells[number] for cells in groups.values()], number, len(models))
+    styles = styles_of(row[0].text for row in comparison.rows)
+    for number, (model, style) in enumerate(styles.items()):
+        _draw(axes, model, style, [cells[number] for cells in groups.values()], number, len(styles))
     axes.set_yticks(np.arange(len(groups)), list(groups), parse_math=False)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlim(0, 112)  # room for the number behind a full bar
     axes.set_xlabel("%")
+    if comparison.has_noise:
+        figure.supxlabel(textwrap.fill(LEGEND.partition("Bold: best. ")[2], WRAPPED), fontsize=7, x=0.01, ha="left")
     axes.spines[["top", "right"]].set_visible(False)
-    legend = figure.legend(loc="outside upper left", ncols=min(len(models), 4), frameon=False, fontsize=8.5)
+    legend = figure.legend(loc="outside upper left", ncols=min(len(styles), 4), frameon=False, fontsize=8.5)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a model's name is no formula
     return save_figure(figure, png)
 
 
-def _draw(axes: Any, model: str, cells: list[Cell], number: int, count: int) -> None:
-    """The bars of one model, with their numbers."""
+def _draw(axes: Any, model: str, style: LineStyle, cells: list[Cell], number: int, count: int) -> None:
+    """The bars of one model, with their numbers behind their error bars."""
     rates = np.array([np.nan if cell.value is None else 100 * cell.value for cell in cells])
+    ends = np.array([[np.nan] * 2 if cell.ends is None else np.multiply(cell.ends, 100) for cell in cells])
     thickness = 0.84 / count
     place = np.arange(len(rates)) + thickness * (number - (count - 1) / 2)
-    bars = axes.barh(place, np.nan_to_num(rates), 0.92 * thickness, label=model, color=COLOURS[number % len(COLOURS)])
-    axes.bar_label(bars, ["" if np.isnan(rate) else f"{rate:.2f}" for rate in rates], fontsize=7, padding=2)
+    look = {"color": style.colour, "hatch": HATCHES[style.dash], "edgecolor": "white", "linewidth": 0}
+    axes.barh(place, np.nan_to_num(rates), 0.92 * thickness, label=model, **look)
+    axes.hlines(place, *ends.T, color="#444444", linewidth=1.0)
+    for at, rate, cell, furthest in zip(place, rates, cells, np.fmax(rates, ends[:, 1]), strict=True):
+        if not np.isnan(rate):
+            text = f"{rate:.2f}{NOISE if cell.noise else ''}"
+            axes.annotate(text, (furthest, at), (2, 0), textcoords="offset points", va="center", fontsize=7)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from facelab.errors import DataError
-from facelab.test_protocol.charts import Chart, Line
+from facelab.test_protocol.charts import Chart, Line, styled
+from facelab.test_protocol.line_style import styles_of
 
 PANELS = (("loss", "loss"), ("accuracy", "training accuracy [%]"), ("lr", "learning rate"))
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -41,7 +42,8 @@ def _chart(title: str, curves: Curves, last: float) -> Chart:
     low, high = float(values.min()), float(values.max())
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     span = (0.0 if title == "loss" and low >= 0 else low - room, high + room)
-    return Chart("training", title, "update", "", lines, (0.0, 1.02 * max(last, 1.0)), span)
+    chart = Chart("training", title, "update", "", lines, (0.0, 1.02 * max(last, 1.0)), span, by_model=False)
+    return styled(chart, styles_of(curves))
 
 
 def read_curves(jsonl: Path) -> Curves:

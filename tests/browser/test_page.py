@@ -65,6 +65,34 @@ def test_headings_sort_by_click_and_by_key(opened: Any) -> None:
     assert heading(opened, column).get_attribute("aria-sort") is None
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_first_column_stays_while_the_table_scrolls(opened: Any, width: int) -> None:
+    resize(opened, width)
+    script = """
+        const table = document.querySelector('table.sortable');
+        for (const row of table.rows)
+            for (let n = 0; n < 20; n += 1) row.append(row.cells[1].cloneNode(true));
+        const left = () => table.tBodies[0].rows[0].cells[0].getBoundingClientRect().left;
+        const before = left();
+        table.parentElement.scrollLeft = 500;
+        const second = table.tBodies[0].rows[0].cells[1].getBoundingClientRect().right;
+        return [before, left(), second, document.documentElement.scrollWidth]"""
+    before, after, second, page_width = opened.execute_script(script)
+    assert after == before >= 0
+    assert second < after
+    assert page_width <= width
+
+
+def test_a_chart_shows_its_readout_only_while_it_is_read(opened: Any) -> None:
+    chart = opened.find_elements("css selector", "figure.chart")[0]
+    readout = chart.find_element("css selector", ".readout")
+    assert not readout.is_displayed()
+    height = opened.execute_script("return document.documentElement.scrollHeight")
+    chart.find_element("css selector", "svg[tabindex]").send_keys("\ue014")
+    assert readout.is_displayed()
+    assert opened.execute_script("return document.documentElement.scrollHeight") == height  # nothing jumps
+
+
 def test_sorting_goes_by_numbers_not_by_letters(opened: Any) -> None:
     script = """
         const [first, second] = document.querySelector('table.sortable').tBodies[0].rows;

@@ -8,7 +8,8 @@ import pytest
 
 from facelab.errors import DataError
 from facelab.test_protocol.base import Metric, Report
-from facelab.test_protocol.charts import charts_of, cmc, det, error_reject, roc, scores
+from facelab.test_protocol.charts import Chart, charts_of, cmc, det, error_reject, roc, scores
+from facelab.test_protocol.line_style import COLOURS, OTHERS, styles_of
 from facelab.test_protocol.training_charts import read_curves, training_charts
 
 
@@ -41,6 +42,68 @@ def test_det_shows_what_roc_misses() -> None:
     assert chart.y_range == (0.1, 1.0)
     assert chart.log_x
     assert chart.log_y
+
+
+def styles(chart: Chart | None) -> dict[str, str]:
+    assert chart is not None
+    return {line.name: line.style.colour for line in chart.lines}
+
+
+def test_a_model_has_its_colour_wherever_it_is_tested() -> None:
+    of_page = styles_of(["weak", "strong"])
+    both, alone = (
+        charts_of("LFW", given, of_page)[0] for given in ({"weak": WEAK, "strong": STRONG}, {"strong": STRONG})
+    )
+    assert styles(both)["strong"] == styles(alone)["strong"] == COLOURS[1]
+    counts = {"score_edges": [0.0, 0.5, 1.0], "same_count": [1.0, 3.0], "different_count": [2.0, 0.0]}
+    (histogram,) = charts_of("LFW", {"strong": report(**counts)}, of_page)
+    assert styles(histogram) == {"different pairs (2)": OTHERS.colour, "same pairs (4)": COLOURS[1]}
+
+
+def test_equal_curves_are_both_seen() -> None:
+    first, second = charts_of("LFW", {"a": WEAK, "b": WEAK})[0].lines
+    assert (first.style.dash, second.style.dash) == ((), (6.0, 6.0))
+
+
+PERFECT = report(far=[0, 0, 1], tar=[0, 1, 1], threshold=[np.inf, 0.5, -1])
+
+
+def test_who_makes_no_errors_is_named_instead_of_drawn() -> None:
+    chart = det("LFW", {"perfect": PERFECT})
+    assert chart is not None
+    assert (chart.lines, chart.note) == ((), "no errors")
+    assert (chart.x_range, chart.y_range) == ((0.1, 1.0), (0.1, 1.0))
+    chart = det("LFW", {"perfect": PERFECT, "weak": WEAK})
+    assert chart is not None
+    assert ([line.name for line in chart.lines], chart.note) == (["weak"], "no errors: perfect")
+    chart = error_reject("LFW", {"m": report(reject=[0, 0.5], fnmr=[0, 0])})
+    assert chart is not None
+    assert (chart.lines, chart.note) == ((), "no errors")
+
+
+def test_a_cmc_ends_where_it_says_no_more() -> None:
+    rank = list(range(1, 101))
+    rates = {"a": [0.5, 0.75, *[0.8] * 98], "b": [0.5] * 19 + [0.6] * 81}
+    found = {model: report(rank=rank, rank_rate=rate) for model, rate in rates.items()}
+    chart = cmc("TinyFace", {"a": found["a"]})
+    assert chart is not None
+    assert (chart.x_range, len(chart.lines[0].x), chart.log_x) == ((1.0, 5.0), 5, False)
+    chart = cmc("TinyFace", found)
+    assert chart is not None
+    assert chart.x_range == (1.0, 22.0)
+    chart = cmc("TinyFace", {"perfect": report(rank=rank, rank_rate=[1.0] * 100)})
+    assert chart is not None
+    assert (chart.lines, chart.note) == ((), "no errors")
+
+
+def test_histograms_of_a_protocol_share_their_axes() -> None:
+    edges = list(np.linspace(-1, 1, 9))
+    low = report(score_edges=edges, same_count=[0, 0, 1, 1, 0, 0, 0, 0], different_count=[2, 0, 0, 0, 0, 0, 0, 0])
+    high = report(score_edges=edges, same_count=[0] * 7 + [4], different_count=[0, 0, 0, 0, 1, 1, 1, 1])
+    first, second = charts_of("LFW", {"low": low, "high": high})
+    assert first.x_range == second.x_range == (-1.0, 1.0)
+    assert first.y_range == second.y_range == (0.0, 105.0)
+    assert len(charts_of("LFW", {f"{n}": low for n in range(100)})) == 24
 
 
 def test_no_curve_no_chart() -> None:

@@ -102,6 +102,17 @@ def test_what_is_within_noise_is_marked() -> None:
     assert not compare(reports).has_noise
 
 
+def test_error_bars_are_intervals_else_what_stands_behind_the_value() -> None:
+    metrics = {
+        "both": Metric("accuracy", 0.5, 0.125, interval=(0.25, 0.75)),
+        "spread": Metric("accuracy", 0.5, 0.125),
+        "none": Metric("accuracy", 0.5),
+        "unmeasured": Metric("accuracy", None, 0.125),
+    }
+    rows = compare({model: [Report("LFW", (metric,))] for model, metric in metrics.items()}).rows
+    assert [row[1].ends for row in rows] == [(0.25, 0.75), (0.375, 0.625), None, None]
+
+
 def test_size_cost_precision_and_files_stand_beside() -> None:
     options = {
         "parameters": 43_590_848,

@@ -12,6 +12,7 @@ import pytest
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.charts import Chart, Line
 from facelab.test_protocol.comparison import compare
+from facelab.test_protocol.line_style import COLOURS, OTHERS
 from facelab.test_protocol.page import render_page
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -62,6 +63,30 @@ def test_every_chart_and_mistake_is_there(reports: dict[str, list[Report]]) -> N
     assert "score <b>0.7500</b>, quality 0.25 and 0.5" in text
     assert text.count("the image could not be read") == 2
     assert "A/A_1.jpg" in text
+
+
+def test_one_legend_and_the_same_colour_everywhere(reports: dict[str, list[Report]]) -> None:
+    given = {"untested": [], **reports, "twin": reports["strong"]}
+    page = Page(render_page("t", given, compare(given)))
+    assert page.all("p", "class").count("legend") == 1
+    colours: dict[str, set[str]] = {}
+    for chart in json.loads(page.scripts[0]):
+        for line in chart["lines"] if chart["by_model"] else ():
+            colours.setdefault(line["name"], set()).add(line["colour"])
+    assert colours == {"weak_50% & <i>": {COLOURS[1]}, "strong": {COLOURS[2]}, "twin": {COLOURS[3]}}
+    strokes = page.all("line", "stroke")
+    assert strokes[:4] == list(COLOURS[:4])  # of the table's rows
+    assert strokes[4:9] == [*COLOURS[:4], OTHERS.colour]  # of the legend
+    dashes = {line["name"]: line["dash"] for line in json.loads(page.scripts[0])[0]["lines"]}
+    assert (dashes["strong"], dashes["twin"]) == ([], [6, 6])  # equal curves, and both are seen
+
+
+def test_warnings_are_folded_into_one(reports: dict[str, list[Report]]) -> None:
+    text = render_page("t", reports, compare(reports, warnings=["one", "two", "three"]))
+    assert text.count('<details class="warning">') == 1
+    assert "3 warnings: not everything was measured alike, or completely" in text
+    assert "<li>two</li>" in text
+    assert "warning" not in Page(render_page("t", reports, compare(reports))).all("details", "class")
 
 
 def test_nothing_from_outside_becomes_markup_or_is_fetched(reports: dict[str, list[Report]]) -> None:

@@ -1,5 +1,6 @@
 """PNG plots show their lines."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,13 +9,14 @@ import pytest
 
 from facelab.errors import DataError
 from facelab.test_protocol.charts import Chart, Line
+from facelab.test_protocol.line_style import LineStyle
 from facelab.test_protocol.plots import plot
 
 X = np.linspace(0.01, 1, 20)
 
 
 def chart(**changes: object) -> Chart:
-    lines = (Line("a_$x^2 & <i>", X, 100 * X), Line("b", X, 50 * X))
+    lines = (Line("a_$x^2 & <i>", X, 100 * X), Line("b", X, 50 * X, style=LineStyle("#d55e00")))
     return Chart("roc", "T$1", "x", "y", lines, (0.01, 1.0), (0.0, 100.0), **changes)  # type: ignore[arg-type]
 
 
@@ -30,6 +32,15 @@ def test_lines_have_their_colours(changes: dict[str, object], tmp_path: Path) ->
     assert has_colour(png, 0x00, 0x72, 0xB2)
     assert has_colour(png, 0xD5, 0x5E, 0x00)
     assert not has_colour(png, 0x00, 0x9E, 0x73)
+
+
+def test_an_empty_frame_says_why(tmp_path: Path) -> None:
+    empty = Chart("det", "LFW: DET", "x", "y", (), (0.1, 1.0), (0.1, 1.0), log_x=True, log_y=True)
+    bare, told = (cv2.imread(str(plot([one], tmp_path / "a.png"))) for one in (empty, replace(empty, note="no errors")))
+    assert bare is not None
+    assert told is not None
+    differs = np.flatnonzero((bare != told).any(axis=(0, 2)))
+    assert differs.mean() == pytest.approx(bare.shape[1] * 0.55, rel=0.05)  # in the middle of the axes
 
 
 def test_bars(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
@@ -33,6 +34,21 @@ def test_every_rate_is_a_bar(tmp_path: Path, bars: dict[str, list[float]]) -> No
     assert path is not None
     assert path.stat().st_size > 1000
     assert bars == {"base": pytest.approx([99.5, 10.0]), "dual $r$": pytest.approx([0.0, 28.9])}
+
+
+def test_error_bars_and_marks_are_those_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, texts = [], []
+    hlines, annotate = Axes.hlines, Axes.annotate
+    monkeypatch.setattr(Axes, "hlines", lambda *of, **how: (lines.append(of[2:]), hlines(*of, **how))[1])
+    monkeypatch.setattr(Axes, "annotate", lambda *of, **how: (texts.append(of[1]), annotate(*of, **how))[1])
+    best = (Cell("a"), Cell("99.50 ± 0.25", 0.995, best=True, ends=(0.9925, 0.9975)))
+    near = (Cell("b"), Cell("99.25", 0.9925, noise=True))
+    plot_side_by_side(Comparison(("model", "LFW accuracy [%]"), (best, near)), tmp_path / "bars.png")
+    assert [np.concatenate(ends).tolist() for ends in lines] == [
+        [99.25, 99.75],
+        [pytest.approx(np.nan, nan_ok=True)] * 2,
+    ]
+    assert texts == ["99.50", "99.25†"]
 
 
 def test_one_model_has_nothing_beside_it(tmp_path: Path) -> None:
