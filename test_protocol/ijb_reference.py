@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from facelab.test_protocol.identification import Search, closed_set, search
+from facelab.test_protocol.identification import Search, check_ranks, closed_set, mate_rank, search
 from facelab.test_protocol.metrics import Floats
 from facelab.test_protocol.operating_points import Scores
 from facelab.test_protocol.score_tiles import Faces, tiles
@@ -132,6 +132,28 @@ def evals_open_set(found: Search, targets: Sequence[float]) -> list[EvalsPoint]:
     rates = [_on_grid(target) for target in targets]
     bounds = [float(strangers[max(int(len(strangers) * rate) - 1, 0)]) for rate in rates]
     return [EvalsPoint(float(np.mean((mate > rival) & (mate > bound))), bound) for bound in bounds]
+
+
+def evals_ranks(found: Sequence[Search], ranks: Sequence[int]) -> list[float]:
+    """The mean rank-k of InsightFace's ``ijb_evals``: probes found in any gallery, divided by the number of all probes.
+
+    It is no mean of the galleries' rates unless each has as many probes with a mate, and none is without.
+
+    Args:
+        found: The same probes in each gallery.
+        ranks: Ranks to report.
+
+    Returns:
+        A share for each rank; NaN if no probe has a mate.
+
+    Raises:
+        ConfigError: If a rank is below 1.
+    """
+    check_ranks(ranks)
+    places = np.concatenate([mate_rank(one)[one.mated] for one in found])
+    if not len(places):
+        return [float("nan")] * len(ranks)
+    return [float(np.sum(places <= rank)) / len(found[0]) for rank in ranks]
 
 
 def _on_grid(target: float) -> float:

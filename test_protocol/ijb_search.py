@@ -9,7 +9,7 @@ from facelab.test_protocol.base import Metric
 from facelab.test_protocol.identification import Search, closed_set, cmc, open_set, search
 from facelab.test_protocol.identification_report import fpir_name, open_set_metrics, rank_metrics, share
 from facelab.test_protocol.ijb_files import Identification, People
-from facelab.test_protocol.ijb_reference import evals_open_set, merged_search
+from facelab.test_protocol.ijb_reference import evals_open_set, evals_ranks, merged_search
 from facelab.test_protocol.metrics import Booleans, Floats
 from facelab.test_protocol.score_tiles import Faces
 from facelab.test_protocol.templates import Templates
@@ -97,7 +97,7 @@ def merged_metrics(
 def evals_metrics(
     searches: GallerySearches, ranks: Sequence[int], fpirs: Sequence[float], project: str
 ) -> Iterator[Metric]:
-    """What InsightFace's ``ijb_evals`` gives: the mean of the galleries, then each by itself."""
+    """What InsightFace's ``ijb_evals`` gives: its mean, pooled over probes in ranks; then each gallery by itself."""
     names = [*(f"rank-{rank}" for rank in ranks), *map(fpir_name, fpirs)]
     rates = np.array(
         [
@@ -105,8 +105,9 @@ def evals_metrics(
             for found in searches.found
         ]
     )
+    mean = np.concatenate((evals_ranks(searches.found, ranks), rates[:, len(ranks) :].mean(axis=0)))
     why_not = "cannot be measured: a gallery has no probe with a mate, or none without"
-    for place, values in (("", rates.mean(axis=0)), *zip((f"{name} " for name in searches.names), rates, strict=True)):
+    for place, values in (("", mean), *zip((f"{name} " for name in searches.names), rates, strict=True)):
         for name, value in zip(names, values.tolist(), strict=True):
             yield share(f"{place}{name} ({project})", value, kind="reference", why_not=why_not)
 

@@ -12,7 +12,9 @@ from facelab.data.images import decode_image
 from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
 from facelab.test_protocol.facexzoo_conf import facexzoo_sets
+from facelab.test_protocol.identification import Search
 from facelab.test_protocol.ijb import IJBB, IJBC
+from facelab.test_protocol.ijb_reference import evals_ranks
 from facelab.test_protocol.ijb_verification import people_of_templates
 from facelab.test_protocol.run import run_protocols
 
@@ -282,3 +284,32 @@ def test_embeddings_must_fit(root: Path) -> None:
         protocol.evaluate(Embeddings(bad, good.flipped))
     with pytest.raises(DataError, match="no pair is left: each of the 64"):
         protocol.evaluate(random_embeddings(skipped=np.ones(48, bool)))
+
+
+def test_the_mean_rank_of_the_newer_insightface_script_pools_over_probes() -> None:
+    # Person 0 to 2 are in the first gallery, 3 in the second, 4 in none; persons 2 and 3 are taken for others.
+    def found(mate: list[float], rival: list[float]) -> Search:
+        scores = np.array(mate), np.array(rival)
+        behind = (scores[1] > scores[0]).astype(np.int64) * np.isfinite(scores[0])
+        entries = np.zeros(len(mate), np.int64)
+        return Search(*scores, behind, np.zeros_like(entries), entries, entries)
+
+    none = -np.inf
+    first = found([0.9, 0.8, 0.2, none, none], [0.1, 0.2, 0.3, 0.4, 0.5])
+    second = found([none, none, none, 0.1, none], [0.2, 0.2, 0.2, 0.2, 0.2])
+    assert evals_ranks((first, second), (1, 2)) == [2 / 5, 4 / 5]  # the means of the galleries are 1/3 and 1
+    assert evals_ranks((second, second), (1,)) == [0.0]
+    assert np.isnan(evals_ranks((found([none], [0.1]),), (1, 5))).all()
+    with pytest.raises(ConfigError, match=r"ranks are \[0\]"):
+        evals_ranks((first,), (0,))
+
+
+def test_the_report_of_the_newer_insightface_script_has_the_pooled_mean(root: Path) -> None:
+    edit(root, "1N_probe_mixed.csv", 9, None)
+    protocol = IJBC(root, rules="insightface_evals", ranks=(1, 2))
+    values = values_of(protocol.evaluate(random_embeddings()))
+    name = "rank-{} (InsightFace evals)"
+    mates = {"G1": 4, "G2": 3}
+    for rank in (1, 2):
+        pooled = sum(values[f"{place} {name.format(rank)}"] * count for place, count in mates.items()) / 7
+        assert values[name.format(rank)] == pytest.approx(pooled)
