@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from itertools import count
+from itertools import accumulate, chain, repeat
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.conv_norm import ConvNorm, SqueezeExcite
 from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
 from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import MAX_WIDTH, last_map_size, scaled_channels
+from facelab.backbone.sizes import MAX_WIDTH, last_map_size
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec
@@ -62,15 +62,17 @@ class LinearBottleneck(nn.Module):
 def growing_channels(first: int, step: float, width: float) -> Iterator[int]:
     """Output channels of one block after the other; a width below 1 scales only what is added to the first."""
     start = first / min(width, 1.0)
-    return (max(1, round((start + number * step) * width)) for number in count())
+    # Added up one by one, as in the published programs: rounding of halves depends on it.
+    return (max(1, round(channels * width)) for channels in accumulate(chain((start,), repeat(step))))
 
 
 @BACKBONES.register("ReXNet")
 class ReXNet(Backbone):
     """ReXNet (Han et al., CVPR 2021, arXiv:2007.00992, Sec. 4), as built by FaceX-Zoo: the stem keeps the resolution.
 
-    The network ends with a 1x1 convolution to 512 channels (times ``width``) and an `OutputLayer`. FaceX-Zoo's program
-    fails at every ``width`` but 1; its published row is without squeeze-and-excitation.
+    The blocks of the first stage do not expand. The network ends with a 1x1 convolution to 512 channels (times
+    ``width``, rounded down) and an `OutputLayer`. FaceX-Zoo's program fails at every ``width`` but 1; its published row
+    is without squeeze-and-excitation.
 
     Args:
         input_spec: Size, colour order and value range of the input, at least 16x16.
@@ -120,14 +122,14 @@ class ReXNet(Backbone):
         channels = max(1, round(STEM_CHANNELS * max(width, 1.0)))  # narrow networks keep the whole stem
         self.stem = ConvNorm(3, channels, 3, act="silu")
         blocks: list[LinearBottleneck] = []
-        for blocks_here, (_, halves, gated) in zip(repeats, STAGES, strict=True):
+        for stage, (blocks_here, (_, halves, gated)) in enumerate(zip(repeats, STAGES, strict=True)):
+            expansion = EXPANSION if stage else 1
             for place in range(blocks_here):
                 outputs = next(widths)
-                expansion = EXPANSION if blocks else 1
                 stride = 2 if halves and place == 0 else 1
                 blocks.append(LinearBottleneck(channels, outputs, expansion, stride, squeeze if gated else 0))
                 channels = outputs
-        last = scaled_channels(LAST_CHANNELS, width)
+        last = max(1, int(LAST_CHANNELS * width))
         self.blocks = Blocks(*blocks, checkpointing=checkpointing)
         self.last = ConvNorm(channels, last, act="silu")
         self.output = OutputLayer(last, map_size, feat_dim, drop_rate=drop_rate)

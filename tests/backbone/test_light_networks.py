@@ -1,5 +1,7 @@
 """RepVGG's deploy form, and what FaceX-Zoo's light networks add to the matrix of every backbone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -100,6 +102,33 @@ def test_rexnet_grows_linearly() -> None:
     assert [next(channels) for _ in range(5)] == [16, 27, 38, 50, 61]
     narrow = growing_channels(16, 10, 0.5)
     assert [next(narrow) for _ in range(3)] == [16, 21, 26]
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "last"),
+    [  # measured on FaceX-Zoo's program, its output layer made as wide as its last convolution; embeddings agreed too
+        ({"width": 1.3}, 20_611_896, 665),
+        ({"width": 1.3, "squeeze": 12}, 22_336_719, 665),
+        ({"depth": 2.0}, 17_988_856, 512),
+        ({"depth": 2.0, "squeeze": 12}, 20_324_398, 512),
+        ({"width": 0.5, "depth": 1.5}, 7_774_674, 256),
+        ({"width": 2.0, "depth": 0.5}, 30_813_000, 1024),
+        ({"width": 0.37, "depth": 3.3, "squeeze": 12}, 7_549_916, 189),
+    ],
+)
+def test_rexnet_of_other_widths_and_depths(options: dict[str, Any], count: int, last: int) -> None:
+    with torch.device("meta"):
+        network = build(BACKBONES, {"ReXNet": options}, feat_dim=512)
+    assert (parameters(network), network.state_dict()["last.conv.weight"].shape[0]) == (count, last)
+
+
+def test_blocks_of_rexnets_first_stage_do_not_expand() -> None:
+    network = ReXNet(SMALL_SPEC, 16, width=0.25, depth=2.0)
+    shapes = {name: tensor.shape[0] for name, tensor in network.state_dict().items() if "expand.conv" in name}
+    assert dict(list(shapes.items())[:2]) == {
+        "blocks.2.expand.conv.weight": 6 * 17,
+        "blocks.3.expand.conv.weight": 6 * 19,
+    }
 
 
 def test_rexnet_with_gates_reads_published_names() -> None:
