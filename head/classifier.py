@@ -118,7 +118,7 @@ class FullSoftmax(Classifier):
         norms = torch.linalg.vector_norm(distributed.use_commonly(features), dim=1)
         product = self._product(features)
         column, owned = self.shard.columns(labels)
-        target = distributed.sum_shares(product.gather(1, column.unsqueeze(1)).squeeze(1) * owned)
+        target = distributed.sum_shares(_entry(product, column) * owned)
         terms = self._with_class_parameters(self.head.prepare(target, norms, labels), column, owned)
         terms = self._with_statistics(terms, product, column, owned)
         positive = self.head.scale * self.head.positive(target, terms)
@@ -149,7 +149,7 @@ class FullSoftmax(Classifier):
     def _entropy(self, positive: Tensor, negatives: Tensor) -> Tensor:
         """Loss of each sample, (B,), from its own logit, (B,), and this process's share of the others, (B, C_own)."""
         if self.head.objective == "binary":
-            others = distributed.sum_shares(-logsigmoid(-negatives).sum(dim=1))
+            others = distributed.sum_shares(torch.logaddexp(negatives, negatives.new_zeros(())).sum(dim=1))
             return self.head.negative_weight * others - self.head.positive_weight * logsigmoid(positive)
         others = _log_sum_over_processes(negatives.logsumexp(dim=1))
         # -log softmax of the target; this form keeps its digits where the loss is small
@@ -168,11 +168,10 @@ class FullSoftmax(Classifier):
     def _negatives(self, product: Tensor, terms: Terms, column: Tensor, owned: Tensor) -> Tensor:
         """Logits of the owned classes, (B, C_own), out of the way where the class is the sample's own."""
         logits = self.head.scale * self.head.negatives(product, terms.mapped(distributed.use_locally))
-        column = column.unsqueeze(1)
         # A finite stand-in for minus infinity: if a process owns nothing but the target, its gradient is 0 and not NaN.
         nothing = torch.finfo(logits.dtype).min
-        kept = torch.where(owned.unsqueeze(1), nothing, logits.gather(1, column))
-        return logits.scatter(1, column, kept)
+        kept = torch.where(owned, nothing, _entry(logits, column))
+        return logits.scatter(1, column.unsqueeze(1), kept.unsqueeze(1))
 
     @torch.no_grad()
     def _metrics(
@@ -202,6 +201,14 @@ class FullSoftmax(Classifier):
         if low < 0 or high >= self.num_classes:
             wrong = low if low < 0 else high
             raise DataError(f"label {wrong} is outside of 0..{self.num_classes - 1}, the classes of this classifier.")
+
+
+def _entry(matrix: Tensor, column: Tensor) -> Tensor:
+    """The entry in ``column`` (B,) of each row of a (B, C) matrix, (B,).
+
+    For the backward pass indexing keeps the places alone, where gather would keep the matrix.
+    """
+    return matrix[torch.arange(len(column), device=column.device), column]
 
 
 def _log_sum_over_processes(share: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from facelab.catalogue import build
 from facelab.errors import ConfigError, DataError
-from facelab.head.base import CLASSIFIERS, ClassShard, MarginHead
+from facelab.head.base import CLASSIFIERS, HEADS, ClassShard, MarginHead
 from facelab.head.class_rows import BLOCK, initial_rows
 from facelab.head.classifier import FullSoftmax
 from facelab.head.cosface import CosFace
@@ -148,3 +149,25 @@ def test_gradient_of_a_row_is_that_of_the_mean_loss() -> None:
     classifier(FEATURES, LABELS).loss.backward()
     expected: Tensor = torch.autograd.grad(cross_entropy(logits, LABELS), rows)[0]
     torch.testing.assert_close(classifier.weight.grad, expected)
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "AdaFace", "Softmax", "NormFace", "UniFace"])
+def test_one_matrix_of_logits_is_kept_for_the_backward_pass(name: str) -> None:
+    batch, classes, dim = 16, 256, 4
+    head = build(HEADS, name, num_classes=classes, feat_dim=dim)
+    classifier = FullSoftmax(classes, dim, head)
+    features = torch.randn(batch, dim, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kept: dict[int, Tensor] = {}  # by storage: a view of what is kept already costs nothing
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.numel() >= batch * classes:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = classifier(features, torch.arange(batch)).loss
+    sizes = [tensor.numel() * tensor.element_size() for tensor in kept.values()]
+    assert sizes == [4 * batch * classes]
+    loss.backward()
+    assert features.grad is not None
+    assert bool(features.grad.abs().sum() > 0)
