@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from facelab.data.base import Pixels, Source
-from facelab.data.images import JPEG_START
+from facelab.data.jpeg_damage import START
 from facelab.data.writing import written_folder
 from facelab.errors import DataError
 
@@ -34,7 +34,7 @@ def encoder(source: Source, quality: int = 95) -> Callable[[int], bytes]:
     def encode(index: int) -> bytes:
         if isinstance(source, Stored):
             data = source.encoded(index)
-            if data.startswith((JPEG_START, PNG_START)):
+            if data.startswith((START, PNG_START)):
                 return data
         return encode_jpeg(source.read(index), quality)
 

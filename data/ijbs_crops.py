@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from facelab.data.base import Pixels
 from facelab.data.ijbs_boxes import COLUMNS, read_boxes
 from facelab.data.ijbs_lists import METADATA, VIDEO_FOLDER, crop_stem, find_lists
-from facelab.data.images import decode_image, resize_image
+from facelab.data.image_header import MAX_PIXELS
+from facelab.data.images import decode_file, resize_image
 from facelab.data.ordered_map import ordered_map
 from facelab.data.refusals import Refusal
 from facelab.errors import CorruptImage, DataError, in_range
@@ -194,8 +195,8 @@ def _frames(path: Path, positions: NDArray[np.int64], is_video: bool) -> Iterato
         yield from _video_frames(path, positions.tolist())
         return
     try:
-        image: Pixels | None = decode_image(path.read_bytes(), str(path))
-    except (CorruptImage, OSError):
+        image: Pixels | None = decode_file(path)
+    except CorruptImage:
         image = None
     yield int(positions[0]), image
 
@@ -204,9 +205,10 @@ def _video_frames(path: Path, positions: list[int]) -> Iterator[tuple[int, Pixel
     """Frames of a video, which is read from its beginning: seeking is not exact in many formats."""
     video = cv2.VideoCapture(str(path))
     try:
+        small = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) <= MAX_PIXELS
         at = -1
         for position in positions:
-            while at < position and video.grab():
+            while at < position and small and video.grab():
                 at += 1
             image = video.retrieve()[1] if 0 <= at == position else None
             yield position, None if image is None else np.ascontiguousarray(image[:, :, ::-1])

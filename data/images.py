@@ -10,17 +10,18 @@ import numpy as np
 from facelab.data.alignment_record import read_alignment
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.files import open_files
+from facelab.data.image_header import MAX_ENCODED, check_size
+from facelab.data.jpeg_damage import has_hole, is_cut
 from facelab.data.names import PackedNames
 from facelab.errors import CorruptImage, DataError
-
-JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+from facelab.outside_file import read_regular
 
 
 def decode_image(data: bytes, where: str) -> Pixels:
-    """Pixels of an encoded image (JPEG, PNG, BMP, WebP, TIFF, PGM, PPM).
+    """Pixels of an encoded image (JPEG, PNG, BMP, WebP, TIFF, GIF, PBM, PGM, PPM, PAM).
 
-    Grey becomes three equal channels, transparency is dropped, 16 bits per channel are reduced to 8, and an orientation
-    noted in the file (EXIF) is obeyed.
+    Grey becomes three equal channels, transparency is dropped, 16 bits per channel are reduced to 8, CMYK becomes RGB,
+    and an orientation noted in the file (EXIF) is obeyed. Its size is read before anything is decoded.
 
     Args:
         data: The encoded image.
@@ -30,26 +31,42 @@ def decode_image(data: bytes, where: str) -> Pixels:
         RGB, uint8, (H, W, 3), contiguous.
 
     Raises:
-        CorruptImage: If it is empty, cut off, damaged or of an unknown kind.
+        CorruptImage: If it is empty, cut off, damaged, of an unknown kind, or has more than 2^26 pixels.
     """
     if not data:
         raise CorruptImage(f"{where}: the image is empty (0 bytes).")
-    if _is_cut_jpeg(data):
+    scan = check_size(data, where)
+    if scan and is_cut(data):
         raise CorruptImage(f"{where}: the JPEG image is cut off ({len(data)} bytes, no end marker).")
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        pixels = _decoded(data)
     except cv2.error as error:
         raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
     if pixels is None:
         raise CorruptImage(f"{where}: is not an image, or is damaged ({len(data)} bytes, beginning {data[:4]!r}).")
-    return np.asarray(pixels)
+    if scan and has_hole(data, scan, pixels, _decoded):
+        raise CorruptImage(
+            f"{where}: the JPEG image has a hole: part of its {len(data)} bytes is missing or was overwritten."
+        )
+    return pixels
 
 
-def _is_cut_jpeg(data: bytes) -> bool:
-    """Whether a JPEG has no end marker after its last scan: OpenCV 4 would fill the missing part with grey."""
-    if not data.startswith(JPEG_START) or data.endswith(JPEG_END):
-        return False
-    return data.rfind(JPEG_END) < data.rfind(JPEG_SCAN)  # a preview inside may have an end marker of its own
+def decode_file(path: str | Path) -> Pixels:
+    """Pixels of an image file; otherwise as `decode_image`.
+
+    Raises:
+        CorruptImage: As `decode_image`, or if it is no regular file of at most `MAX_ENCODED` bytes.
+    """
+    try:
+        data = read_regular(path, MAX_ENCODED)
+    except OSError as error:
+        raise CorruptImage(f"cannot read the image '{path}': {error.strerror}.") from None
+    return decode_image(data, str(path))
+
+
+def _decoded(data: bytes) -> Pixels | None:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return None if pixels is None else np.asarray(pixels, np.uint8)
 
 
 def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
+from facelab.outside_file import opened
 
 
 class MappedFile:
@@ -26,7 +27,7 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 self.size = file.seek(0, 2)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
         except OSError as error:

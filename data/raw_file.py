@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facelab.errors import CorruptImage, DataError
+from facelab.outside_file import open_regular
 
 
 class RawFile:
@@ -21,11 +22,10 @@ class RawFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._handle, self.size = open_regular(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be opened ({error.strerror}).") from None
         weakref.finalize(self, os.close, self._handle)
-        self.size = os.fstat(self._handle).st_size
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``.

@@ -136,14 +136,10 @@ class FaceModel:
             yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
     def _pixels(self, image: Image, number: int, resize: bool) -> NDArray[np.uint8]:
-        from facelab.data.images import decode_image
+        from facelab.data.images import decode_file
 
         if isinstance(image, str | Path):
-            where = f"'{image}'"
-            try:
-                pixels = decode_image(Path(image).read_bytes(), str(image))
-            except OSError as error:
-                raise DataError(f"cannot read the image '{image}': {error.strerror}.") from None
+            where, pixels = f"'{image}'", decode_file(image)
         else:
             where, pixels = f"image {number}", _check_array(image, number)
         if pixels.shape[:2] == self.input_spec.size:

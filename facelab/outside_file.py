@@ -61,12 +61,14 @@ def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> byte
         OSError: As `open_regular`, if the file is larger than ``limit``, or if it ends early.
     """
     handle, size = open_regular(path)
-    with os.fdopen(handle, "rb", buffering=0) as file:
+    try:
         if limit is not None and size > limit:
             raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the {limit:,} that are read")
-        data = file.readall() if size == 0 else file.read(size)
-        while len(data) < size and (more := file.read(size - len(data))):  # one read gives at most 2 GiB
+        data = os.read(handle, size)
+        while len(data) < size and (more := os.read(handle, size - len(data))):  # one read gives at most 2 GiB
             data += more
+    finally:
+        os.close(handle)
     if len(data) < size:
         raise OSError(errno.EIO, f"only {len(data)} of its {size} bytes came")
     return data

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from facelab.backbone.base import check_quality, check_scorer, takes_quality
 from facelab.config import parse_yaml
-from facelab.data.images import decode_image
+from facelab.data.images import decode_file
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
 from facelab.iqa.table import Table
@@ -135,7 +135,7 @@ class _Files:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """An image, for scorers that see more than a table."""
-        return decode_image(Path(self._paths[index]).read_bytes(), self._paths[index])
+        return decode_file(self._paths[index])
 
     @staticmethod
     def _name(path: str, known: Collection[str]) -> str:

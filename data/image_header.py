@@ -1,0 +1,182 @@
+"""What an encoded image says of itself before it is decoded: its kind and its size."""
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+
+from facelab.errors import CorruptImage
+
+MAX_PIXELS = 1 << 26
+"""Most pixels of an image, 8192 x 8192; decoded they take 200 MB."""
+MAX_ENCODED = 1 << 28
+"""Most bytes of an encoded image."""
+MAX_SCANS = 200
+"""Most scans of a JPEG; each of them costs a pass over all of its pixels, and some ten are usual."""
+
+KINDS = "JPEG, PNG, BMP, WebP, TIFF, GIF, PBM, PGM, PPM or PAM"
+WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers that no length follows
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that the size follows
+SEQUENTIAL = frozenset((0xC0, 0xC1))  # of these, a scan with all colours is the only one
+START_OF_SCAN = 0xDA
+PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})")
+PAM = (re.compile(rb"\nWIDTH\s+(\d{1,9})"), re.compile(rb"\nHEIGHT\s+(\d{1,9})"))
+PAM_HEADER = 4096  # bytes that are searched
+TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT = 256, 257, 322, 323
+
+Size = tuple[int, int]  # width, height
+
+
+def check_size(data: bytes, where: str) -> int:
+    """Refuse an image that is too large, or whose size cannot be known before it is decoded.
+
+    Args:
+        data: The encoded image.
+        where: Names the image in messages.
+
+    Returns:
+        Where the first scan of a JPEG begins, 0 for other kinds.
+
+    Raises:
+        CorruptImage: If it has more than `MAX_PIXELS`, is none of `KINDS`, or its header is damaged.
+    """
+    if len(data) > MAX_ENCODED:
+        raise CorruptImage(f"{where}: has {len(data):,} bytes, more than the {MAX_ENCODED:,} that an image may have.")
+    scan = 0
+    try:
+        if data.startswith(b"\xff\xd8"):
+            (width, height), scan = _jpeg(data)
+        else:
+            width, height = _reader(data, where)(data)
+    except (struct.error, ValueError, IndexError, KeyError, StopIteration):
+        raise CorruptImage(
+            f"{where}: is not an image, or is damaged: its header gives no size ({len(data)} bytes, "
+            f"beginning {data[:4]!r})."
+        ) from None
+    if width * height > MAX_PIXELS:
+        raise CorruptImage(
+            f"{where}: has {width}x{height} pixels, more than the {MAX_PIXELS:,} that are decoded; make it smaller."
+        )
+    return scan
+
+
+def _reader(data: bytes, where: str) -> Callable[[bytes], Size]:
+    for signature, reader in READERS:
+        if data.startswith(signature):
+            return reader
+    raise CorruptImage(
+        f"{where}: is not an image, or is damaged ({len(data)} bytes, beginning {data[:4]!r}); it must be {KINDS}."
+    )
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment of a JPEG, up to the first start of a scan.
+
+    Raises:
+        IndexError: If there is none.
+        ValueError: Likewise.
+    """
+    at = 2
+    while True:
+        marker = data[at + 1]
+        if data[at] != 0xFF or marker == 0xFF:  # the decoder passes over stray and fill bytes too
+            at = data.index(b"\xff", at + 1)
+            continue
+        yield marker, at
+        if marker == START_OF_SCAN:
+            return
+        at += 2 if marker in WITHOUT_LENGTH else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _jpeg(data: bytes) -> tuple[Size, int]:
+    """Size, and where the first scan begins."""
+    size, at, in_one_scan = (0, 0), 0, -1
+    for marker, at in jpeg_segments(data):
+        if marker in FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            size = max(size, (width, height), key=lambda one: one[0] * one[1])
+            in_one_scan = data[at + 9] if marker in SEQUENTIAL else -1
+    if data[at + 4] != in_one_scan and data.count(b"\xff\xda", at) > MAX_SCANS:
+        raise ValueError("too many scans")
+    return size, at
+
+
+def _png(data: bytes) -> Size:
+    if data[12:16] != b"IHDR":
+        raise ValueError("no header")
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _bmp(data: bytes) -> Size:
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
+    return abs(width), abs(height)
+
+
+def _webp(data: bytes) -> Size:
+    if data[8:12] != b"WEBP":
+        raise ValueError("no image")
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind != b"VP8X" or len(data) < 30:
+        raise ValueError("no image")
+    return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+
+
+def _gif(data: bytes) -> Size:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _pnm(data: bytes) -> Size:
+    found = PNM.match(data)
+    if found is None:
+        raise ValueError("no header")
+    return int(found[1]), int(found[2])
+
+
+def _pam(data: bytes) -> Size:
+    header = data[:PAM_HEADER]
+    width, height = (max(int(number) for number in pattern.findall(header)) for pattern in PAM)
+    return width, height
+
+
+def _tiff(data: bytes) -> Size:
+    """The larger of image and tile: a tile is decoded as a whole."""
+    tags = dict(_tiff_tags(data))
+    image = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
+    tile = tags.get(TIFF_TILE_WIDTH, 0), tags.get(TIFF_TILE_HEIGHT, 0)
+    return max(image, tile, key=lambda one: one[0] * one[1])
+
+
+def _tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
+    """Tags of the first directory and their values; of those that do not fit into it, the place."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(f"{order}H", data, 2)[0] == 43  # BigTIFF
+    at = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
+    (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, at)
+    at, entry, value = (at + 8, 20, 12) if big else (at + 2, 12, 8)
+    for place in range(at, at + entry * min(count, 4096), entry):
+        tag, kind = struct.unpack_from(f"{order}HH", data, place)
+        if kind in TIFF_TYPES:
+            yield tag, struct.unpack_from(f"{order}{TIFF_TYPES[kind]}", data, place + value)[0]
+
+
+READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", _png),
+    (b"BM", _bmp),
+    (b"RIFF", _webp),
+    (b"II*\0", _tiff),
+    (b"MM\0*", _tiff),
+    (b"II+\0", _tiff),
+    (b"MM\0+", _tiff),
+    (b"GIF8", _gif),
+    (b"P7\n", _pam),
+    *((b"P%d" % number, _pnm) for number in range(1, 7)),
+)
