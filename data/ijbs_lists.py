@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from facelab.errors import DataError
+from facelab.outside_file import opened_text
 
 PREFIXES = ("ijbs_", "cs6_")  # IJB-S's own, and the one that AdaFace's copy has
 METADATA = "metadata.csv"
@@ -44,7 +45,7 @@ def read_rows(path: Path, file_column: int) -> Iterator[tuple[int, list[str]]]:
     """
     count = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with opened_text(path, newline="") as file:
             rows = csv.reader(file)
             header = next(rows, [])
             if len(header) > file_column and _FILE.fullmatch(header[file_column].strip()):

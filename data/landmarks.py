@@ -1,6 +1,5 @@
 """Files of landmarks: which images have a face, and where its five points lie."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from facelab.data.alignment import Points, five_points
+from facelab.data.text_list import split_fields, text_lines, with_slashes
 from facelab.errors import DataError
+from facelab.outside_json import read_json
 
+MAX_BYTES = 1 << 30
 POINT_COUNTS = (5, 25, 68, 106)
 WITH_SCORE = 2 * 5 + 1
 """Numbers on a line with five points and a detector's score, as in the lists of IJB."""
@@ -35,22 +37,18 @@ class Landmarks:
 def read_landmarks(path: Path) -> Landmarks:
     """Read a file of landmarks.
 
-    Text: one image a line, ``path x1 y1 x2 y2 …``, separated by blanks, or a path that may contain blanks followed by a
-    tab. JSON (ending ``.json``): ``{path: points}`` or ``[{"path": …, "landmarks": points}]``, points as pairs or as
-    one flat list. An image has 5, 25, 68 or 106 points, see `facelab.data.alignment.five_points`; a score after five
-    points is passed over. Numbers that are not finite are kept: they are refused when the image is aligned.
+    Text: one image a line, ``path x1 y1 x2 y2 …``, separated by blanks or by commas, or a path that may contain blanks
+    followed by a tab. JSON (ending ``.json``): ``{path: points}`` or ``[{"path": …, "landmarks": points}]``, points as
+    pairs or as one flat list. An image has 5, 25, 68 or 106 points, see `facelab.data.alignment.five_points`; a score
+    after five points is passed over. Numbers that are not finite are kept: they are refused when the image is aligned.
 
     Raises:
         DataError: If the file cannot be read, is empty, or an entry is malformed, stands twice or leads out of the
             folder; the message names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     names: dict[str, str] = {}
     points = []
-    for name, where, five in _json_entries(text, path) if path.suffix == ".json" else _lines(text, path):
+    for name, where, five in _json_entries(path) if path.suffix.lower() == ".json" else _lines(path):
         inside = _inside(name, where)
         if inside in names:
             raise DataError(f"{where}: '{name}' has landmarks already at {names[inside]}; one face for each image.")
@@ -61,19 +59,19 @@ def read_landmarks(path: Path) -> Landmarks:
     return Landmarks(tuple(names), np.stack(points))
 
 
-def _lines(text: str, path: Path) -> Iterator[Entry]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
+def _lines(path: Path) -> Iterator[Entry]:
+    for number, line in text_lines(path, errors="surrogateescape"):
+        where = f"{path}, line {number}"
+        if "\t" not in line and line.count(",") >= 2 * min(POINT_COUNTS):
+            name, *numbers = split_fields(line, ",", where)
+        else:
             name, *rest = line.split("\t", 1) if "\t" in line else line.split(maxsplit=1)
-            yield name.strip(), where, _five(" ".join(rest).split(), where)
+            numbers = " ".join(rest).split()
+        yield name.strip(), where, _five(numbers, where)
 
 
-def _json_entries(text: str, path: Path) -> Iterator[Entry]:
-    try:
-        tree = json.loads(text, object_pairs_hook=partial(_without_repetition, path))
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}).") from None
+def _json_entries(path: Path) -> Iterator[Entry]:
+    tree = read_json(path, "landmarks", limit=MAX_BYTES, not_finite=True, pairs=partial(_without_repetition, path))
     if isinstance(tree, dict):
         pairs = [(f"{path}, '{name}'", name, points) for name, points in tree.items()]
     elif isinstance(tree, list) and all(
@@ -104,7 +102,7 @@ def _flat(points: Any, where: str) -> list[Any]:
 def _five(numbers: list[Any], where: str) -> Points:
     try:
         values = np.array(numbers, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: landmarks must be numbers ({error}).") from None
     if len(values) == WITH_SCORE:
         values = values[:-1]
@@ -114,6 +112,7 @@ def _five(numbers: list[Any], where: str) -> Points:
 
 
 def _inside(name: str, where: str) -> str:
+    name = with_slashes(name)
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
         raise DataError(f"{where}: '{name}' is not a path below the folder of the images.")

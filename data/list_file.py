@@ -19,8 +19,10 @@ Bytes = NDArray[np.uint8]
 BLOCK = 1 << 24  # bytes parsed at once; bounds the memory of the parser's index arrays
 LONGEST_LINE = 8192  # twice the longest path that Linux opens
 MOST_DIGITS = 18  # of a label, so that it fits into int64
+QUOTE = ord('"')
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 IS_SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\r\v\f", np.uint8))
+IS_SEPARATOR = IS_SPACE | np.isin(np.arange(256), np.frombuffer(b",;", np.uint8))
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Rows:
 class ListFile(Sequence[bytes]):
     """The paths of a training list in its order; the file itself stays on disk and is read where it is needed.
 
-    Blank lines are skipped. The label is the last field, so a path may have spaces.
+    Blank lines are skipped. The label is the last field, after blanks, a comma or semicolon, so a path may have spaces.
+    Double quotes around a path are taken off, and ``\\`` becomes ``/`` in one that has no ``/``.
 
     Args:
         path: The list.
@@ -76,7 +79,8 @@ class ListFile(Sequence[bytes]):
         """Name of image ``index`` as bytes, or the names of a slice."""
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
-        return self._file.read(int(self._rows.starts[index]), int(self._rows.lengths[index]))
+        name = self._file.read(int(self._rows.starts[index]), int(self._rows.lengths[index]))
+        return name if b"/" in name else name.replace(b"\\", b"/")
 
     def digest(self) -> str:
         """A hash (32 hex digits) of the whole list, labels included."""
@@ -125,7 +129,7 @@ def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> Rows:
     kept = np.flatnonzero(ends > starts)
     lines, starts, ends = len(ends), starts[kept], ends[kept]
     labels, digits = _trailing_number(text, starts, ends)
-    path_ends = _trimmed_right(text, starts, digits)
+    path_ends = _trimmed_right(text, starts, digits, IS_SEPARATOR)
     bad = np.flatnonzero((digits == ends) | (path_ends == digits) | (path_ends == starts))
     if len(bad):
         line = text[starts[bad[0]] : ends[bad[0]]].tobytes().decode("utf-8", "replace")
@@ -135,6 +139,8 @@ def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> Rows:
             f"{where} line {lines_before + int(kept[bad[0]]) + 1}: {line[:80]!r} is not 'path label' with a whole "
             "number from 0 as label."
         )
+    quoted = (text[starts] == QUOTE) & (text[path_ends - 1] == QUOTE) & (path_ends - starts > 2)
+    starts, path_ends = starts + quoted, path_ends - quoted
     return Rows(starts + offset, (path_ends - starts).astype(np.uint16), labels, lines)
 
 
@@ -149,12 +155,12 @@ def _refuse_long(starts: Places, ends: Places, lines_before: int, where: Path) -
         raise DataError(f"{where} line {line}: is longer than {LONGEST_LINE} bytes; is this a text file?")
 
 
-def _trimmed_right(text: Bytes, starts: Places, ends: Places) -> Places:
-    """``ends`` moved left over white space, not beyond ``starts``."""
+def _trimmed_right(text: Bytes, starts: Places, ends: Places, skipped: NDArray[np.bool_] = IS_SPACE) -> Places:
+    """``ends`` moved left over white space or other bytes, not beyond ``starts``."""
     ends = ends.copy()
     active = np.flatnonzero(ends > starts)
     while len(active):
-        active = active[IS_SPACE[text[ends[active] - 1]]]
+        active = active[skipped[text[ends[active] - 1]]]
         ends[active] -= 1
         active = active[ends[active] > starts[active]]
     return ends

@@ -1,5 +1,6 @@
 """im2rec's list: ``key <tab> label … <tab> path`` on each line."""
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -9,6 +10,7 @@ import numpy as np
 from facelab.data.images import hash_of
 from facelab.data.names import PackedNames
 from facelab.errors import DataError
+from facelab.outside_file import read_regular
 
 
 class LstFile(Sequence[bytes]):
@@ -27,9 +29,9 @@ class LstFile(Sequence[bytes]):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            lines = path.read_bytes().split(b"\n")
+            lines = read_regular(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+            raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
         rows = [(number, *self._row(number, line)) for number, line in enumerate(lines, 1) if line.strip()]
         if not rows:
             raise DataError(f"{path}: the list names no image.")
@@ -42,7 +44,7 @@ class LstFile(Sequence[bytes]):
         try:
             label = float(fields[1])
             if len(fields) > 2 and label >= 0 and label.is_integer():
-                return int(label), fields[-1].strip()
+                return int(label), _with_slashes(fields[-1].strip())
         except (IndexError, ValueError, OverflowError):
             pass  # refused below
         shown = line.decode("utf-8", "replace").strip()[:80]
@@ -68,3 +70,7 @@ class LstFile(Sequence[bytes]):
         """A hash (32 hex digits) of paths and labels."""
         rows = zip(self._names, self.labels.tolist(), strict=True)
         return hash_of(f"{name.decode('utf-8', 'surrogateescape')}\t{label}" for name, label in rows)
+
+
+def _with_slashes(name: bytes) -> bytes:
+    return name if b"/" in name else name.replace(b"\\", b"/")

@@ -12,6 +12,7 @@ from facelab.data.base import Labels
 from facelab.data.image_folder import ImageFolder
 from facelab.data.image_list import open_list
 from facelab.data.people import person_filter, read_ids
+from facelab.data.text_list import one_form, separator_of, split_fields
 from facelab.data.writing import written_files
 from facelab.errors import ConfigError, DataError, in_range
 
@@ -152,8 +153,8 @@ def write_list(target: Path, entries: Entries, rows: Rows) -> int:
 
 
 def plain_name(person: str) -> str:
-    """A name in the form in which two lists are compared: case, spaces, hyphens and underscores do not count."""
-    return person.casefold().replace(" ", "_").replace("-", "_")
+    """A name as two lists are compared: case, Unicode's form, spaces, hyphens and underscores do not count."""
+    return one_form(one_form(person).casefold()).replace(" ", "_").replace("-", "_")
 
 
 def people_of_test_list(path: Path) -> frozenset[str]:
@@ -173,7 +174,8 @@ def people_of_test_list(path: Path) -> frozenset[str]:
 
 
 def _people_of_line(line: str) -> list[str]:
-    fields = line.split("\t") if "\t" in line else line.split()
+    separator = separator_of(line) if "\t" in line or "/" in line else None  # a comma may belong to a bare name
+    fields = split_fields(line, separator, "a test list")
     folders = [posixpath.basename(posixpath.dirname(field)) for field in fields if "/" in field]
     if folders:
         return folders

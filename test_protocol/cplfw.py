@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from facelab.citation import Citation
+from facelab.data.text_list import text_lines
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.listed_pairs import ListedPairs, person_stem
-from facelab.test_protocol.pairs import FAMILY_FOLDS, ListedPair, PairList, family_folds, text_lines
+from facelab.test_protocol.pairs import FAMILY_FOLDS, ListedPair, PairList, family_folds
 
 
 def read_cplfw(path: Path) -> PairList:

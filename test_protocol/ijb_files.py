@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
+from facelab.outside_file import opened_text
 from facelab.test_protocol.base import FloatArray
 from facelab.test_protocol.integer_lines import Rows, line_of_row, read_integer_lines
 from facelab.test_protocol.metrics import Booleans, Floats, Integers
@@ -216,7 +217,7 @@ def _check_same_images(first: Path, names: list[str], second: Path, also: list[s
 def _lines(path: Path, skip: int = 0) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, with their numbers from 1."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with opened_text(path) as file:
             for number, line in enumerate(file, 1):
                 if number > skip and line.strip():
                     yield number, line

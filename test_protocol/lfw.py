@@ -6,10 +6,11 @@ from typing import ClassVar
 import numpy as np
 
 from facelab.citation import Citation
+from facelab.data.text_list import text_lines
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.listed_pairs import ListedPairs, person_folder
-from facelab.test_protocol.pairs import ListedPair, PairList, text_lines
+from facelab.test_protocol.pairs import ListedPair, PairList
 
 
 def read_lfw(path: Path) -> PairList:

@@ -1,5 +1,6 @@
 """Verification on a pair list and the images that it names: what LFW and its relatives share."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from facelab.data.images import PathImages
+from facelab.data.text_list import one_form, text_lines, with_slashes
 from facelab.errors import DataError
 from facelab.test_protocol.metrics import Integers, balanced_folds
 from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Reject, Rules, Thresholds
@@ -64,6 +66,13 @@ class ListedPairs(Verification):
         listed = self.read_pairs(pairs)
         self.excluded = people_in(exclude)
         kept = without_people(listed, self.excluded, self.person_of)
+        if self.excluded and len(kept) == len(listed):
+            logging.getLogger(__name__).warning(
+                "%s: no pair shows any of the %d people to exclude, the first is '%s'.",
+                pairs,
+                len(self.excluded),
+                min(self.excluded),
+            )
         if not len(kept):
             raise DataError(f"{pairs}: no pair is left after {len(self.excluded)} people were excluded.")
         kept = with_folds(kept, folds)
@@ -107,12 +116,10 @@ def people_in(exclude: Path | list[str] | None) -> frozenset[str]:
     if exclude is None:
         return frozenset()
     if isinstance(exclude, Path):
-        if not exclude.is_file():
-            raise DataError(f"{exclude}: there is no such file of people to exclude.")
-        lines = exclude.read_text(encoding="utf-8").splitlines()
+        lines = [line for _, line in text_lines(exclude)]
     else:
-        lines = list(exclude)
-    people = frozenset(folder_or_name(line.strip()) for line in lines if line.strip())
+        lines = [line for line in exclude if line.strip()]
+    people = frozenset(one_form(folder_or_name(with_slashes(line.strip()))) for line in lines)
     if not people:
         raise DataError(f"exclude: {exclude} names nobody.")
     return people
@@ -137,7 +144,7 @@ def person_stem(image: str) -> str:
 
 def without_people(listed: PairList, people: frozenset[str], person: Callable[[str], str]) -> PairList:
     """The pairs that show none of some people, in the folds that they had."""
-    shown = np.array([person(image) in people for image in listed.images], bool)
+    shown = np.array([one_form(person(image)) in people for image in listed.images], bool)
     return listed.keep(~np.any(shown[listed.pairs], axis=1)) if shown.any() else listed
 
 

@@ -1,12 +1,15 @@
 """MegaFace's lists: the devkit's JSON with images and people, and the text files that name noisy images."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facelab.data.text_list import text_lines, with_slashes
 from facelab.errors import DataError
+from facelab.outside_json import read_json
+
+MAX_BYTES = 1 << 29  # a million paths take 60 MB
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,7 @@ def read_feature_list(path: Path) -> FeatureList:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a JSON file ({error}).") from None
+    content = read_json(path, "a list of MegaFace", limit=MAX_BYTES)
     if not isinstance(content, dict):
         raise DataError(f"{path}: a MegaFace list is a JSON object with 'path', and with 'id' where people are known.")
     return content
@@ -56,7 +54,7 @@ def _texts(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...]:
     values = content.get(key, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: '{key}' is not a list of texts.")
-    return tuple(values)
+    return tuple(map(with_slashes, values)) if key == "path" else tuple(values)
 
 
 def read_noises(path: Path) -> frozenset[str]:
@@ -65,13 +63,8 @@ def read_noises(path: Path) -> frozenset[str]:
     Raises:
         DataError: If the file is missing, is not text, or names nothing.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}).") from None
-    names = frozenset(line.split("\t")[-1].strip() for line in lines if line.strip() and not line.startswith("#"))
+    lines = (line for _, line in text_lines(path))
+    names = frozenset(line.split("\t")[-1].strip() for line in lines if not line.startswith("#"))
     if not names:
         raise DataError(f"{path}: names no image.")
     return names

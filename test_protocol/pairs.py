@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facelab.data.text_list import with_slashes
 from facelab.errors import DataError
 from facelab.test_protocol.metrics import Booleans, Integers
 
@@ -65,8 +66,8 @@ class PairList:
         places: dict[str, int] = {}
         table = [
             (
-                images.setdefault(pair.left, len(images)),
-                images.setdefault(pair.right, len(images)),
+                images.setdefault(with_slashes(pair.left), len(images)),
+                images.setdefault(with_slashes(pair.right), len(images)),
                 pair.same,
                 places.setdefault(pair.place, len(places)),
                 *pair.lines,
@@ -127,19 +128,3 @@ def family_folds(path: Path, count: int) -> Integers:
     if count < FAMILY_FOLDS:
         raise DataError(f"{path}: {count} pairs are too few for {FAMILY_FOLDS} folds.")
     return np.arange(count) * FAMILY_FOLDS // count
-
-
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers from 1.
-
-    Raises:
-        DataError: If the file is missing or is not text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file.") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}).") from None
-    lines = text.replace("\r\n", "\n").split("\n")  # splitlines() would also cut at characters that a name may hold
-    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())

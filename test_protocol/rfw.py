@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from facelab.citation import Citation
+from facelab.data.text_list import text_lines
 from facelab.errors import ConfigError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Report
 from facelab.test_protocol.joint import JointVerification, joined_mistakes, joined_trials
 from facelab.test_protocol.lfw import lfw_pair
 from facelab.test_protocol.listed_pairs import ListedPairs, person_folder
 from facelab.test_protocol.pair_scores import DEFAULT_FARS, Fusion, Thresholds
-from facelab.test_protocol.pairs import PairList, family_folds, text_lines
+from facelab.test_protocol.pairs import PairList, family_folds
 from facelab.test_protocol.verification import score_curves
 
 GROUPS = ("African", "Asian", "Caucasian", "Indian")

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from facelab.data.text_list import is_header, separator_of, split_fields, text_lines, with_slashes
 from facelab.errors import DataError
 from facelab.test_protocol.metrics import Integers
-from facelab.test_protocol.pairs import text_lines
 
-SEPARATORS = ("\t", ",", None)  # None: any blanks
-HEADER = ("path", "person", "template")
+TITLES = (
+    frozenset(("path", "image", "img", "file", "filename", "file_name", "name")),
+    frozenset(("person", "subject", "identity", "id", "label", "class", "subject_id", "person_id")),
+    frozenset(("template", "template_id")),
+)
+"""What the columns of a first line that is a header may be called, in any case."""
 FORM = "'path person' or 'path person template', separated by tabs, commas or blanks"
 
 
@@ -46,9 +50,9 @@ class TemplateList:
 def read_template_list(path: Path) -> TemplateList:
     """A file with a line ``path person`` or ``path person template`` for each image.
 
-    Fields are separated by tabs, else by commas, else by blanks; the first line decides which, and may be a header of
-    these words. A person is any text. Without templates each line is one; with them, lines of one template name belong
-    together wherever they stand.
+    Fields are separated by tabs, else by commas, semicolons or blanks; the first line decides which, and may be a
+    header. A field in double quotes may hold a separator. A person is any text. Without templates each line is one;
+    with them, lines of one template name belong together wherever they stand.
 
     Raises:
         DataError: If the file is missing or empty, a line has another form, a template is of two people, or an image
@@ -81,12 +85,11 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str, str]]:
     if not lines:
         return
     first = lines[0][1]
-    separator = next(mark for mark in SEPARATORS if mark is None or mark in first)
-    columns = len(first.strip().split(separator))
-    for number, line in lines:
-        fields = [field.strip() for field in line.strip().split(separator)]
+    separator = separator_of(first)
+    titles = split_fields(first, separator, f"{path}:{lines[0][0]}")
+    columns = len(titles)
+    for number, line in lines[1:] if columns > 1 and is_header(titles, TITLES) else lines:
+        fields = split_fields(line, separator, f"{path}:{number}")
         if len(fields) != columns or columns not in (2, 3) or not all(fields):
             raise DataError(f"{path}:{number}: expected {FORM}, as many as in the first line; got '{line.strip()}'.")
-        if number == lines[0][0] and tuple(field.lower() for field in fields) == HEADER[:columns]:
-            continue
-        yield number, fields[0], fields[1], fields[2] if columns == 3 else ""
+        yield number, with_slashes(fields[0]), fields[1], fields[2] if columns == 3 else ""

@@ -58,14 +58,25 @@ def test_people_by_name(kind: str, request: pytest.FixtureRequest, tmp_path: Pat
 
 
 def test_files_of_names_are_checked(faces: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"absent\.txt: there is no such file"):
         ImageFolder(faces, ids=tmp_path / "absent.txt")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match="names nobody"):
         ImageFolder(faces, ids=tmp_path / "empty.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="not a text file"):
+    with pytest.raises(DataError, match=r"binary\.txt:1: is not text in UTF-8 \(byte 0xff\); save the list as UTF-8"):
         ImageFolder(faces, exclude_ids=tmp_path / "binary.txt")
+
+
+def test_leaving_out_people_who_are_not_there_is_said(
+    faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "out.txt").write_text("p0\nq1\n")
+    assert ImageFolder(faces, exclude_ids=tmp_path / "out.txt").people == ("p1", "p2")
+    assert not caplog.records
+    (tmp_path / "out.txt").write_text("q0\nq1\n")
+    ImageFolder(faces, exclude_ids=tmp_path / "out.txt")
+    assert "faces: none of the 2 people to leave out is in it, the first is 'q0'" in caplog.text
 
 
 def test_an_image_beside_the_people_of_an_archive_is_refused(tmp_path: Path, faces: Path) -> None:

@@ -41,6 +41,10 @@ def test_images_and_labels_follow_the_list(faces: Path, picture: Callable[..., n
         "\ufeffa b/c d.png 0\r\ne.png\t 12 \r\n\r\n",
         "\n\n  a b/c d.png   0\ne.png 12",
         "a b/c d.png 000\ne.png 0000000012\n\n\n",
+        "a b/c d.png,0\ne.png , 12\n",
+        '"a b/c d.png",0\n"e.png";12\n',
+        '\ufeff"a b/c d.png" 0\r\ne.png 12\r\n',
+        "a b\\c d.png 0\ne.png 12\n",
     ],
 )
 def test_spaces_blank_lines_and_line_ends(tmp_path: Path, text: str) -> None:

@@ -82,7 +82,7 @@ def test_bad_lines(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "points.json: is not valid JSON"),
+        ("{", "points.json: is not landmarks in JSON"),
         ("3", "points.json: must hold {path: points} or"),
         ('[{"path": "a.jpg"}]', "points.json: must hold {path: points} or"),
         ('{"a.jpg": 3}', "'a.jpg': landmarks must be a list, got int"),
@@ -97,5 +97,5 @@ def test_bad_json(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.txt: cannot be read"):
+    with pytest.raises(DataError, match="none.txt: there is no such file"):
         read_landmarks(tmp_path / "none.txt")

@@ -85,6 +85,9 @@ def test_classes_with_few_images_are_left_out(tmp_path: Path) -> None:
         "Ann Lee\n\nbob b\n",
         "Ann_Lee/Ann_Lee_0001.jpg x/Bob_B/1.jpg 1\n",
         "Ann_Lee\t4\nBob_B\t1\n",
+        "Ann_Lee/1.jpg,x/Bob_B/1.jpg,1\n",
+        '"Ann_Lee/1, 2.jpg",x/Bob_B/1.jpg,1\n',
+        "\ufeffAnn_Lee\\1.jpg x\\Bob_B\\1.jpg 1\r\n",
     ],
 )
 def test_people_of_test_lists(tmp_path: Path, text: str) -> None:
@@ -102,6 +105,15 @@ def test_test_people_are_excluded(tmp_path: Path) -> None:
     assert (rows.tolist(), met) == ([1], {"ann_lee"})
     with pytest.raises(DataError, match="nobody is left"):
         rows_without(entries, frozenset({"ann_lee", "cleo"}))
+
+
+def test_names_in_two_unicode_forms_are_one_person(tmp_path: Path) -> None:
+    tested = people_of_test_list(text_file(tmp_path / "pairs.txt", "JOS\u00c9/1.jpg Ann/1.jpg 0\n"))
+    entries = read_entries(text_file(tmp_path / "train.txt", "Jose\u0301/1.png 0\nCleo/1.png 1\n"))
+    rows, met = rows_without(entries, tested)
+    assert (rows.tolist(), len(met)) == ([1], 1)
+    ids = text_file(tmp_path / "ids.txt", "Jos\u00e9\n")
+    assert rows_of_people(entries, ids).tolist() == [0]
 
 
 def test_shallow_takes_as_many_of_each(tmp_path: Path) -> None:

@@ -64,6 +64,25 @@ def test_excluded_people_take_their_pairs_with_them(small_lfw: tuple[Path, Path]
     assert LFW(root, pairs, exclude=training_list).same.tolist() == protocol.same.tolist()
 
 
+def test_excluded_names_meet_in_any_unicode_form_and_from_any_editor(
+    small_lfw: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, pairs = small_lfw
+    (root / "Person_0").rename(root / "Jose\u0301")  # as macOS writes an accent
+    for image in (root / "Jose\u0301").iterdir():
+        image.rename(image.with_name(image.name.replace("Person_0", "Jose\u0301")))
+    pairs.write_text(pairs.read_text().replace("Person_0", "Jose\u0301"))
+    left_out = LFW(root, pairs, exclude=["Jose\u0301"]).left_out
+    assert left_out > 0
+    for number, text in enumerate(("Jos\u00e9", "\ufeffJos\u00e9\r\nNobody\r\n", "Jos\u00e9\\1.jpg 0\n")):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(text, encoding="utf-8", newline="")
+        assert LFW(root, pairs, exclude=path).left_out == left_out
+    assert not caplog.records
+    assert LFW(root, pairs, exclude=["Jane", "Zoe"]).left_out == 0
+    assert "pairs.txt: no pair shows any of the 2 people to exclude, the first is 'Jane'" in caplog.text
+
+
 def test_people_of_lists() -> None:
     assert [folder_or_name(text) for text in ("Al", "Al/1.jpg 0", "x/Al/1.jpg")] == ["Al", "Al", "Al"]
 
@@ -79,7 +98,7 @@ def test_refusals(small_lfw: tuple[Path, Path], tmp_path: Path) -> None:
         LFW(root, pairs, exclude=[f"Person_{n}" for n in range(6)])
     with pytest.raises(DataError, match="names nobody"):
         LFW(root, pairs, exclude=[" "])
-    with pytest.raises(DataError, match=r"none\.txt: there is no such file of people"):
+    with pytest.raises(DataError, match=r"none\.txt: there is no such file"):
         LFW(root, pairs, exclude=tmp_path / "none.txt")
     with pytest.raises(ConfigError, match=r"fars: 0\.0 is not in \(0, 1\]"):
         LFW(root, pairs, fars=(0.0,))

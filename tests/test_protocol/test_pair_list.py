@@ -44,11 +44,33 @@ def test_blanks_and_folds(tmp_path: Path) -> None:
         (["a b 1 x"], r"pairs\.txt:1: expected"),
         (["a b"], r"pairs\.txt:1: expected"),
         ([""], r"pairs\.txt: there are no pairs in it"),
+        (["image1 image2 label"], r"pairs\.txt: there are no pairs in it"),
+        (["a b yes"], r"pairs\.txt:1: expected"),
+        (["a b 1", "image1 image2 label"], r"pairs\.txt:2: expected"),
+        (['"a b 1'], r"pairs\.txt:1: expected"),
+        (["a b 1 " + "9" * 30], r"pairs\.txt:1: expected"),
     ],
 )
 def test_refusals(lines: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read_pair_list(written(tmp_path / "pairs.txt", lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image1,image2,label\np/a.jpg,q/c d.jpg,0\np/a.jpg,p/b.jpg,1\n",
+        "\ufeffPath_1\tPath_2\tSame\tFold\r\np/a.jpg\tq/c d.jpg\tFalse\t1\r\np/a.jpg\tp/b.jpg\tTRUE\t1\r\n",
+        '"p/a.jpg" "q/c d.jpg" false\n  p/a.jpg   p/b.jpg   true\n',
+        '"p/a.jpg","q/c d.jpg","0"\n"p/a.jpg",p/b.jpg,1',
+        "p\\a.jpg;q\\c d.jpg;0\np\\a.jpg;p\\b.jpg;1\n",
+    ],
+)
+def test_forms_that_other_programs_write(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_bytes(text.encode())
+    listed = read_pair_list(tmp_path / "pairs.txt")
+    assert list(listed.named()) == [("p/a.jpg", "q/c d.jpg", False), ("p/a.jpg", "p/b.jpg", True)]
+    assert listed.folds == 1
 
 
 def own(tmp_path: Path, pairs: list[tuple[str, str, int]], **options: Any) -> OwnPairs:

@@ -70,7 +70,7 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.txt: there is no such file"):
         lfw.read_lfw(tmp_path / "none.txt")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(DataError, match=r"binary\.txt: cannot be read as text"):
+    with pytest.raises(DataError, match=r"binary\.txt:1: is not text in UTF-8"):
         rfw.read_rfw(tmp_path / "binary.txt")
 
 
