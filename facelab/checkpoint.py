@@ -130,14 +130,14 @@ class CheckpointStore:
         described = {"update": update, "score": score, "sha256": manifest}
         _write_bytes(partial / MANIFEST, json.dumps(described, indent=1).encode())
         _sync(partial)
+        index = self.index()  # before there is one more
         if final.exists():  # the same update saved twice: the newer one wins
             shutil.rmtree(final)
         partial.rename(final)
         _sync(self.folder)
-        self._record(final.name, score, keep)
+        self._record(index, final.name, score, keep)
 
-    def _record(self, name: str, score: float | None, keep: bool) -> None:
-        index = self.index()
+    def _record(self, index: Tree, name: str, score: float | None, keep: bool) -> None:
         index["last"] = name
         if index["best"] == name:  # written over after going back to an earlier checkpoint
             index |= {"best": None, "best_score": None}

@@ -17,11 +17,14 @@ import importlib.util
 import inspect
 import os
 import pickle
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -33,6 +36,9 @@ from torch.multiprocessing.spawn import spawn
 from facelab.errors import ConfigError, FacelabError
 
 T = TypeVar("T")
+
+WATCH_SECONDS = 0.5
+STOP_SECONDS = 30.0  # what torchrun gives a process that it asks to stop
 
 # torch 2.13 renames these two and warns of the old names; earlier versions know only the old ones.
 _all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -53,7 +59,25 @@ def initialise(timeout: timedelta = timedelta(minutes=30)) -> None:
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(f"WORLD_SIZE is set but {missing[0]} is not; start several processes through torchrun.")
+    _end_with_launcher()
     dist.init_process_group(_backend(), timeout=timeout)
+
+
+def _end_with_launcher() -> None:
+    """Watch the process that started this one: killed, it can stop nobody, and the run would go on unseen.
+
+    This process is asked to stop as by SIGTERM, so that training writes a checkpoint, and ended if it does not obey.
+    """
+    launcher = int(os.environ.get("FACELAB_LAUNCHER", os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_SECONDS)
+        os._exit(1)
+
+    Thread(target=watch, name="watch the launcher", daemon=True).start()
 
 
 def shutdown() -> None:
@@ -72,6 +96,11 @@ def _backend() -> str:
         )
     torch.cuda.set_device(local_rank())
     return "cpu:gloo,cuda:nccl"
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process is gone, which has said why itself."""
+    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo/" in str(error))
 
 
 def rank() -> int:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from facelab import distributed
 from facelab.config import Tree, merge, parse_overrides, read_yaml
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, FacelabError
 from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config, trained_files
 from facelab.training_mode.settings import (
     SPEC_PATHS,
@@ -66,6 +66,10 @@ def launch(
         )
         if distributed.is_main():
             _conclude(result, settings, console)
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        raise FacelabError("another process of the run has ended, so this one ends too.") from None
     finally:
         distributed.shutdown()
     return result.progress.stopped_by

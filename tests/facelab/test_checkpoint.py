@@ -47,6 +47,12 @@ def test_last_best_and_kept_stay_and_the_rest_goes(store: CheckpointStore) -> No
     assert store.find("last").name == "step-00000004"
 
 
+def test_without_scores_only_the_last_stays(store: CheckpointStore) -> None:
+    for update in (1, 2, 3):
+        store.save(update, snapshot())
+    assert store.names() == ["step-00000003"]
+
+
 def test_a_checkpoint_that_does_not_exist_is_answered_with_those_that_do(store: CheckpointStore) -> None:
     store.save(1, snapshot())
     with pytest.raises(CheckpointError, match="has no checkpoint 'best'. There are: step-00000001"):

@@ -1,8 +1,13 @@
 """Several processes that fail: the last line is the one that helps, and the exit code is the failed process's."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 LAUNCH = (sys.executable, "-m", "facelab.launch", "--standalone", "--nproc-per-node", "2")
 
@@ -43,3 +48,68 @@ def test_without_a_failure_nothing_is_added(tmp_path: Path) -> None:
     code, lines = launched(str(script))
     assert code == 0
     assert sorted(line for line in lines if not line.startswith("W")) == ["rank 0", "rank 1"]  # torch may warn
+
+
+def test_options_of_the_program_are_not_taken_for_those_of_torchrun(tmp_path: Path) -> None:
+    script = tmp_path / "shows.py"
+    script.write_text("import os, sys\nos.write(1, (' '.join(sys.argv[1:]) + '\\n').encode())\n")
+    words = ("train", "--run", "runs/mine", "--resume", "step-8", "--n", "--log", "--r")
+    code, lines = launched(str(script), *words)
+    assert code == 0
+    assert lines.count(" ".join(words)) == 2
+
+
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+
+signal.signal(signal.SIGTERM, lambda *_: (Path(f"stopped-{{os.environ['RANK']}}").touch(), os._exit(0)))
+{join}
+Path(f"ready-{{os.environ['RANK']}}").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+JOIN = "from facelab import distributed; distributed.initialise()"
+
+
+def started(folder: Path, join: str) -> "subprocess.Popen[str]":
+    """The launcher of two processes that are ready to be stopped."""
+    (folder / "waits.py").write_text(RANK.format(join=join))
+    launcher = subprocess.Popen([*LAUNCH, "waits.py"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("ready-*"))) < 2:
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return launcher
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_launcher_that_is_asked_to_stop_passes_it_on(tmp_path: Path, number: int) -> None:
+    launcher = started(tmp_path, "signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))")
+    launcher.send_signal(number)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + number
+    assert errors.splitlines()[-1] == f"stopped by {signal.Signals(number).name}"
+    assert "Traceback" not in errors
+    assert len(list(tmp_path.glob("stopped-*"))) == 2
+
+
+def test_processes_end_with_a_launcher_that_was_killed(tmp_path: Path) -> None:
+    launcher = started(tmp_path, JOIN)
+    ranks = [int(path.read_text()) for path in tmp_path.glob("ready-*")]
+    launcher.kill()
+    launcher.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(is_running(rank) for rank in ranks):
+        assert time.monotonic() < deadline, "a process lives on"
+        time.sleep(0.1)
+    assert len(list(tmp_path.glob("stopped-*"))) == 2, "they were asked first, so that they write a checkpoint"
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.is_file() or stat.read_text().rpartition(") ")[2][0] != "Z"  # nobody may have waited for it
