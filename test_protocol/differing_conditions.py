@@ -1,6 +1,8 @@
 """Whether reports of one protocol can be compared: what differs in how they were measured."""
 
+import re
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from facelab.test_protocol.base import Report
@@ -34,8 +36,15 @@ WORDS = {
 IN_PREPROCESSING = ("alignment", "input", "resize", "precision", "device", "flip")
 """What the hash ``preprocessing`` covers, as far as a report says it."""
 
-LONGEST, HASH = 40, 8
-"""Letters of a value, and digits of the hash of a list, that a sentence shows."""
+NONE_IF_MISSING = ("quality", "failed_images")
+"""Conditions that a report names only where there is something to say."""
+
+HASH = re.compile(r"[0-9a-f]{32,}")
+DIGITS = 8
+"""Digits of a hash that a sentence shows."""
+
+LONGEST = 80
+"""Letters of a value that a sentence shows, whole words."""
 
 
 def differing_conditions(reports: Sequence[Report]) -> dict[str, tuple[Any, ...]]:
@@ -51,58 +60,78 @@ def differing_conditions(reports: Sequence[Report]) -> dict[str, tuple[Any, ...]
     return {name: found for name, found in values.items() if any(value != found[0] for value in found[1:])}
 
 
-def conditions_warning(reports: Mapping[str, Report]) -> str | None:
-    """One sentence that warns of differing conditions, or None if there are none.
+def conditions_warnings(reports: Mapping[str, Mapping[str, Report]]) -> list[str]:
+    """Sentences that warn of differing conditions: one for all protocols in which the same differs.
 
-    Each is named with what every model has of it. Long values are cut to where they differ, and the hash of the
-    preprocessing is left out where something that it covers is named.
+    What differs is named with what every model has of it: of lists and records only the parts that differ. The hash of
+    the preprocessing is left out where something that it covers is named.
 
     Args:
-        reports: Report of each model on one protocol, by the model's name.
+        reports: Report of each model on each protocol, by their names.
     """
+    found: dict[str, list[str]] = {}
+    for protocol, of_models in reports.items():
+        if said := _differences(of_models):
+            found.setdefault(said, []).append(protocol)
+    return [
+        f"{_joined(protocols)}: not tested alike, so the numbers may not be comparable; what differs: {said}."
+        for said, protocols in found.items()
+    ]
+
+
+def _differences(reports: Mapping[str, Report]) -> str:
+    """What differs on one protocol, and what each model has of it; empty if nothing."""
     differing = differing_conditions(list(reports.values()))
-    if not differing:
-        return None
     if any(name in differing for name in IN_PREPROCESSING):
         differing.pop("preprocessing", None)
-    protocol = next(iter(reports.values())).protocol
-    said = "; ".join(
+    return "; ".join(
         f"{WORDS.get(name, name)} ({_each(list(reports), _texts(name, values, reports))})"
         for name, values in differing.items()
     )
-    return f"{protocol}: not tested alike, so the numbers may not be comparable; what differs: {said}."
 
 
 def _texts(name: str, values: Sequence[Any], reports: Mapping[str, Report]) -> list[str]:
     """A condition's value in each report, in words."""
-    said = [_word(value) for value in values]
     if name == "image_set":
         counts = [report.options.get("images") for report in reports.values()]
-        said = [
-            text[:HASH] if n is None else f"{n} of list {text[:HASH]}" for n, text in zip(counts, said, strict=True)
-        ]
-    return _shortened(said)
+        lists = (_word(value) for value in values)
+        return [text if n is None else f"{n:,} of list {text}" for n, text in zip(counts, lists, strict=True)]
+    missing = "none" if name in NONE_IF_MISSING else "not said"
+    parts = [[missing] if value is None else _parts(value) for value in values]
+    shared = set.intersection(*map(set, parts))
+    differing = [[part for part in of_one if part not in shared] for of_one in parts]
+    shown = differing if all(differing) else parts
+    return [shorten(", ".join(of_one), LONGEST, placeholder=" …") for of_one in shown]
+
+
+def _parts(value: Any) -> list[str]:
+    """The parts of a value that can differ: of a record ``key value``, of a list or a listing its entries."""
+    if isinstance(value, Mapping):
+        return [f"{key} {_word(item)}" for key, item in value.items()] or ["nothing"]
+    if isinstance(value, (list, tuple)):
+        return [_word(item) for item in value] or ["nothing"]
+    return _word(value).split(", ")
 
 
 def _word(value: Any) -> str:
-    if value is None:
-        return "not said"
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def _shortened(texts: Sequence[str]) -> list[str]:
-    """Texts cut to `LONGEST` letters, beginning shortly before the first in which they differ."""
-    if all(len(text) <= LONGEST for text in texts):
-        return list(texts)
-    lengths = range(min(map(len, texts)))
-    alike = next((at for at in lengths if any(text[at] != texts[0][at] for text in texts)), len(lengths))
-    start = 0 if alike < LONGEST // 2 else alike - LONGEST // 4
-    return [("…" if start else "") + text[start:][:LONGEST] + ("…" if text[start:][LONGEST:] else "") for text in texts]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " and ".join(_parts(value))
+    if isinstance(value, (list, tuple)):
+        return " and ".join(map(_word, value))
+    return HASH.sub(lambda found: found[0][:DIGITS], "none" if value is None else str(value))
 
 
 def _each(models: Sequence[str], texts: Sequence[str]) -> str:
-    """``r50 and r100: A, r200: B``."""
+    """``r50 and r100: A; r200: B``, models with the same value together."""
     having: dict[str, list[str]] = {}
     for model, text in zip(models, texts, strict=True):
         having.setdefault(text, []).append(model)
-    return ", ".join(f"{' and '.join(names)}: {text}" for text, names in having.items())
+    return ", ".join(f"{_joined(names)}: {text}" for text, names in having.items())
+
+
+def _joined(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -6,7 +6,8 @@ from facelab.data.base import ImageSet
 from facelab.test_protocol.base import Embeddings, Report
 
 KEY = "failed_images"
-LISTED = 20
+LISTED = 20  # in the report
+NAMED = 3  # in the sentence
 DONE = {"zero": "their embeddings are zeros", "skip": "they were left out"}
 
 
@@ -23,8 +24,8 @@ def failure_warning(report: Report) -> str | None:
     found = report.options.get(KEY)
     if not found:
         return None
-    listed = ", ".join(found["first"])
-    more = ", …" if found["count"] > len(found["first"]) else ""
+    listed = ", ".join(found["first"][:NAMED])
+    more = ", …" if found["count"] > min(NAMED, len(found["first"])) else ""
     done = DONE.get(report.options.get("on_corrupt", ""), "see its options")
     return (
         f"{report.protocol}: {found['count']:,} of {report.options['images']:,} images could not be read, "

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from facelab.test_protocol.charts import Chart, charts_of
 from facelab.test_protocol.comparison import Comparison, by_protocol, compare
-from facelab.test_protocol.differing_conditions import conditions_warning
+from facelab.test_protocol.differing_conditions import conditions_warnings
 from facelab.test_protocol.failed_images import failure_warning
 from facelab.test_protocol.line_style import styles_of
 from facelab.test_protocol.model_links import Files, with_files
@@ -91,9 +91,8 @@ def write_comparison(folder: Path, reports: Reports, comparison: Comparison) -> 
 
 def warnings_of(reports: Reports) -> list[str]:
     """Why numbers may not be comparable or complete: conditions that differ, images that could not be read."""
-    differing = [conditions_warning(of_models) for of_models in by_protocol(reports).values()]
     failed = [failure_warning(report) for of_model in reports.values() for report in of_model]
-    return [warning for warning in (*differing, *failed) if warning is not None]
+    return [*conditions_warnings(by_protocol(reports)), *dict.fromkeys(said for said in failed if said is not None)]
 
 
 def write_plots(folder: Path, reports: Reports, comparison: Comparison) -> list[Path]:

@@ -18,7 +18,7 @@ def report(accuracy: float, protocol: str = "LFW", precision: str = "fp32") -> R
     right = np.arange(400) < accuracy * 400
     trials = {"score": np.where(right == same, 0.9, 0.1).astype(np.float32), "same": same}
     people = np.arange(400, dtype=np.int32)
-    metrics = (Metric("accuracy", accuracy), Metric("threshold", 0.5, unit="score"))
+    metrics = (Metric("accuracy", accuracy, better="high"), Metric("threshold", 0.5, unit="score"))
     options = {"precision": precision, "files": {"log": "metrics.jsonl"}}
     return Report(protocol, metrics, options, trials={**trials, "left": people, "right": people + 400})
 

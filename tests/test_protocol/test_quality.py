@@ -149,9 +149,7 @@ def test_failed_images_stand_in_the_report(tiny_images: Any, make_images: Any, t
     assert report.options["on_corrupt"] == "skip"
     assert report.options["failed_images"] == {"count": 27, "first": [f"array[{row}]" for row in range(3, 23)]}
     warning = failure_warning(report)
-    assert warning is not None
-    assert warning.startswith("faces: 27 of 44 images could not be read, they were left out: array[3], array[4], ")
-    assert warning.endswith("array[22], …")
+    assert warning == "faces: 27 of 44 images could not be read, they were left out: array[3], array[4], array[5], …"
     (clean,) = run_protocols(tiny_net, [("faces", Everything(tiny_images))])
     assert "failed_images" not in clean.options
     assert failure_warning(clean) is None
