@@ -10,7 +10,7 @@ from facelab.citation import Citation
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.listed_pairs import ListedPairs
-from facelab.test_protocol.matlab import cell_text, read_variable
+from facelab.test_protocol.matlab import Struct, cell_text, read_variable
 from facelab.test_protocol.pairs import ListedPair, PairList
 
 
@@ -34,18 +34,20 @@ def read_agedb(path: Path) -> PairList:
 
 def _agedb_splits(path: Path) -> list[object]:
     splits = read_variable(path, "splits")
-    if splits.dtype != object or not splits.size:
+    if not isinstance(splits, np.ndarray) or splits.dtype != object or not splits.size:
         raise DataError(f"{path}: has no variable 'splits' that is a cell of splits.")
     return list(splits.ravel())
 
 
 def _agedb_split(split: object, where: str) -> list[ListedPair]:
-    if not isinstance(split, np.ndarray) or split.size != 1 or len(split.dtype.names or ()) < 2:
+    if not isinstance(split, Struct) or len(split.rows) != 1 or len(split.fields) < 2:
         raise DataError(f"{where} is not a struct of pairs and labels.")
-    pairs, labels = (split.ravel()[0][field] for field in (0, 1))
-    labels = np.asarray(labels).ravel()
-    if getattr(pairs, "ndim", 0) != 2 or pairs.shape[0] != 2 or pairs.shape[1] != len(labels):
-        raise DataError(f"{where} must have 2 x n images and n labels, got {np.shape(pairs)} and {len(labels)}.")
+    pairs, labels = split.rows[0][:2]
+    if not all(isinstance(part, np.ndarray) for part in (pairs, labels)) or labels.dtype == object:
+        raise DataError(f"{where} is not a cell of images and an array of labels.")
+    labels = labels.ravel()
+    if pairs.dtype != object or pairs.ndim != 2 or pairs.shape != (2, len(labels)):
+        raise DataError(f"{where} must have 2 x n images and n labels, got {pairs.shape} and {len(labels)}.")
     if not np.isin(labels, (1, -1, 0)).all():
         raise DataError(f"{where} has labels other than 1 and -1.")
     place = f"{where}, pair "
