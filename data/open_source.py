@@ -2,9 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
@@ -13,6 +10,7 @@ from facelab.data.image_list import ImageList
 from facelab.data.packed import META, Packed
 from facelab.data.recordio import RecordIO
 from facelab.errors import ConfigError, DataError
+from facelab.outside_yaml import parse_yaml
 
 KINDS = "a folder of people, a .tar of people, a list (.txt or .lst), a .rec file or a folder that was packed"
 
@@ -42,7 +40,7 @@ def open_source(
     if root is not None and (is_spec or path.is_dir() or path.suffix.lower() in (".rec", ".tar")):
         raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")
     if is_spec:
-        return build(SOURCES, _spec(text), progress=progress)
+        return build(SOURCES, parse_yaml(text, f"the source '{text[:80]}'"), progress=progress)
     if not path.exists():
         raise DataError(f"{given}: there is no such file or folder; a source is {KINDS}.")
     if path.is_dir():
@@ -60,10 +58,3 @@ def _of_folder(path: Path) -> Source:
     if (path / META).is_file():
         return Packed(path)
     return RecordIO(path) if (path / "train.rec").is_file() else ImageFolder(path)
-
-
-def _spec(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"'{text}' is not YAML; write for example {{ImageFolder: {{root: faces}}}}.") from None

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import facelab
-from facelab.config import merge, read_yaml
+from facelab.config import merge
 from facelab.errors import ConfigError, did_you_mean
+from facelab.outside_yaml import read_yaml
 from facelab.registry import Registry
 
 T = TypeVar("T")

@@ -74,7 +74,7 @@ def chosen(words: Sequence[str]) -> "dict[str, Spec]":
     """
     from facelab.backbone.base import BACKBONES
     from facelab.catalogue import entries, resolve
-    from facelab.config import parse_yaml
+    from facelab.outside_yaml import parse_yaml
     from facelab.published_costs import PUBLISHED
 
     known = sorted({*BACKBONES.names(), *entries(BACKBONES)})

@@ -90,7 +90,7 @@ def _of_run(names: Sequence[str]) -> tuple[Mapping[str, "Spec"], str]:
 
 def _evaluation_of(names: Sequence[str]) -> dict[str, Any]:
     """The section ``evaluation`` of the first run's configuration; empty without a run."""
-    from facelab.config import read_yaml
+    from facelab.outside_yaml import read_yaml
     from facelab.tracking import CONFIG
 
     places = [place for name in names for place in (Path(name) / CONFIG, Path(name).parent.parent / CONFIG)]

@@ -1,77 +1,33 @@
 """YAML -> checked, frozen settings: ``extends``, dotted overrides, pydantic models, errors that say what would work."""
 
-import re
+import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from facelab.errors import ConfigError, did_you_mean
+from facelab.outside_file import is_file
+from facelab.outside_yaml import MAX_DEPTH, parse_yaml, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 Tree = dict[str, Any]
+
+WHOLE = range(-(1 << 63), 1 << 63)
+"""Whole numbers that settings may have: those of 64 bits, as every library below can take them."""
+
+_shorten = reprlib.Repr()
+_shorten.maxstring = _shorten.maxother = 200
+shown = _shorten.repr
+"""A given value as messages show it, cut short where it is long."""
 
 
 class Strict(BaseModel):
     """Base of every settings model: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """`yaml.SafeLoader` that reads ``1e-3`` as a number and refuses a key that stands twice."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Checked before ``<<`` merges another mapping in, whose keys may stand here again: they win.
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text.
-
-    Raises:
-        ConfigError: If the text is not plain YAML; the message has ``where`` and the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ConfigError(f"{where}, line {line}: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}.") from None
-
-
-def read_yaml(path: Path) -> Tree:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: If the file is missing, is not YAML, or is not a mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"cannot read the configuration '{path}': {reason}.") from None
-    tree = parse_yaml(text, f"'{path}'")
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError(f"'{path}' must hold `key: value` lines, got {type(tree).__name__}.")
-    return tree
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any], specs: Iterable[str] = (), path: str = "") -> Tree:
@@ -116,25 +72,39 @@ def read_config(path: Path, specs: Iterable[str] = (), find: Mapping[str, Path] 
     Raises:
         ConfigError: If a file is missing or unreadable, or extends itself.
     """
-    return _read(path, specs, find or {}, ())
+    return _read(path, specs, find or {}, (), {})
 
 
-def _read(path: Path, specs: Iterable[str], find: Mapping[str, Path], above: tuple[Path, ...]) -> Tree:
+def _read(
+    path: Path, specs: Iterable[str], find: Mapping[str, Path], above: tuple[Path, ...], known: dict[Path, Tree]
+) -> Tree:
+    """One file over what it extends; ``known`` has those that are merged already, as many may extend the same."""
     here = path.resolve()
     if here in above:
         raise ConfigError(f"'{path}' extends itself: {' -> '.join(p.name for p in (*above, here))}.")
-    tree = read_yaml(path)
-    parents = tree.pop("extends", [])
-    merged: Tree = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
-        target = find.get(parent) or here.parent / parent
-        if not target.is_file():
-            raise ConfigError(
-                f"'{path}' extends '{parent}', which is neither a file beside it nor one of: "
-                f"{', '.join(sorted(find)) or 'none'}."
-            )
-        merged = merge(merged, _read(target, specs, find, (*above, here)), specs)
-    return merge(merged, tree, specs)
+    if len(above) >= MAX_DEPTH:
+        raise ConfigError(f"'{path}' is extended over more than {MAX_DEPTH} files.")
+    if here not in known:
+        tree = read_yaml(path)
+        merged: Tree = {}
+        for parent in _parents(path, tree.pop("extends", None)):
+            target = find.get(parent) or here.parent / parent
+            if not is_file(target):
+                raise ConfigError(
+                    f"'{path}' extends '{parent}', which is neither a file beside it nor one of: "
+                    f"{', '.join(sorted(find)) or 'none'}."
+                )
+            merged = merge(merged, _read(target, specs, find, (*above, here), known), specs)
+        known[here] = merge(merged, tree, specs)
+    return known[here]
+
+
+def _parents(path: Path, extends: Any) -> list[str]:
+    """What a file extends, in order; null is nothing."""
+    parents = [extends] if isinstance(extends, str) else extends or []
+    if not isinstance(parents, list) or not all(isinstance(parent, str) and parent for parent in parents):
+        raise ConfigError(f"'{path}': 'extends' is {shown(extends)}, but must name a configuration or a list of them.")
+    return parents
 
 
 def parse_overrides(overrides: Sequence[str]) -> Tree:
@@ -149,8 +119,10 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         if not equals or not all(part.strip() for part in key.split(".")):
             raise ConfigError(f"'{override}' is not an override; write key=value, for example optimizer.lr=0.05.")
         value = parse_yaml(text, f"the override '{override}'")
-        *parents, last = key.strip().lstrip("-").split(".")
-        for part in reversed([*parents, last]):
+        parts = key.strip().lstrip("-").split(".")
+        if len(parts) > MAX_DEPTH:
+            raise ConfigError(f"the override '{key[:80]}…' is nested more than {MAX_DEPTH} deep.")
+        for part in reversed(parts):
             value = {part: value}
         tree = merge(tree, value)
     return tree
@@ -163,15 +135,69 @@ def validate(model: type[Model], tree: Mapping[str, Any], where: str) -> Model:
         ConfigError: With the dotted path, what was given and what would work.
     """
     try:
-        return model.model_validate(dict(tree))
+        check_numbers(tree)
+        checked = model.model_validate(dict(tree))
+        check_converted(tree, checked)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(model, error)}") from None
+        raise ConfigError(f"{where}: {_explain(model, tree, error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}.") from None
+    return checked
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> str:
+def check_numbers(value: Any, path: str = "") -> None:
+    """Refuse numbers that nothing can use, wherever they stand in a tree.
+
+    Args:
+        value: A value as read from YAML, or a tree of them.
+        path: Where it stands, dotted.
+
+    Raises:
+        ValueError: If a number is not finite, or a whole number has more than 64 bits.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"'{path}' is {value}, but must be a finite number")
+    if isinstance(value, int) and value not in WHOLE:
+        raise ValueError(f"'{path}' is a whole number that 64 bits cannot hold")
+    for key, inside in _children(value):
+        check_numbers(inside, f"{path}.{key}" if path else str(key))
+
+
+def check_converted(given: Any, checked: Any, path: str = "") -> None:
+    """Refuse what a check let pass as a number although it was something else.
+
+    Args:
+        given: A value as read from YAML, or a tree of them.
+        checked: The same after conversion to the declared types.
+        path: Where it stands, dotted.
+
+    Raises:
+        ValueError: If ``true`` or ``false`` became a number, or a text became one that nothing can use.
+    """
+    if isinstance(given, bool | str) and isinstance(checked, int | float) and not isinstance(checked, bool):
+        if isinstance(given, bool):
+            raise ValueError(f"'{path}' is {str(given).lower()}, but must be a number")
+        check_numbers(checked, path)
+    for key, inside in _children(given):
+        if isinstance(checked, Mapping):
+            became = checked.get(key)
+        elif isinstance(checked, Sequence) and isinstance(key, int) and not isinstance(checked, str):
+            became = checked[key] if key < len(checked) else None
+        else:
+            became = getattr(checked, str(key), None)
+        check_converted(inside, became, f"{path}.{key}" if path else str(key))
+
+
+def _children(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, list | tuple) else ()
+
+
+def _explain(model: type[BaseModel], tree: Mapping[str, Any], error: ValidationError) -> str:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    path = ".".join(location)
+    path = dotted_place(tree, error)
+    location = path.split(".")
     if first["type"] == "extra_forbidden":
         fields = _fields_at(model, location[:-1])
         listed = f" Known: {', '.join(fields)}." if fields else ""
@@ -179,7 +205,22 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"'{path}' is missing."
     message = first["msg"].removeprefix("Value error, ")
-    return f"'{path}' is {first['input']!r}: {message.rstrip('.')}." if path else f"{message.rstrip('.')}."
+    return f"'{path}' is {shown(first['input'])}: {message.rstrip('.')}." if path else f"{message.rstrip('.')}."
+
+
+def dotted_place(given: Any, error: ValidationError) -> str:
+    """Where in what was given the first error is; pydantic adds the types that it tried, which are left out here."""
+    first = error.errors()[0]
+    place: list[str] = []
+    for part in first["loc"]:
+        try:
+            given = given[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        place.append(str(part))
+    if first["type"] == "missing":
+        place.append(str(first["loc"][-1]))
+    return ".".join(place)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -30,6 +30,14 @@ def open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
     raise OSError(errno.EINVAL, "it is a pipe, device or socket, not a regular file")
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that the system does not take, for example of 5,000 letters, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def opened(path: str | os.PathLike[str]) -> BinaryIO:
     """A regular file, open for reading bytes.
 

@@ -9,10 +9,13 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from facelab.config import check_converted, check_numbers, dotted_place, shown
 from facelab.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
+
+CHECKS = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 ALL_REGISTRIES: dict[str, "Registry[Any]"] = {}
 
@@ -125,19 +128,33 @@ class Registry(Generic[T]):
             )
         annotation = parameters[key].annotation
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=CHECKS)
         except PydanticUserError:  # types that carry their own pydantic configuration need none
             adapter = TypeAdapter(annotation)
         try:
-            return adapter.validate_python(value)
+            check_numbers(value, key)
+            checked = adapter.validate_python(value)
+            check_converted(value, checked, key)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise ConfigError(f"{self.kind} '{name}' option '{key}' is {value!r}: {reason}.") from None
+            first, path = error.errors()[0], ".".join(filter(None, (key, dotted_place(value, error))))
+            raise ConfigError(
+                f"{self.kind} '{name}' option '{path}' is {shown(first['input'])}: {first['msg']}."
+            ) from None
+        except ValueError as error:
+            raise ConfigError(f"{self.kind} '{name}' option {error}.") from None
+        return checked
 
     def _fill(self) -> None:
         if self._filled:
             return
         self._filled = True  # first, because the imported modules come back here
+        try:
+            self._import_all()
+        except BaseException:
+            self._filled = False  # so that the next question is not answered by half of the names
+            raise
+
+    def _import_all(self) -> None:
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")

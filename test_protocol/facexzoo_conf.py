@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from facelab.config import read_yaml
 from facelab.errors import ConfigError
+from facelab.outside_yaml import read_yaml
 from facelab.test_protocol.rfw import GROUPS
 
 DATA_CONF = "data_conf.yaml"

@@ -10,7 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("facelab", "backbone", "head", "iqa", "data", "adapter", "test_protocol", "training_mode")
 MODULES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
 
-LEAVES = tuple(f"facelab.{name}" for name in ("registry", "config", "errors", "distributed", "citation", "inputs"))
+LEAVES = tuple(
+    f"facelab.{name}"
+    for name in ("registry", "config", "errors", "distributed", "citation", "inputs", "outside_file", "outside_yaml")
+)
 CORE = tuple(f"facelab.{path.stem}" for path in (ROOT / "facelab").glob("*.py"))
 COMPOSERS = ("facelab.__init__", "facelab.__main__", "facelab.cli", "facelab.face_model")
 

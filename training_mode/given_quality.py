@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facelab.backbone.base import check_quality, check_scorer, takes_quality
-from facelab.config import parse_yaml
 from facelab.data.images import decode_file
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
 from facelab.iqa.table import Table
+from facelab.outside_yaml import parse_yaml
 from facelab.scores import Scores
 from facelab.training_mode.quality import build_scorer
 from facelab.training_mode.settings import Quality

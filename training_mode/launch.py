@@ -6,8 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from facelab import distributed
-from facelab.config import Tree, merge, parse_overrides, read_yaml
+from facelab.config import Tree, merge, parse_overrides
 from facelab.errors import ConfigError, FacelabError
+from facelab.outside_yaml import read_yaml
 from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config, trained_files
 from facelab.training_mode.settings import (
     SPEC_PATHS,

@@ -11,9 +11,10 @@ from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import Backbone
 from facelab.catalogue import build
 from facelab.checkpoint import CheckpointStore
-from facelab.config import differences, read_yaml
+from facelab.config import differences
 from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
+from facelab.outside_yaml import read_yaml
 from facelab.progress_bar import counted_bars
 from facelab.scores import Scores
 from facelab.test_protocol.base import PROTOCOLS, Protocol, Report

@@ -267,7 +267,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: If anything in it cannot work, or it is a study of several runs.
     """
     tree = load_tree(name, overrides)
-    if VARIANTS in tree:
+    if isinstance(tree.get(VARIANTS), dict):
         raise ConfigError(f"'{name}' is a study of several runs ({', '.join(tree[VARIANTS])}), but one is needed here.")
     return make_config(tree, f"'{find_config(name)}'")
 

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
 
-from facelab.config import Strict, differences, merge, parse_overrides, read_config, read_yaml, validate
+from facelab.config import Strict, differences, merge, parse_overrides, read_config, validate
 from facelab.errors import ConfigError
+from facelab.outside_yaml import read_yaml
 
 
 class Inner(Strict):
@@ -131,3 +133,84 @@ def test_settings_are_frozen() -> None:
 def test_differences_are_listed_by_path() -> None:
     old = {"a": {"b": 1, "c": 2}, "d": 3}
     assert differences(old, {"a": {"b": 1, "c": 5}, "e": 1}) == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 1"]
+
+
+def test_extending_null_is_extending_nothing(tmp_path: Path) -> None:
+    assert read_config(write(tmp_path, "a.yaml", "extends: null\nepochs: 2")) == {"epochs": 2}
+
+
+@pytest.mark.parametrize("given", ["5", "{a: b}", "[null]", "[5]", "['']", "true"])
+def test_extending_what_is_no_name_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match="'extends' is .*, but must name a configuration or a list of them"):
+        read_config(write(tmp_path, "a.yaml", f"extends: {given}"))
+
+
+@pytest.mark.parametrize("given", ["x" * 5000, ".", "/dev/zero"])
+def test_extending_no_file_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigError, match="which is neither a file beside it nor one of: none"):
+        read_config(write(tmp_path, "a.yaml", f"extends: {given}"))
+
+
+def test_files_that_are_extended_often_are_read_once(tmp_path: Path) -> None:
+    """Else this would read 2 ** 40 files."""
+    write(tmp_path, "40.yaml", "epochs: 3")
+    for number in range(40):
+        write(tmp_path, f"{number}.yaml", f"extends: [{number + 1}.yaml, {number + 1}.yaml]")
+    assert read_config(tmp_path / "0.yaml") == {"epochs": 3}
+
+
+def test_a_long_chain_is_refused(tmp_path: Path) -> None:
+    for number in range(100):
+        write(tmp_path, f"{number}.yaml", f"extends: {number + 1}.yaml")
+    with pytest.raises(ConfigError, match="is extended over more than 64 files"):
+        read_config(tmp_path / "0.yaml")
+
+
+def test_an_override_that_is_too_deep_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is nested more than 64 deep"):
+        parse_overrides([".".join("a" * 5000) + "=1"])
+
+
+class Numbers(Strict):
+    seed: int = Field(default=0, ge=0)
+    rate: float = 0.1
+    flag: bool = False
+    size: int | tuple[int, int] = 112
+    more: dict[str, Any] = Field(default_factory=dict)
+    inner: Inner = Inner()
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({"seed": 2**64}, "run.yaml: 'seed' is a whole number that 64 bits cannot hold."),
+        ({"seed": -(2**63) - 1}, "'seed' is a whole number that 64 bits cannot hold."),
+        ({"seed": 10**4000}, "'seed' is a whole number that 64 bits cannot hold"),
+        ({"seed": "9" * 30}, "'seed' is a whole number that 64 bits cannot hold"),
+        ({"seed": -1}, "'seed' is -1: Input should be greater than or equal to 0."),
+        ({"seed": True}, "'seed' is true, but must be a number."),
+        ({"rate": False}, "'rate' is false, but must be a number."),
+        ({"rate": float("nan")}, "'rate' is nan, but must be a finite number."),
+        ({"rate": "nan"}, "'rate' is 'nan': Input should be a finite number."),
+        ({"rate": float("inf")}, "'rate' is inf, but must be a finite number."),
+        ({"inner": {"lr": float("-inf")}}, "'inner.lr' is -inf, but must be a finite number."),
+        ({"size": [112, True]}, "'size.1' is true, but must be a number."),
+        ({"size": [112, "x"]}, "'size' is .*: Input should be a valid integer"),
+        ({"more": {"a": [{"b": 2**70}]}}, "'more.a.0.b' is a whole number that 64 bits cannot hold"),
+        (
+            {"inner": {"lr": {"x": "y" * 1000}}},
+            r"inner.lr.*yyy.*\.\.\..*yyy'\}: Input should be a valid number",
+        ),
+    ],
+)
+def test_numbers_that_nothing_can_use_are_refused_by_their_path(tree: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        validate(Numbers, tree, "run.yaml")
+    assert len(str(caught.value)) < 400
+
+
+def test_numbers_that_can_be_used() -> None:
+    given = {"seed": 2**63 - 1, "rate": 3, "flag": True, "size": [1, 2], "more": {"x": True}}
+    checked = validate(Numbers, given, "run.yaml")
+    assert (checked.seed, checked.rate, checked.flag, checked.size) == (2**63 - 1, 3.0, True, (1, 2))
+    assert checked.more == {"x": True}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from facelab.config import parse_yaml
 from facelab.errors import ConfigError
+from facelab.outside_yaml import parse_yaml
 
 
 def test_merged_keys_lose_against_those_written_out() -> None:

@@ -104,3 +104,30 @@ def test_an_entry_point_that_cannot_be_imported_is_named(
         ConfigError, match="cannot import 'broken_things', which the package 'broken' names as an entry"
     ):
         things.names()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"classes": True}, "thing 'Thing' option 'classes' is true, but must be a number."),
+        ({"classes": 2**64}, "thing 'Thing' option 'classes' is a whole number that 64 bits cannot hold."),
+        ({"margin": float("nan")}, "thing 'Thing' option 'margin' is nan, but must be a finite number."),
+        ({"margin": "inf"}, "thing 'Thing' option 'margin' is 'inf': Input should be a finite number."),
+        ({"names": ["a", 1]}, "thing 'Thing' option 'names.1' is 1: Input should be a valid string."),
+    ],
+)
+def test_odd_numbers_are_refused_by_their_path(
+    things: Registry[object], options: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        things.build("Thing", options)
+
+
+def test_a_registry_that_could_not_be_filled_says_so_each_time(
+    things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("import nothing_of_that_name\n")
+    monkeypatch.setattr(sys.modules["empty_package"], "__path__", [str(tmp_path)])
+    for _ in range(2):
+        with pytest.raises(ImportError, match="nothing_of_that_name"):
+            things.names()
