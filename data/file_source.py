@@ -1,6 +1,7 @@
 """What sources of separate image files share: reading by name, and a fingerprint of names and sizes."""
 
 import hashlib
+import logging
 from abc import abstractmethod
 from functools import cached_property
 
@@ -30,6 +31,11 @@ class FileSource(Source):
     def origin(self, index: int) -> str:
         """What named this image, for example a list and its line, ending in ``": "``; empty if nothing did."""
         return ""
+
+    def warn_of_skipped(self) -> None:
+        """One warning for each reason why something in the folder or archive was left out."""
+        for sentence in self.files.skipped:
+            logging.getLogger(__name__).warning(sentence)
 
     def encoded(self, index: int) -> bytes:
         """Image ``index`` as stored in its file.

@@ -1,15 +1,43 @@
 """Image files by name, from a folder or from a tar archive that is read without unpacking it."""
 
 import os
+import posixpath
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from facelab.data.image_header import MAX_ENCODED
 from facelab.errors import CorruptImage, DataError
 from facelab.outside_file import read_regular
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff"))
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".bmp", ".dib", ".webp", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
+)
+NO_IMAGE = "files without the ending of an image"
+NO_FOLDER = "images in no person's folder"
+DEEPER = "images deeper than a person's folder"
+EMPTY = "folders without an image of their own"
+
+
+class LeftOut:
+    """What was passed over while a folder or archive was looked through: how many for each reason, and the first."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        """Count something; the first name of a reason is kept."""
+        self._count[reason] += count
+        self._first.setdefault(reason, name)
+
+    def sentences(self, root: Path) -> tuple[str, ...]:
+        """One for each reason: how many, why, and the first name."""
+        return tuple(
+            f"{root}: {count} left out, {why} (first: {self._first[why]!r})." for why, count in self._count.items()
+        )
 
 
 class ImageFiles(ABC):
@@ -17,19 +45,44 @@ class ImageFiles(ABC):
 
     Attributes:
         root: The folder or archive.
-        skipped: What was left out when the archive was indexed, one sentence each; empty for a folder.
+        skipped: What was left out, one sentence for each reason: from an archive when it was indexed, and by `people`
+            once it has given all of them.
     """
 
     root: Path
     skipped: tuple[str, ...] = ()
 
-    @abstractmethod
+    def names(self) -> Iterator[str]:
+        """Names of all files, those of a folder in succession. Archives override this, folders the next two methods."""
+        raise NotImplementedError
+
+    def folders(self) -> Iterator[tuple[str, list[str]]]:
+        """Each folder that has images with their sorted names, in the order of the folders' names; '' is the root."""
+        found: dict[str, list[str]] = {}
+        for folder, names in groupby(filter(_may_be_image, self.names()), posixpath.dirname):
+            found.setdefault(folder, []).extend(names)
+        yield from sorted(found.items())
+
     def people(self) -> Iterator[tuple[str, list[str]]]:
         """Each person with the sorted names of the images, in the order of the people's names.
 
-        Raises:
-            DataError: If the root is not made of one folder for each person.
+        A person is a folder with images; the name is the whole path. All lie at one depth below the folder that holds
+        everything, that of the highest one: what lies deeper, or beside the people, is left out and counted in
+        ``skipped``. Hidden files are passed over in silence.
         """
+        left_out, found = LeftOut(), dict(self.folders())
+        top = posixpath.commonpath(found) if len(found) > 1 and "" not in found else ""
+        depth = min((folder.count("/") for folder in found if folder != top), default=0)
+        people = {folder for folder in found if folder and folder.count("/") == depth}
+        for folder, images in found.items():
+            if folder in people:
+                yield folder, images
+            else:
+                left_out.add(NO_FOLDER if folder in ("", top) else DEEPER, images[0], len(images))
+        for name in self.names():
+            if posixpath.dirname(name) in people and not _may_be_image(name) and not _is_hidden(name):
+                left_out.add(NO_IMAGE, name)
+        self.skipped = tuple(dict.fromkeys((*self.skipped, *left_out.sentences(self.root))))
 
     @abstractmethod
     def size(self, name: str) -> int | None:
@@ -55,13 +108,51 @@ class FolderFiles(ImageFiles):
         self.root = root
         self._base = os.fspath(root)
 
+    def folders(self) -> Iterator[tuple[str, list[str]]]:
+        """The folders right below the root; hidden ones are passed over."""
+        for folder in self._listed(LeftOut()):
+            images = self._images(folder, LeftOut())
+            if images:
+                yield folder, images
+
     def people(self) -> Iterator[tuple[str, list[str]]]:
-        """One folder for each person; files with other endings than images and hidden files are passed over."""
-        with os.scandir(self._base) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        for person in folders:
-            with os.scandir(os.path.join(self._base, person)) as entries:  # noqa: PTH118 (speed: millions of files)
-                yield person, sorted(f"{person}/{entry.name}" for entry in entries if is_image_name(entry.name))
+        """One folder right below the root for each person; hidden files and folders are passed over in silence."""
+        left_out = LeftOut()
+        for person in self._listed(left_out):
+            images = self._images(person, left_out)
+            if images:
+                yield person, images
+            else:
+                left_out.add(EMPTY, person)
+        self.skipped = left_out.sentences(self.root)
+
+    def _listed(self, left_out: LeftOut) -> list[str]:
+        """Folders right below the root; lists and other files that are no images may lie beside them."""
+        folders = []
+        for entry in _entries(self._base):
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif is_image_name(entry.name):
+                left_out.add(NO_FOLDER, entry.name)
+        return folders
+
+    def _images(self, person: str, left_out: LeftOut) -> list[str]:
+        images = []
+        for entry in _entries(os.path.join(self._base, person)):  # noqa: PTH118 (speed: millions of files)
+            name = f"{person}/{entry.name}"
+            if is_image_name(entry.name) and not entry.is_dir():
+                images.append(name)
+            elif entry.is_dir():
+                self._deeper(name, left_out)
+            else:
+                left_out.add(NO_IMAGE, name)
+        return images
+
+    def _deeper(self, folder: str, left_out: LeftOut) -> None:
+        for place, _, names in os.walk(self.root / folder):
+            below = Path(place).relative_to(self.root).as_posix()
+            for name in sorted(filter(is_image_name, names)):
+                left_out.add(DEEPER, f"{below}/{name}")
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""
@@ -79,6 +170,20 @@ class FolderFiles(ImageFiles):
             raise CorruptImage(f"{path}: there is no such image.") from None
         except OSError as error:
             raise CorruptImage(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name, without what is hidden."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _may_be_image(path: str) -> bool:
+    return is_image_name(posixpath.basename(path))
+
+
+def _is_hidden(path: str) -> bool:
+    return posixpath.basename(path).startswith(".")
 
 
 def is_image_name(name: str) -> bool:

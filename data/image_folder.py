@@ -16,7 +16,8 @@ from facelab.errors import DataError, in_range
 class ImageFolder(FileSource):
     """Images as ``root/person/image``; people and images are sorted by name, and labels follow that order.
 
-    Files with other endings than images, hidden files and images that lie elsewhere are passed over.
+    What is left out is warned of, with its number and the first name: files without the ending of an image, and images
+    that lie beside the people or deeper. Hidden files are passed over in silence.
 
     Args:
         root: The folder, or an uncompressed ``.tar`` archive, which is read without unpacking.
@@ -40,10 +41,12 @@ class ImageFolder(FileSource):
         wanted = person_filter(ids, exclude_ids)
         people = [(who, images) for who, images in self.files.people() if wanted(who)]
         wanted.refuse_unmet(root)
+        self.warn_of_skipped()
         people = [(who, images) for who, images in people if len(images) >= min_images]
         if not people:
             asked = " of those asked for" if ids is not None or exclude_ids is not None else ""
-            raise DataError(f"{root}: holds no folder of a person{asked} with {min_images} or more images.")
+            skipped = "".join(f" {sentence}" for sentence in self.files.skipped)
+            raise DataError(f"{root}: holds no folder of a person{asked} with {min_images} or more images.{skipped}")
         self.people = tuple(who for who, _ in people)
         self.num_classes = len(people)
         self.labels = np.repeat(np.arange(len(people)), [len(images) for _, images in people])

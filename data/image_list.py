@@ -50,6 +50,7 @@ class ImageList(FileSource):
         self.list = open_list(Path(list_file))
         self.labels, self.num_classes = checked_labels(self.list.labels, str(list_file), relabel)
         self.files = open_files(Path(root))
+        self.warn_of_skipped()
         looked_for = {"all": range(len(self.list)), "sample": self.probes(), "none": ()}[check_files]
         missing = next((index for index in looked_for if self.files.size(self.name(index)) is None), None)
         if missing is not None:

@@ -5,12 +5,11 @@ import tarfile
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from facelab.data.files import ImageFiles, is_image_name
+from facelab.data.files import ImageFiles
 from facelab.data.names import PackedNames
 from facelab.data.raw_file import RawFile
 from facelab.errors import CorruptImage, DataError
@@ -39,18 +38,9 @@ class TarFiles(ImageFiles):
         self._offsets = np.fromiter((offset for _, offset, _ in members), np.int64, len(members))
         self._sizes = np.fromiter((size for _, _, size in members), np.int64, len(members))
 
-    def people(self) -> Iterator[tuple[str, list[str]]]:
-        """The images of each folder inside the archive; a person's name is the whole path of the folder."""
-        names = (name.decode("utf-8", "surrogateescape") for name in self._names)
-        folders: dict[str, list[str]] = {}
-        for folder, group in groupby(
-            (name for name in names if is_image_name(posixpath.basename(name))), posixpath.dirname
-        ):
-            folders.setdefault(folder, []).extend(group)
-        for folder in sorted(folders):
-            if not folder:
-                raise DataError(f"{self.where(folders[folder][0])}: the image lies in no person's folder.")
-            yield folder, folders[folder]
+    def names(self) -> Iterator[str]:
+        """Names of all files in the archive, sorted."""
+        return (name.decode("utf-8", "surrogateescape") for name in self._names)
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""

@@ -143,8 +143,6 @@ def inspect(
     with progress_bar("reading", len(rows)) as show:
         found = inspect_images(opened, rows, workers, show)
     show_table(_summary(opened) | _findings(found))
-    for skipped in getattr(getattr(opened, "files", None), "skipped", ()):
-        typer.echo(skipped)
     for entry in found.corrupt.entries[:SHOWN]:
         typer.echo(entry.reason)
     if report is not None:

@@ -36,7 +36,7 @@ def find_crops(root: Path, files: ImageFiles, sighting: Mapping[tuple[str, str],
     subjects = {subject for subject, _ in sighting}
     names: list[str] = []
     numbers: list[int] = []
-    for subject, of_subject in files.people():
+    for subject, of_subject in files.folders():
         for name in of_subject if subject in subjects else ():
             medium = medium_of_crop(name[len(subject) + 1 :].rpartition(".")[0])
             number = None if medium is None else sighting.get((subject, medium))

@@ -90,7 +90,7 @@ def _base(root: Path) -> Path:
 def _folders(base: Path) -> dict[str, list[str]]:
     """Image names by folder."""
     found: dict[str, list[str]] = {}
-    for folder, names in open_files(base).people():
+    for folder, names in open_files(base).folders():
         kind = posixpath.basename(folder)
         if kind in found:
             raise DataError(f"{base}: has more than one folder '{kind}'.")

@@ -68,6 +68,30 @@ def test_files_of_names_are_checked(faces: Path, tmp_path: Path) -> None:
         ImageFolder(faces, exclude_ids=tmp_path / "binary.txt")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_left_out_is_said(packed: bool, faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = (faces / "p0" / "0.png").read_bytes()
+    for name in ("p1/x.JPE", "p2/x.jfif", "p3/2020/1.png", "p2/old/1.png", "stray.png", "p1/.hidden.png"):
+        (faces / name).parent.mkdir(parents=True, exist_ok=True)
+        (faces / name).write_bytes(image)
+    (faces / "p1" / "notes.txt").write_text("no image")
+    (faces / "train.txt").write_text("a list beside the people")
+    root = faces
+    if packed:
+        root = tmp_path / "faces.tar"
+        with tarfile.open(root, "w") as tar:
+            tar.add(faces, "set")
+    source = ImageFolder(root)
+    assert len(source) == 8
+    assert source.num_classes == 3
+    said = {record.getMessage().removeprefix(f"{root}: ").replace("set/", "") for record in caplog.records}
+    beside = {"1 left out, images in no person's folder (first: 'stray.png')."}
+    deeper = {"2 left out, images deeper than a person's folder (first: 'p2/old/1.png')."}
+    others = {"1 left out, files without the ending of an image (first: 'p1/notes.txt')."}
+    empty = set() if packed else {"1 left out, folders without an image of their own (first: 'p3')."}
+    assert said == beside | deeper | others | empty
+
+
 def test_leaving_out_people_who_are_not_there_is_said(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -82,7 +106,7 @@ def test_leaving_out_people_who_are_not_there_is_said(
 def test_an_image_beside_the_people_of_an_archive_is_refused(tmp_path: Path, faces: Path) -> None:
     with tarfile.open(tmp_path / "flat.tar", "w") as tar:
         tar.add(faces / "p0" / "0.png", "0.png")
-    with pytest.raises(DataError, match=r"flat\.tar/0\.png: the image lies in no person's folder"):
+    with pytest.raises(DataError, match=r"holds no folder of a person .*: 1 left out, images in no person's folder"):
         ImageFolder(tmp_path / "flat.tar")
 
 
