@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Base64Bytes, BeforeValidator, Field
+from pydantic import Base64Bytes, BeforeValidator, ConfigDict, Field
 
 import facelab
 from facelab.config import Strict, validate
@@ -77,6 +77,8 @@ def _with_direction(metric: Any) -> Any:
 
 
 class _StoredReport(Strict):
+    model_config = ConfigDict(allow_inf_nan=True)  # the first threshold of a curve is above every score
+
     protocol: str
     metrics: tuple[Annotated[Metric, BeforeValidator(_with_direction)], ...] = Field(min_length=1)
     options: dict[str, Any]
