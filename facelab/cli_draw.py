@@ -90,4 +90,4 @@ def _shown(
         pixels = [source.read(int(row)) for of_person in rows.values() for row in of_person]
         embeddings.append(model.embed(pixels, resize=resize, quality=scored))
         numbers.append(np.repeat(np.arange(len(rows)), [len(of_person) for of_person in rows.values()]))
-    return Shown(embeddings[0], numbers[0], embeddings[1], numbers[1])
+    return Shown(embeddings[0], numbers[0], embeddings[1], numbers[1], tuple(chosen[0]))

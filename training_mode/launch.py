@@ -22,6 +22,7 @@ from facelab.training_mode.settings import (
 from facelab.training_mode.study import STUDY, Study, make_study, run_study
 
 DEFAULT_CONFIG = "conventional"
+DRAWS = 1000  # of the tests that mark what is within noise in the table of a study
 
 
 def launch(
@@ -100,7 +101,9 @@ def _launch_study(study: Study, console: Console, resume: bool, allow_changes: b
         console.rule(study.folder.name)
         sources = {name: trained_files(study.folder / name) for name in study.variants}
         shown = console if reports else None
-        files = write_run_report(study.folder, reports, shown, sources, metrics=study.columns, details=False)
+        files = write_run_report(
+            study.folder, reports, shown, sources, metrics=study.columns, details=False, draws=DRAWS
+        )
         for what, path in {"study": study.folder, **files}.items():
             console.print(f"{what:>10}  {path}")
     return stopped_by

@@ -45,6 +45,7 @@ def test_it_ends_in_one_table_and_goes_on_where_it_stopped(
     assert "parameters are trained" in text
     assert "synthetic AUC [%]" in text
     assert "synthetic accuracy [%]" not in text
+    assert "† not significantly worse than the best" in text  # of 40 pairs
     assert (tmp_path / "ways" / "report.html").stat().st_size > 1000
     reports = read_reports(tmp_path / "ways")
     assert list(reports) == ["frozen", "full", "lora"]
