@@ -128,16 +128,24 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
     return tree
 
 
-def validate(model: type[Model], tree: Mapping[str, Any], where: str) -> Model:
+def validate(model: type[Model], tree: Mapping[str, Any], where: str, *, settings: bool = True) -> Model:
     """Check a tree against a pydantic model.
+
+    Args:
+        model: The model.
+        tree: Plain values.
+        where: Names the file in messages.
+        settings: Whether numbers must be such as settings may have; results may be infinite.
 
     Raises:
         ConfigError: With the dotted path, what was given and what would work.
     """
     try:
-        check_numbers(tree)
+        if settings:
+            check_numbers(tree)
         checked = model.model_validate(dict(tree))
-        check_converted(tree, checked)
+        if settings:
+            check_converted(tree, checked)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_explain(model, tree, error)}") from None
     except ValueError as error:

@@ -211,7 +211,7 @@ def _validated(tree: Any, file: Path) -> _StoredReports:
         given = tree.get("format") if isinstance(tree, dict) else None
         raise DataError(f"{file}: has the format {str(given)[:40]!r}, but this facelab reads {FORMAT!r}.")
     try:
-        return validate(_StoredReports, tree, str(file))
+        return validate(_StoredReports, tree, str(file), settings=False)
     except ConfigError as error:
         message = str(error)
         raise DataError(message if len(message) < 400 else f"{message[:400]} …") from None
