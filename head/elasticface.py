@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from facelab.citation import Citation
-from facelab.errors import in_range
-from facelab.head.angular import add_angle, check_angle
+from facelab.errors import ConfigError, in_range
+from facelab.head.angular import Boundary, add_angle, check_angle
 from facelab.head.base import HEADS, MarginHead, Terms
 from facelab.head.noise import normal
 
@@ -22,17 +22,20 @@ class ElasticFace(MarginHead):
     batch are sorted, so that the sample farthest from its own class gets the largest.
 
     Departures: published programs index the sorted margins by the sorting permutation where its inverse is needed,
-    so their margins do not follow the cosines; here they do. Past pi, ``arc`` continues with ``cos(theta) - E sin(E)``
-    instead of following the cosine. Negative margins are cut to 0. Margins follow from ``seed`` and a step counter,
-    which is kept in checkpoints, so that they are equal on all processes. In evaluation E = m.
+    so their margins do not follow the cosines; here they do, unless ``plus`` is ``published``. Past pi, ``arc``
+    continues with ``cos(theta) - E sin(E)`` instead of following the cosine, unless ``boundary`` is ``none``. Negative
+    margins are cut to 0. Margins follow from ``seed`` and a step counter, which is kept in checkpoints, so that they
+    are equal on all processes. In evaluation E = m.
 
     Args:
         variant: ``arc`` or ``cos``.
         margin: m, the mean of the margins: in radians below pi / 2 for ``arc``, from 0 to 1 for ``cos``.
         deviation: sigma, from 0 (ArcFace or CosFace) to 0.5.
-        plus: Sort the margins of a batch by its cosines.
+        plus: Sort the margins of a batch by its cosines; ``published`` gives them to the samples in the order of the
+            published programs.
         scale: s, the norm given to the normalised features.
         seed: Of the margins.
+        boundary: Of ``arc``: past pi ``linear`` continues with ``cos(theta) - E sin(E)``, ``none`` follows the cosine.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -53,11 +56,15 @@ class ElasticFace(MarginHead):
         variant: Literal["arc", "cos"] = "arc",
         margin: float = 0.5,
         deviation: float = 0.05,
-        plus: bool = False,
+        plus: bool | Literal["published"] = False,
         scale: float = 64.0,
         seed: int = 0,
+        boundary: Literal["linear", "none"] = "linear",
     ) -> None:
         super().__init__(scale=scale)
+        if boundary == "none" and variant == "cos":
+            raise ConfigError("ElasticFace boundary is 'none', but a cosine margin passes no boundary; leave it out.")
+        self.boundary: Boundary = boundary
         self.variant = variant
         if variant == "arc":
             self.margin = check_angle("ElasticFace margin", margin)
@@ -75,15 +82,18 @@ class ElasticFace(MarginHead):
             drawn = normal(self.seed, self.step, target.numel()).to(target.dtype)
             margin = (margin + self.deviation * drawn).clamp(0.0, math.pi / 2)
             self.step += 1
-        return Terms(labels, target, norms, values={"margin": self._sorted(margin, target) if self.plus else margin})
+        return Terms(labels, target, norms, values={"margin": self._ordered(margin, target)})
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:
         """Cosine of each sample to its own class with its margin, (B,) -> (B,)."""
         margin = terms.values["margin"]
-        return add_angle(target, margin, "linear") if self.variant == "arc" else target - margin
+        return add_angle(target, margin, self.boundary) if self.variant == "arc" else target - margin
 
-    @staticmethod
-    def _sorted(margin: Tensor, target: Tensor) -> Tensor:
-        """The same margins, the largest where the cosine is smallest."""
-        order = target.detach().argsort(descending=True, stable=True)
-        return torch.empty_like(margin).scatter_(0, order, margin.sort().values)
+    def _ordered(self, margin: Tensor, target: Tensor) -> Tensor:
+        """The same margins, with ``plus`` the largest where the cosine is smallest."""
+        if not self.plus:
+            return margin
+        order, rising = target.detach().argsort(descending=True, stable=True), margin.sort().values
+        if self.plus == "published":
+            return rising[order]
+        return torch.empty_like(margin).scatter_(0, order, rising)

@@ -11,6 +11,8 @@ from facelab.errors import in_range
 from facelab.head.angular import Gradient, angle, apply_gradient
 from facelab.head.base import HEADS, MarginHead, Terms
 
+MARGINS = {"C": (0.0, 1.0), "A": (0.0, 1.0), "M": (1.0, 5.0)}
+
 
 @HEADS.register("SphereFace2")
 class SphereFace2(MarginHead):
@@ -19,16 +21,16 @@ class SphereFace2(MarginHead):
     The loss of a sample is ``w / r (lambda log(1 + exp(-z)) + (1 - lambda) sum_j log(1 + exp(z_j)))``. With
     ``g(c) = 2 ((c + 1) / 2)^t - 1``, variant ``C`` has ``z = r (g(cos(theta)) - m) + b`` and
     ``z_j = r (g(cos(theta_j)) + m) + b``, variant ``A`` ``z = r g(cos(min(pi, theta + m))) + b`` and
-    ``z_j = r g(cos(theta_j)) + b``. b is one learned number; it starts where positives and negatives pull equally at
-    right angles. w is the authors' loss weight.
+    ``z_j = r g(cos(theta_j)) + b``, variant ``M`` the same with ``min(pi, m theta)``. b is one learned number; it
+    starts where positives and negatives pull equally at right angles. w is the authors' loss weight.
 
     By default the margin and g change values only (``straight_through``), the paper's characteristic gradient
-    detachment. The paper's multiplicative variant (``M``) is not offered.
+    detachment.
 
     Args:
         num_classes: C, at least 2; known from the data.
-        variant: ``C``, a cosine margin, or ``A``, an angular one.
-        margin: m, from 0 to 1 for ``C``, in radians for ``A``.
+        variant: ``C``, a cosine margin, ``A``, an angular one, or ``M``, a factor of the angle.
+        margin: m, from 0 to 1 for ``C``, in radians for ``A``; from 1 (no margin) to 5 for ``M``.
         scale: r, above 0.
         balance: lambda, the weight of positives, between 0 and 1.
         sharpness: t, at least 1 (g is the identity).
@@ -55,7 +57,7 @@ class SphereFace2(MarginHead):
     def __init__(
         self,
         num_classes: int,
-        variant: Literal["C", "A"] = "C",
+        variant: Literal["C", "A", "M"] = "C",
         margin: float = 0.4,
         scale: float = 40.0,
         balance: float = 0.7,
@@ -66,7 +68,7 @@ class SphereFace2(MarginHead):
         super().__init__(scale=scale)
         in_range("SphereFace2 num_classes", num_classes, 2, math.inf)
         self.variant = variant
-        self.margin = in_range("SphereFace2 margin", margin, 0.0, 1.0)
+        self.margin = in_range("SphereFace2 margin", margin, *MARGINS[variant])
         self.sharpness = in_range("SphereFace2 sharpness", sharpness, 1.0, math.inf, high_open=True)
         in_range("SphereFace2 balance", balance, 0.0, 1.0, low_open=True, high_open=True)
         weight = in_range("SphereFace2 loss_weight", loss_weight, 0.0, math.inf, low_open=True, high_open=True) / scale
@@ -89,7 +91,9 @@ class SphereFace2(MarginHead):
     def _own(self, target: Tensor) -> Tensor:
         if self.variant == "C":
             return self._similarity(target) - self.margin
-        return self._similarity((angle(target) + self.margin).clamp_max(math.pi).cos())
+        theta = angle(target)
+        moved = theta + self.margin if self.variant == "A" else theta * self.margin
+        return self._similarity(moved.clamp_max(math.pi).cos())
 
     def _other(self, cosine: Tensor) -> Tensor:
         return self._similarity(cosine) + (self.margin if self.variant == "C" else 0.0)

@@ -13,10 +13,11 @@ from facelab.head.classifier import FullSoftmax
 
 @pytest.fixture
 def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor, Mapping[str, Tensor]], Tensor]:
-    """Logits (B, C) of features (B, D), class rows (C, D), labels (B,) and the classes' own numbers (B,)."""
+    """Logits (B, C) of features (B, D), class rows (C, [K,] D), labels (B,) and the classes' own numbers (B,)."""
 
     def compute(head: MarginHead, features: Tensor, rows: Tensor, labels: Tensor, own: Mapping[str, Tensor]) -> Tensor:
-        cosine = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(rows).T
+        unit = torch.nn.functional.normalize(rows, dim=-1).view(len(rows), -1, rows.shape[-1])
+        cosine = torch.einsum("bd,ckd->bck", torch.nn.functional.normalize(features), unit).amax(dim=2)
         target = cosine.gather(1, labels[:, None]).squeeze(1)
         terms = replace(head.prepare(target, features.norm(dim=1), labels), own=own)
         negative = torch.ones_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], False)

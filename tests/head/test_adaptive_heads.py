@@ -158,6 +158,24 @@ def test_elasticface_plus_gives_the_largest_margin_to_the_farthest_sample() -> N
     assert sorted_margins.argsort(descending=True).tolist() == [2, 1, 3, 0]
 
 
+def test_elasticface_plus_as_published_indexes_by_the_permutation_itself() -> None:
+    target = torch.tensor([0.1, 0.9, 0.5], dtype=torch.float64)  # by falling cosine: samples 1, 2, 0
+    heads = [ElasticFace(plus=plus) for plus in (False, True, "published")]  # type: ignore[arg-type]
+    drawn, ours, published = (head.prepare(target, target, target.long()).values["margin"] for head in heads)
+    low, middle, high = drawn.sort().values.tolist()
+    assert ours.tolist() == [high, low, middle]
+    assert published.tolist() == [middle, high, low]
+
+
+def test_elasticface_follows_the_cosine_past_pi_where_asked() -> None:
+    target = torch.tensor([-0.99], dtype=torch.float64)
+    theta = math.acos(-0.99)
+    for boundary, expected in (("linear", -0.99 - 0.5 * math.sin(0.5)), ("none", math.cos(theta + 0.5))):
+        head = ElasticFace(deviation=0.0, boundary=boundary)  # type: ignore[arg-type]
+        terms = head.prepare(target, target, target.long())
+        assert float(head.positive(target, terms)) == pytest.approx(expected)
+
+
 def test_noise_is_standard_normal_and_independent_between_steps() -> None:
     first, second = (normal(3, torch.tensor(step), 40000) for step in (0, 1))
     assert float(first.mean()) == pytest.approx(0.0, abs=0.02)

@@ -19,7 +19,10 @@ ENTRIES = sorted({*entries(HEADS), *HEADS.names()})  # with those of other packa
 OURS = [name for name in HEADS.names() if HEADS.get(name).__module__.startswith("facelab.")]
 BATCH, DIM, CLASSES = 8, 6, 7
 # Their papers leave a part out of the gradient; golden data or values by hand tell it.
-DETACHED = ("InsightFace-ArcFace", "CircleLoss", "ArcNegFace", "NPCFace", "SphereFace2")
+DETACHED = (
+    *("InsightFace-ArcFace", "CircleLoss", "ArcNegFace", "NPCFace"),
+    *("SphereFace2", "SphereFace2-A", "SphereFace2-M", "SphereFace-R"),
+)
 
 
 def classifier(name: str, dtype: torch.dtype = torch.float32) -> FullSoftmax:
@@ -222,7 +225,11 @@ REFUSED = [
     ({"SphereFace": {"margin": 0.5}}, r"SphereFace margin is 0.5, but must lie in \[1, 5\]"),
     ({"SphereFace": {"largest_lambda": 1}}, r"SphereFace largest_lambda is 1.0, but must lie in \[5, inf\)"),
     ({"SphereFace2": {"balance": 1}}, r"SphereFace2 balance is 1.0, but must lie in \(0, 1\)"),
-    ({"SphereFace2": {"variant": "M"}}, "head 'SphereFace2' option 'variant' is 'M'"),
+    ({"SphereFace2": {"variant": "B"}}, "head 'SphereFace2' option 'variant' is 'B'"),
+    ({"SphereFace2": {"variant": "M"}}, r"SphereFace2 margin is 0.4, but must lie in \[1, 5\]"),
+    ({"SphereFace-R": {"margin": 0.9}}, r"SphereFaceR margin is 0.9, but must lie in \[1, 5\]"),
+    ({"ElasticFace": {"variant": "cos", "boundary": "none"}}, "ElasticFace boundary is 'none', but a cosine margin"),
+    ({"ElasticFace": {"plus": "unsorted"}}, "head 'ElasticFace' option 'plus' is 'unsorted'"),
     ({"UniFace": {"negative_weight": 0}}, "UniFace negative_weight is 0.0"),
     ({"AdaM-Softmax": {"regularization": -1}}, "AdaM-Softmax regularization is -1.0"),
     ({"X2-Softmax": {"h": 0.1}}, "X2-Softmax h is 0.1"),
