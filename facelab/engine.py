@@ -1,6 +1,7 @@
 """The one training loop. It knows modes and callbacks by their protocols, and waits for the device only at logs."""
 
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -154,6 +155,20 @@ class StopSignal:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    @staticmethod
+    @contextmanager
+    def cleaning_up() -> Iterator[None]:
+        """Let SIGTERM end the block by an exception, as Ctrl-C does, so that what was begun is taken back."""
+
+        def leave(number: int, _frame: FrameType | None) -> None:
+            sys.exit(128 + number)
+
+        previous = signal.signal(signal.SIGTERM, leave)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:

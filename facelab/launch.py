@@ -27,7 +27,7 @@ def main() -> None:
     parser = run.get_args_parser()
     parser.allow_abbrev = False  # else it takes the --run of facelab train for one of its own
     try:
-        run.run(parser.parse_args())
+        run.run(parser.parse_args())  # type: ignore[no-untyped-call]
     except SignalException as error:
         _stop(error.sigval)
     except KeyboardInterrupt:

@@ -28,6 +28,7 @@ import facelab
 from facelab.distributed import world_size
 from facelab.engine import Callback, Progress
 from facelab.errors import FacelabError
+from facelab.whole_file import write_whole
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 
@@ -79,16 +80,20 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def write_settings(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the resolved configuration and the environment into a run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    (folder / ENVIRONMENT).write_text(json.dumps(environment(), indent=1))
+    """Write the resolved configuration and the environment into a run's folder, in place of older ones.
+
+    Raises:
+        DataError: If one cannot be written; an older one is left as it was.
+    """
+    write_whole(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+    write_whole(folder / ENVIRONMENT, json.dumps(environment(), indent=1))
 
 
 class MetricsLog(Callback):
     """Appends the means of every log to ``metrics.jsonl`` and to TensorBoard. Only the main process should have one.
 
-    A resumed run first drops the lines that its killed predecessor wrote after the checkpoint.
+    A resumed run first drops the lines that its killed predecessor wrote after the checkpoint; the file is replaced by
+    a shorter one that is whole, so that a run killed just then loses nothing.
 
     Args:
         folder: The run's folder.
@@ -101,14 +106,28 @@ class MetricsLog(Callback):
         self._board_folder = folder / "tensorboard" if tensorboard else None
 
     def on_start(self, progress: Progress) -> None:
-        """Open the files at the right place."""
-        if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if _update_of(line) <= progress.update]
-            self.path.write_text("".join(f"{line}\n" for line in lines))
-        if self._board_folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        """Open the files at the right place.
 
-            self._board = SummaryWriter(str(self._board_folder), purge_step=progress.update + 1)
+        Raises:
+            FacelabError: If they cannot be read or written.
+        """
+        try:
+            self._cut(progress.update)
+            if self._board_folder is not None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(self._board_folder), purge_step=progress.update + 1)
+        except OSError as error:
+            raise FacelabError(f"cannot write '{error.filename or self.path}': {error.strerror}.") from None
+
+    def _cut(self, update: int) -> None:
+        """Drop what was logged after an update, and lines that were not written to their end."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        lines = [line + b"\n" for line in content.splitlines() if _update_of(line) <= update]
+        if (kept := b"".join(lines)) != content:
+            write_whole(self.path, kept)
 
     def on_log(self, progress: Progress, values: Mapping[str, float]) -> None:
         """Write one line."""
@@ -135,10 +154,10 @@ class MetricsLog(Callback):
             self._board.close()
 
 
-def _update_of(line: str) -> float:
+def _update_of(line: bytes) -> float:
     try:
         return float(json.loads(line)["update"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return float("inf")  # the last line of a killed run may be half written
 
 

@@ -9,7 +9,8 @@ from facelab import distributed
 from facelab.config import Tree, merge, parse_overrides
 from facelab.errors import ConfigError, FacelabError
 from facelab.outside_yaml import read_yaml
-from facelab.training_mode.run import RunResult, new_run_folder, run_training, saved_config, trained_files
+from facelab.run_folder import claimed
+from facelab.training_mode.run import RunResult, run_training, saved_config, trained_files
 from facelab.training_mode.settings import (
     SPEC_PATHS,
     STUDY_KEYS,
@@ -56,16 +57,14 @@ def launch(
     shared = make_config({key: value for key, value in tree.items() if key not in (*STUDY_KEYS, "base")}, where)
     distributed.initialise()
     try:
-        folder = run or new_run_folder(shared)
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         if VARIANTS in tree:
             if checkpoint != "last":
                 raise ConfigError(f"a study goes on with all its runs; name the one to take back to '{checkpoint}'.")
-            return _launch_study(make_study(tree, folder, where), console, resume, allow_changes)
+            with claimed(run, shared.output / shared.name, console.print) as folder:
+                return _launch_study(make_study(tree, folder, where), console, resume, allow_changes)
         settings = make_config(tree, where)
-        result = run_training(
-            settings, folder, console, resume=resume, checkpoint=checkpoint, allow_changes=allow_changes
-        )
+        result = run_training(settings, run, console, resume=resume, checkpoint=checkpoint, allow_changes=allow_changes)
         if distributed.is_main():
             _conclude(result, settings, console)
     except RuntimeError as error:

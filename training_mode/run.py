@@ -16,6 +16,7 @@ from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside_yaml import read_yaml
 from facelab.progress_bar import counted_bars
+from facelab.run_folder import claimed
 from facelab.scores import Scores
 from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
 from facelab.test_protocol.data_root import chosen_protocols
@@ -43,18 +44,9 @@ class RunResult:
     reports: tuple[Report, ...]
 
 
-def new_run_folder(config: RunConfig) -> Path:
-    """A folder that does not exist yet: ``output/name``, else ``output/name-2`` …; the same on all processes."""
-    number, folder = 1, config.output / config.name
-    while folder.exists():
-        number += 1
-        folder = config.output / f"{config.name}-{number}"
-    return Path(distributed.broadcast_object(str(folder)))
-
-
 def run_training(
     config: RunConfig,
-    folder: Path,
+    folder: Path | None,
     console: Console,
     *,
     resume: bool = False,
@@ -65,7 +57,7 @@ def run_training(
 
     Args:
         config: The settings.
-        folder: The run's folder.
+        folder: The run's folder; None makes a new one: ``output/name``, else ``output/name-2`` …
         console: Where the main process reports.
         resume: Go on from a checkpoint in ``folder``, or start if there is none.
         checkpoint: Which one: ``last``, ``best`` or ``step-<update>``. Later ones are deleted as new ones are written.
@@ -74,6 +66,13 @@ def run_training(
     Raises:
         FacelabError: For everything that is the user's to mend.
     """
+    with StopSignal.cleaning_up(), claimed(folder, config.output / config.name, console.print) as place:
+        return _run(config, place, console, resume, checkpoint, allow_changes)
+
+
+def _run(
+    config: RunConfig, folder: Path, console: Console, resume: bool, checkpoint: str, allow_changes: bool
+) -> RunResult:
     store = CheckpointStore(folder / "checkpoints")
     nothing = store.index()["last"] is None and checkpoint == "last"
     found = None if nothing else store.find(checkpoint)

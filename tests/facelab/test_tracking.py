@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,34 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path: Path, prog
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     MetricsLog(tmp_path, tensorboard=False).on_start(progress)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
+
+
+def test_a_log_whose_shorter_copy_cannot_be_written_is_left_as_it_was(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = '{"update": 4}\n{"update": 6}\n'
+    (tmp_path / "metrics.jsonl").write_text(content)
+
+    def full(self: Path, *_: object) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FacelabError, match="metrics.jsonl: cannot be written"):
+        MetricsLog(tmp_path, tensorboard=False).on_start(progress)
+    assert (tmp_path / "metrics.jsonl").read_text() == content
+    (tmp_path / "config.yaml").write_text("old")
+    with pytest.raises(FacelabError, match="config.yaml: cannot be written"):
+        write_settings(tmp_path, {"head": "ArcFace"})
+    assert (tmp_path / "config.yaml").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"[1]", b'{"update": null}', b"[" * 100_000, b'{"update": 1e999}'])
+def test_lines_that_are_none_are_dropped(tmp_path: Path, progress: Progress, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"update": 4}\n' + line + b'\n{"update": 5}\n')
+    MetricsLog(tmp_path, tensorboard=False).on_start(progress)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"update": 4}\n{"update": 5}\n'
 
 
 def test_tensorboard_files_are_written(tmp_path: Path, progress: Progress) -> None:

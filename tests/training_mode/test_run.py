@@ -9,6 +9,7 @@ import yaml
 from facelab.checkpoint import CheckpointStore, read_model, read_rows, read_tree
 from facelab.distributed import run_processes
 from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError, DivergenceError
+from facelab.run_folder import claimed
 from facelab.training_mode.run import RunResult
 
 Run = Callable[..., RunResult]
@@ -135,6 +136,26 @@ def test_a_run_is_not_overwritten(tmp_path: Path, run_tiny: Run) -> None:
         run_tiny(tmp_path / "run", "training.epochs=1")
 
 
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, run_tiny: Run) -> None:
+    with (
+        claimed(tmp_path / "run", tmp_path, lambda _: None),
+        pytest.raises(ConfigError, match="'.*run' is in use by process"),
+    ):
+        run_tiny(tmp_path / "run", resume=True)
+
+
+def test_a_run_in_its_folder_is_locked_and_leaves_no_lock(
+    tmp_path: Path, run_tiny: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facelab.tracking import MetricsLog
+
+    seen = []
+    monkeypatch.setattr(MetricsLog, "on_end", lambda log, _: seen.append((log.path.parent / ".lock").is_file()))
+    run_tiny(tmp_path / "run", "training.epochs=1")
+    assert seen == [True]
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_a_damaged_checkpoint_is_refused_and_an_older_one_can_be_chosen(tmp_path: Path, run_tiny: Run) -> None:
     run, settings = tmp_path / "run", ("training.epochs=2", "checkpoint.keep_every_epochs=1")
     run_tiny(run, *settings)
@@ -194,7 +215,7 @@ def test_bad_settings_stop_before_training(
 ) -> None:
     with pytest.raises(error, match=sentence):
         run_tiny(tmp_path / "run", *overrides)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
