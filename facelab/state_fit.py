@@ -18,7 +18,21 @@ def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", where: s
         CheckpointError: If tensors are missing, unknown, of another shape, or whole numbers in place of real ones (a
             quantised network); the message names them, and nothing is changed.
     """
-    own = network.state_dict()
+    require_fit(network.state_dict(), weights, where)
+    network.load_state_dict(dict(weights))
+
+
+def require_fit(own: Mapping[str, "Tensor"], weights: Mapping[str, "Tensor"], where: str) -> None:
+    """Refuse tensors that are not those of a network, by name, shape and kind.
+
+    Args:
+        own: The tensors of the network.
+        weights: What should take their place.
+        where: Names the file in the message.
+
+    Raises:
+        CheckpointError: As of `load_weights`.
+    """
     found = [
         named("missing", own.keys() - weights.keys()),
         named("unknown", weights.keys() - own.keys()),
@@ -27,7 +41,6 @@ def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", where: s
     ]
     if any(found):
         raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(filter(None, found))}.")
-    network.load_state_dict(dict(weights))
 
 
 def _shapes(own: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> list[str]:

@@ -10,14 +10,18 @@ import pytest
 import torch
 
 import facelab
-from facelab.adapter.base import AdaptedBackbone
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build
 from facelab.checkpoint import CheckpointStore, read_model, read_tree
 from facelab.data.base import SOURCES
 from facelab.errors import CheckpointError, ConfigError
 from facelab.face_model import load_model
+from facelab.head.base import HEADS
+from facelab.head.classifier import FullSoftmax
 from facelab.scorer_card import ScorerCard
 from facelab.scores import write_scores
+from facelab.training_mode.adaptation.mode import Adaptation
 from facelab.training_mode.run import RunResult
 
 Run = Callable[..., RunResult]
@@ -92,6 +96,17 @@ def test_resumed_equals_uninterrupted(
     expected, found = weights(whole), weights(cut)
     assert expected.keys() == found.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_the_state_of_moving_statistics_holds_no_table_that_is_computed() -> None:
+    """Swin's index of relative positions is a buffer that no state dict has."""
+    small = {"patch": 4, "dim": 16, "depths": [1], "heads": [2], "window": 2, "feat_dim": 8}
+    network = BACKBONES.build("Swin", {**small, "input_spec": {"height": 16, "width": 16}})
+    adapter = ADAPTERS.build("LoRA", {"rank": 2, "moving_statistics": True})
+    mode = Adaptation(AdaptedBackbone(network, adapter), FullSoftmax(3, 8, build(HEADS, "CosFace")))
+    mode.load_state(mode.state())
+    moving = {name for name in mode.state()["network"] if name.endswith("running_mean")}
+    assert moving == {name for name in network.state_dict(prefix="network.") if name.endswith("running_mean")} != set()
 
 
 def test_a_run_is_not_resumed_on_another_base(

@@ -1,6 +1,7 @@
 """What holds for every registered training mode, on a run of seconds."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 import facelab
 from facelab.checkpoint import CheckpointStore, read_model, read_rows, read_tree
 from facelab.distributed import run_processes
+from facelab.errors import CheckpointError
 from facelab.training_mode.assembly import assemble
 from facelab.training_mode.base import MODES
 from facelab.training_mode.run import RunResult, run_training
@@ -89,6 +91,28 @@ def test_it_learns_and_ends_with_the_same_bits_when_killed_and_resumed(
     assert expected.keys() == found.keys()
     assert [key for key, tensor in expected.items() if not torch.equal(tensor, found[key])] == []
     assert losses(whole)[-1] < losses(whole)[0]
+
+
+@every_mode
+@pytest.mark.parametrize("part", ["network", "classifier"])
+def test_a_state_that_lacks_a_tensor_is_refused(name: str, part: str, base: Path) -> None:
+    """Also one of the head, such as CurricularFace's moving average, and one of the adapters."""
+    mode = assemble(load_config(TINY, settings(name, base, "head=CurricularFace"))).mode
+    state = mode.state()
+    mode.load_state(state)
+    lost = next(reversed(state[part]))
+    del state[part][lost]
+    with pytest.raises(CheckpointError, match=rf"training\.pt' do not fit .*: 1 missing \('{re.escape(lost)}'\)"):
+        mode.load_state(state)
+
+
+@every_mode
+def test_local_state_that_lacks_a_buffer_is_refused(name: str, base: Path) -> None:
+    mode = assemble(load_config(TINY, settings(name, base))).mode
+    state = dict(mode.local_state())
+    lost = state.popitem()[0]
+    with pytest.raises(CheckpointError, match=rf"1 missing \('{re.escape(lost)}'\)"):
+        mode.load_local_state(state)
 
 
 @every_mode

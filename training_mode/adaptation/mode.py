@@ -124,9 +124,16 @@ class Adaptation(Conventional):
 
     def state(self) -> dict[str, Any]:
         """As of conventional training, but of the network only what the base does not bring."""
-        moving = dict(self.network.named_buffers()) if self.adapted.moving_statistics else {}
-        return {**super().state(), "network": {**self.adapted.own_state(), **moving}}
+        return {**super().state(), "network": self._learned()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave; class rows come on their own."""
-        super().load_state({**state, "network": {**self.network.state_dict(), **state["network"]}})
+        learned = self._learned()
+        of_base = {name: tensor for name, tensor in self.network.state_dict().items() if name not in learned}
+        super().load_state({**state, "network": of_base | state["network"]})
+
+    def _learned(self) -> dict[str, Tensor]:
+        """What the base does not bring: adapters, gate, and statistics that move."""
+        kept = self.network.state_dict()  # tables that are computed anew are buffers too, and not kept
+        buffers = (name for name, _ in self.network.named_buffers() if self.adapted.moving_statistics and name in kept)
+        return self.adapted.own_state() | {name: kept[name] for name in buffers}

@@ -7,11 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from facelab.backbone.base import Backbone
+from facelab.checkpoint import TRAINING
 from facelab.data.base import Batch
 from facelab.engine import StepOutput
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
 from facelab.shadow import Shadow
+from facelab.state_fit import load_weights, require_fit
 from facelab.training_mode.base import MODES, TrainingMode, data_parallel, without_sync
 
 
@@ -73,8 +75,8 @@ class Conventional(TrainingMode):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave; class rows come on their own."""
-        self.network.load_state_dict(state["network"])
-        self.classifier.load_state_dict(state["classifier"], strict=False)
+        load_weights(self.network, state["network"], TRAINING)
+        load_weights(self.classifier, {**self.classifier.row_tensors(), **state["classifier"]}, TRAINING)
         if self.shadow is not None:
             self.shadow.load_state_dict(state["shadow"])
 
@@ -84,5 +86,6 @@ class Conventional(TrainingMode):
 
     def load_local_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `local_state` gave."""
+        require_fit(dict(self.network.named_buffers()), state, "process-*.pt")
         for name, buffer in self.network.named_buffers():
             buffer.copy_(state[name])
