@@ -88,6 +88,24 @@ def expert_weights(rows: int, experts: int, rank: int, dtype: torch.dtype, token
     return weights
 
 
+def broadcast_weights(narrow: Tensor, experts: int, rank: int, channel_axis: int) -> Tensor:
+    """``narrow`` times the weights of `expert_weights`, for a traced or exported network, whose batch size is open.
+
+    Args:
+        narrow: What lies between D and U of one or two experts, (rows, ..., experts * rank) with the channels on
+            ``channel_axis``.
+        experts: 1 or 2.
+        rank: Values of each expert.
+        channel_axis: Axis of the values, -1 or 1.
+    """
+    gate = _of_forward().gate
+    each = torch.stack((1 - gate, gate)[:experts], dim=1).to(narrow.dtype)
+    by_image = torch.unflatten(narrow, 0, (gate.shape[0], -1))
+    shape = [-1] + [1] * narrow.ndim
+    shape[channel_axis % narrow.ndim + 1] = experts * rank
+    return (by_image * each.repeat_interleave(rank, dim=1).view(shape)).flatten(0, 1)
+
+
 def _of_forward() -> ForwardGate:
     forward = _GATE.get()
     if forward is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.adapter.gate_slot import expert_weights, updates_are_left_out
+from facelab.adapter.gate_slot import broadcast_weights, expert_weights, updates_are_left_out
 from facelab.errors import ConfigError, in_range, one_of
 
 Initial = Literal["zero", "trunc_normal"]
@@ -102,6 +102,9 @@ class LowRankLayer(nn.Module):
         narrow = self._down(x)
         if self.experts == "single":
             return narrow
+        # True for torch.export too
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            return broadcast_weights(narrow, COUNT[self.experts], self.rank, self._channel_axis)
         return narrow * self._weights(narrow)
 
     def _dropped_outputs(self, narrow: Tensor) -> Tensor:
