@@ -4,11 +4,13 @@ import os
 import posixpath
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
 from facelab.data.image_header import MAX_ENCODED
+from facelab.data.text_list import one_form
 from facelab.errors import CorruptImage, DataError
 from facelab.outside_file import read_regular
 
@@ -84,6 +86,39 @@ class ImageFiles(ABC):
                 left_out.add(NO_IMAGE, name)
         self.skipped = tuple(dict.fromkeys((*self.skipped, *left_out.sentences(self.root))))
 
+    def find(self, name: str) -> str | None:
+        """The file of a name, or else the one image beside it that differs in ending or Unicode form alone.
+
+        Lists name images as they were published; aligned copies are PNG, and macOS writes accents in two parts.
+
+        Returns:
+            Its name, or None if there is neither.
+
+        Raises:
+            DataError: If several images have that stem.
+        """
+        if self.size(name) is not None:
+            return name
+        folder, file = posixpath.split(posixpath.normpath(one_form(name)))
+        found = self._stems(folder).get(_stem(file), [])
+        if len(found) > 1:
+            raise DataError(
+                f"{self.root}: '{name}' is not there, but {len(found)} images are called like it, '{found[0]}' and "
+                f"'{found[1]}'; keep one of them."
+            )
+        return found[0] if found else None
+
+    def _stems(self, folder: str) -> Mapping[str, list[str]]:
+        """Images of a folder by their stems, both in one Unicode form."""
+        return self._all_stems.get(folder, {})
+
+    @cached_property
+    def _all_stems(self) -> Mapping[str, Mapping[str, list[str]]]:
+        found: dict[str, dict[str, list[str]]] = {}
+        for folder, images in self.folders():
+            _add_stems(found.setdefault(one_form(folder), {}), images)
+        return found
+
     @abstractmethod
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""
@@ -107,6 +142,7 @@ class FolderFiles(ImageFiles):
     def __init__(self, root: Path) -> None:
         self.root = root
         self._base = os.fspath(root)
+        self._found: dict[str, Mapping[str, list[str]]] = {}
 
     def folders(self) -> Iterator[tuple[str, list[str]]]:
         """The folders right below the root; hidden ones are passed over."""
@@ -125,6 +161,31 @@ class FolderFiles(ImageFiles):
             else:
                 left_out.add(EMPTY, person)
         self.skipped = left_out.sentences(self.root)
+
+    def _stems(self, folder: str) -> Mapping[str, list[str]]:
+        if folder not in self._found:
+            actual = self._actual(folder)
+            names = [] if actual is None else [entry.name for entry in _entries(str(self.root / actual))]
+            images = (posixpath.join(actual or "", name) for name in names if is_image_name(name))
+            self._found[folder] = _add_stems({}, images)
+        return self._found[folder]
+
+    def _actual(self, folder: str) -> str | None:
+        """A folder by its name in one Unicode form; None if there is none."""
+        if (self.root / folder).is_dir():
+            return folder
+        above, name = posixpath.split(folder)
+        place = self._actual(above) if name else None
+        if place is None:
+            return None
+        return next(
+            (
+                posixpath.join(place, entry.name)
+                for entry in _entries(str(self.root / place))
+                if one_form(entry.name) == name and entry.is_dir()
+            ),
+            None,
+        )
 
     def _listed(self, left_out: LeftOut) -> list[str]:
         """Folders right below the root; lists and other files that are no images may lie beside them."""
@@ -176,6 +237,18 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name, without what is hidden."""
     with os.scandir(folder) as entries:
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _stem(file: str) -> str:
+    """A file's name without the ending of an image, in one Unicode form."""
+    stem, ending = posixpath.splitext(one_form(file))
+    return stem if ending.lower() in IMAGE_SUFFIXES else stem + ending
+
+
+def _add_stems(stems: dict[str, list[str]], images: Iterable[str]) -> dict[str, list[str]]:
+    for image in images:
+        stems.setdefault(_stem(posixpath.basename(image)), []).append(image)
+    return stems
 
 
 def _may_be_image(path: str) -> bool:

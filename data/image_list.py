@@ -54,8 +54,11 @@ class ImageList(FileSource):
         looked_for = {"all": range(len(self.list)), "sample": self.probes(), "none": ()}[check_files]
         missing = next((index for index in looked_for if self.files.size(self.name(index)) is None), None)
         if missing is not None:
+            near = self.files.find(self.name(missing))
+            beside = f"; but there is '{near}'" if near else ""
             raise DataError(
-                f"{self.location(missing)}: there is no such image; the list's paths are taken to start in '{root}'."
+                f"{self.location(missing)}: there is no such image{beside}; the list's paths are taken to start in "
+                f"'{root}'."
             )
 
     def name(self, index: int) -> str:

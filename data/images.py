@@ -90,6 +90,8 @@ def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
 class PathImages(ImageSet):
     """Images by their names below a folder or inside a tar archive, in a given order; names may repeat.
 
+    An image that is not there is taken from the one beside it with another ending, or in Unicode's other form.
+
     How they were aligned is read from ``alignment.json`` at the root, where `facelab data align` writes it.
 
     Args:
@@ -98,21 +100,23 @@ class PathImages(ImageSet):
         wanted_by: Gives the place (file and line) that names image i, for the message if it is missing.
 
     Raises:
-        DataError: If the root or any of the images is missing; the message says how many and which is the first.
+        DataError: If the root or any of the images is missing; the message says how many and which is the first. If
+            several could be meant by a name.
     """
 
     def __init__(self, root: Path, paths: Sequence[str], wanted_by: Callable[[int], str] | None = None) -> None:
         self.files = open_files(Path(root))
-        self._paths = PackedNames.of(path.encode("utf-8", "surrogateescape") for path in paths)
-        sizes = [self.files.size(path) for path in paths]
-        missing = [row for row, size in enumerate(sizes) if size is None]
+        found = [self.files.find(path) for path in paths]
+        missing = [row for row, path in enumerate(found) if path is None]
         if missing:
             first = missing[0]
             place = "" if wanted_by is None else f", which {wanted_by(first)} names"
             raise DataError(
                 f"{root}: {len(missing)} of {len(paths)} images are missing, the first is '{paths[first]}'{place}."
             )
-        self._fingerprint = hash_of(f"{path}\t{size}" for path, size in zip(paths, sizes, strict=True))
+        names = [path for path in found if path is not None]
+        self._paths = PackedNames.of(path.encode("utf-8", "surrogateescape") for path in names)
+        self._fingerprint = hash_of(f"{path}\t{self.files.size(path)}" for path in names)
         self.alignment = read_alignment(self.files)
 
     def __len__(self) -> int:

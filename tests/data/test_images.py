@@ -187,6 +187,31 @@ def test_people_of_folder_and_archive_are_sorted(folder: Path, archive: Path) ->
     assert list(open_files(archive).people()) == expected
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_are_found_by_their_stems(packed: bool, folder: Path, tmp_path: Path) -> None:
+    """Lists name what was published; what is there may be an aligned PNG, or written by macOS."""
+    (folder / "p0").rename(folder / "Jose\u0301")
+    (folder / "Jose\u0301" / "0.png").rename(folder / "Jose\u0301" / "m.0\u00e9.PNG")
+    root = folder
+    if packed:
+        root = tmp_path / "faces.tar"
+        with tarfile.open(root, "w") as tar:
+            tar.add(folder, ".")
+    images = PathImages(root, ["p1/0.jpg", "p2/2.png", "p2/1", "Jos\u00e9/m.0e\u0301.jpg"])
+    assert [images.name(row) for row in range(4)] == ["p1/0.png", "p2/2.png", "p2/1.png", "Jose\u0301/m.0\u00e9.PNG"]
+    for row, seed in enumerate((10, 22, 21, 0)):
+        np.testing.assert_array_equal(images.read(row), picture(seed))
+    with pytest.raises(DataError, match=r"1 of 2 images are missing, the first is 'p1/7\.jpg'"):
+        PathImages(root, ["p1/0.png", "p1/7.jpg"])
+
+
+def test_a_stem_of_two_images_is_refused(folder: Path) -> None:
+    (folder / "p1" / "0.webp").write_bytes(b"another")
+    assert PathImages(folder, ["p1/0.png"]).name(0) == "p1/0.png"
+    with pytest.raises(DataError, match=r"'p1/0\.jpg' is not there, but 2 images are called like it, 'p1/0\.png' and"):
+        PathImages(folder, ["p1/0.jpg"])
+
+
 def test_hostile_members_are_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar"
     with tarfile.open(path, "w") as tar:
