@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
+from facelab.outside_file import read_regular
 
-MAX_BYTES = 1 << 32  # 15.7 million pairs need 0.2 GB
+MAX_BYTES = 1 << 30  # 15.7 million pairs need 0.2 GB
+MAX_ARRAYS = 32
+KINDS = {"score": "f", "same": "b", "left": "i", "right": "i", "person": "i", "rank": "i"}
+TOGETHER = {"same": ("score", "left", "right"), "rank": ("person",)}
 
 
 def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
@@ -26,9 +30,9 @@ def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
         DataError: If the file is missing, another one than the report's, or holds anything else.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_BYTES)
     except OSError as error:
-        raise DataError(f"{path}: the trials of the report cannot be read ({error.strerror}).") from None
+        raise DataError(f"{path}: the trials of the report cannot be read ({error.strerror or error}).") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path}: is damaged or of another report: its hash is not the one that the report states.")
     try:
@@ -38,16 +42,24 @@ def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     for name, values in arrays.items():
         if values.ndim != 1 or values.dtype.kind not in "biuf":
             raise DataError(f"{path}: '{name}' is {values.dtype} {values.shape}, but trials are lists of numbers.")
+        if values.dtype.kind != KINDS.get(name, values.dtype.kind):
+            raise DataError(f"{path}: '{name}' must not be {values.dtype}.")
         if not np.isfinite(values).all():
             raise DataError(f"{path}: '{name}' holds values that are not finite.")
     if len({len(values) for values in arrays.values()}) > 1:
         raise DataError(f"{path}: its arrays differ in length.")
+    for name, others in TOGETHER.items():
+        if name in arrays and (missing := [other for other in others if other not in arrays]):
+            raise DataError(f"{path}: '{name}' is there without '{missing[0]}'.")
     return arrays
 
 
 def _unpack(content: bytes) -> dict[str, NDArray[Any]]:
     with ZipFile(io.BytesIO(content)) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
+        entries = archive.infolist()
+        size = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_ARRAYS:
+        raise ValueError(f"it holds {len(entries):,} arrays, more than the {MAX_ARRAYS} that are allowed")
     if size > MAX_BYTES:
         raise ValueError(f"it unpacks to {size:,} bytes, more than the {MAX_BYTES:,} that are allowed")
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:

@@ -1,11 +1,13 @@
 """Reports come back from disk as they were, and a hostile or damaged one is refused with a sentence."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,7 +16,8 @@ from facelab.test_protocol import report_store
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.report_store import read_reports, write_reports
 
-JPEG = b"\xff\xd8\xff\xe0 and so on"
+JPEG = cv2.imencode(".jpg", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
+HUGE_JPEG = JPEG.replace(b"\x08\x00\x02\x00\x02\x03", b"\x08\xff\xff\xff\xff\x03")
 
 
 def make_report(protocol: str = "LFW") -> Report:
@@ -27,6 +30,7 @@ def make_report(protocol: str = "LFW") -> Report:
         "score": np.array([0.25, -0.5], np.float32),
         "same": np.array([True, False]),
         "left": np.array([0, -1], np.int32),
+        "right": np.array([0, 1], np.int32),
     }
     pictures = (Picture("a/1.jpg", JPEG, 0.5), Picture("<b>/1.jpg", b""))
     mistakes = (Mistake("false match", 3, 4, 0.75, pictures), Mistake("false non-match", 1, 2, -0.25))
@@ -117,7 +121,7 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda r: r["curves"]["far"].append(1.0), "'far' and 'tar' differ in length"),
         (lambda r: r["curves"].update(rank=[1.0], rank_rate=[1.5]), "'rank_rate' holds other values than rates"),
         (lambda r: r["curves"].update(threshold=["nan", 0, 0]), "'threshold' holds other values than numbers"),
-        (lambda r: r["curves"].update(score_edges=[0.0, 1.0]), "one value more"),
+        (lambda r: r["curves"].update(score_edges=[0.0], same_count=[1], different_count=[1]), "one value more"),
         (lambda r: r["curves"].update(far="all"), "models.m.0.curves.far"),
         (lambda r: r["trials"].update(file="trials/../../x.npz"), "models.m.0.trials.file"),
         (lambda r: r["trials"].update(file="/etc/passwd"), "models.m.0.trials.file"),
@@ -126,6 +130,30 @@ Edit = Callable[[dict[str, Any]], object]
         (lambda r: r["mistakes"][0]["pictures"][0].update(jpeg="PHN2Zz4="), "is not a JPEG"),
         (lambda r: r["mistakes"][0]["pictures"][0].update(jpeg="PHN2Z"), "pictures.0.jpeg"),
         (lambda r: r["mistakes"][0].update(kind="joke"), "'false match' or 'false non-match'"),
+        (lambda r: r.update(protocol="x" * 301), "models.m.0.protocol"),
+        (lambda r: r.update(protocol="\ud800"), "control characters"),
+        (lambda r: r.update(protocol="a\u202egpj"), "control characters"),
+        (lambda r: r["metrics"][0].update(value=1e13), "its numbers must lie between"),
+        (lambda r: r["metrics"][0].update(interval=[0, -1e300]), "its numbers must lie between"),
+        (lambda r: r["metrics"].extend(r["metrics"] * 1500), "models.m.0.metrics"),
+        (lambda r: r["curves"].update({f"c{n}": [] for n in range(99)}), "models.m.0.curves"),
+        (lambda r: r["curves"].update(far=[0.5] * 100_001), "models.m.0.curves.far"),
+        (lambda r: r["curves"].pop("tar"), "'far' is there without 'tar'"),
+        (lambda r: r["curves"].update(far=[0.5, 0.1, 1.0]), "'far' does not ascend"),
+        (lambda r: r["curves"].update(rank=[0.0], rank_rate=[0.5]), "ranks below 1"),
+        (lambda r: r["curves"].update(rank=["inf"], rank_rate=[0.5]), "'rank' holds values that are not finite"),
+        (lambda r: r["curves"].update(score_edges=[0, 1], same_count=[1]), "without 'different_count'"),
+        (lambda r: r["curves"].update(score_edges=[0, 1], same_count=[-1], different_count=[1]), "counts below zero"),
+        (lambda r: r["options"].update(images="many"), "images"),
+        (lambda r: r["options"].update(precision=["fp32"]), "precision"),
+        (lambda r: r["options"].update(parameters=-1), "parameters"),
+        (lambda r: r["options"].update(files={"log": 3}), "files.log"),
+        (lambda r: r["options"].update(bootstrap={"draws": 3}), "bootstrap"),
+        (lambda r: r["options"].update(failed_images={"count": 3, "first": []}), "of how many images some failed"),
+        (lambda r: r["options"].update({f"o{n}": n for n in range(600)}), "models.m.0.options"),
+        (lambda r: r["mistakes"][0].update(left=-1), "models.m.0.mistakes.0.left"),
+        (lambda r: r["mistakes"].extend(r["mistakes"] * 600), "models.m.0.mistakes"),
+        (lambda r: r["mistakes"][0]["pictures"][0].update(jpeg=base64.b64encode(HUGE_JPEG).decode()), "65535x65535"),
     ],
 )
 def test_what_is_no_report_is_refused(edit: Edit, sentence: str, tmp_path: Path) -> None:
@@ -145,12 +173,18 @@ def test_what_is_no_report_is_refused(edit: Edit, sentence: str, tmp_path: Path)
         ("[" * 100_000, "is not a report of facelab"),
         ("{", "is not a report of facelab"),
         ('{"format": NaN}', "it holds NaN"),
+        ("\ud800", "is not a report of facelab"),
+        ('{"format": ' + "9" * 5000 + "}", "more than 64 bits"),
+        (
+            json.dumps({"format": "facelab reports 1", "facelab": "1", "models": {f"m{n}": [] for n in range(257)}}),
+            "models",
+        ),
         ("[]", "this facelab reads 'facelab reports 1'"),
         ('{"format": "facelab reports 9"}', "has the format 'facelab reports 9'"),
     ],
 )
 def test_other_files_are_refused(text: str, sentence: str, tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text(text)
+    (tmp_path / "report.json").write_text(text, errors="surrogatepass")
     with pytest.raises(DataError, match=sentence):
         read_reports(tmp_path)
 
@@ -173,6 +207,10 @@ class Hostile:
         ({"score": np.array(["a"])}, "but trials are lists of numbers"),
         ({"score": np.array([np.nan])}, "not finite"),
         ({"score": np.zeros(2), "same": np.zeros(3, bool)}, "differ in length"),
+        ({"score": np.zeros(2), "same": np.zeros(2, bool)}, "'same' is there without 'left'"),
+        ({"rank": np.ones(2, np.int32)}, "'rank' is there without 'person'"),
+        ({"same": np.ones(2)}, "'same' must not be float64"),
+        ({f"a{n}": np.ones(2) for n in range(40)}, "it holds 40 arrays"),
     ],
 )
 def test_hostile_trials_are_refused(arrays: dict[str, Any], sentence: str, tmp_path: Path) -> None:
