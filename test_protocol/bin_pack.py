@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import ImageSet, Pixels
+from facelab.data.image_header import MAX_PIXELS
 from facelab.data.images import decode_image
-from facelab.errors import ConfigError, DataError
+from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.plain_pickle import read_plain_pickle
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.metrics import Booleans, contiguous_folds
@@ -161,6 +162,8 @@ def centre_square(pixels: Pixels, short_side: int | None = None) -> Pixels:
     """The square in the centre of an image (H, W, 3), after its shorter side was resized if that is asked for."""
     if short_side is not None and min(pixels.shape[:2]) != short_side:
         width, height = short_side_size(pixels.shape[1], pixels.shape[0], short_side)
+        if width * height > MAX_PIXELS:
+            raise CorruptImage(f"an image would have {width}x{height} pixels with a shorter side of {short_side}.")
         rule = cv2.INTER_AREA if short_side < min(pixels.shape[:2]) else cv2.INTER_LINEAR
         pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=rule), np.uint8)
     height, width = pixels.shape[:2]

@@ -20,7 +20,7 @@ def stored(path: Path, content: Any, protocol: int = 4) -> Path:
     return path
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 def test_plain_data_reads_back(tmp_path: Path, protocol: int) -> None:
     array = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     answers = [True, False, np.bool_(True), 1]
@@ -42,6 +42,48 @@ def test_fortran_order_and_answers_as_an_array(tmp_path: Path) -> None:
 def test_a_dictionary_of_numbers(tmp_path: Path, protocol: int) -> None:
     content = {"low": [0.25, -1e-9, 3], "high": [1.5, 2.0], "one": True}
     assert read_plain_pickle(stored(tmp_path / "a", content, protocol)) == content
+
+
+def python_2_pack(protocol: int) -> bytes:
+    """([two images, an array], [True, False]) as cPickle of Python 2.7 wrote it."""
+    image = bytes(range(256)) + b"it's \\ \n"
+    escaped = "".join(chr(c) if 32 <= c < 127 and c not in b"'\\" else f"\\x{c:02x}" for c in image)
+    if protocol == 0:
+        array = (
+            b"cnumpy.core.multiarray\n_reconstruct\np4\n(cnumpy\nndarray\np5\n(I0\ntS'b'\ntRp6\n(I1\n(I2\ntcnumpy\ndtype\n"
+            b"p7\n(S'u1'\nI0\nI1\ntRp8\n(I3\nS'|'\np9\nNNNI-1\nI-1\nI0\ntbI00\nS'\\xff\\x00'\np10\ntb"
+        )
+        text = f"S'{escaped}'\np3\n".encode()
+        return b"(lp1\n(lp2\n" + text + b"ag3\na" + array + b"aa(lp11\nI01\naI00\naa."
+    string = b"T" + struct.pack("<i", len(image)) + image + b"q\x03"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x04(cnumpy\nndarray\nq\x05(K\x00tU\x01btRq\x06(K\x01(K\x02tcnumpy\ndtype\n"
+        b"q\x07(U\x02u1K\x00K\x01tRq\x08(K\x03U\x01|q\x09NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tbI00\nU\x02\xff\x00tb"
+    )
+    head = b"" if protocol == 1 else b"\x80\x02"
+    return head + b"]q\x01(]q\x02(" + string + b"h\x03" + array + b"e]q\x0b(I01\nI00\nee."
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_packs_of_python_2(tmp_path: Path, protocol: int) -> None:
+    images, same = read_plain_pickle(stored(tmp_path / "a", python_2_pack(protocol)))
+    assert images[0] == images[1] == bytes(range(256)) + b"it's \\ \n"
+    assert images[2].tolist() == [255, 0]
+    assert same == [True, False]
+
+
+def test_what_python_2_wrote_is_what_python_reads(tmp_path: Path) -> None:
+    """The file of the test above is none that only we can read."""
+    for protocol in (0, 1, 2):
+        images, same = pickle.loads(python_2_pack(protocol), encoding="bytes")
+        assert images[0] == bytes(range(256)) + b"it's \\ \n"
+        assert same == [True, False]
+
+
+def test_one_image_in_several_places_is_allowed(tmp_path: Path) -> None:
+    image, array = b"image" * 100, np.zeros((2, 2, 3), np.uint8)
+    images, _ = read_plain_pickle(stored(tmp_path / "a", ([image, image, array, array], [True, False])))
+    assert images[:2] == [image, image]
 
 
 class RunsCode:
@@ -82,11 +124,26 @@ ATTACKS = {
     "huge bytearray": (b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b"abc.", "is not a readable pickle"),
     "unknown operation": (b"\xff.", "is not a readable pickle"),
     "sets in a list": (b"]I1\nI2\ns.", "set in something that is not a dictionary"),
-    "key without value": (b"(I1\nd.", "is not a readable pickle"),
-    "key that has no hash": (b"}]I1\ns.", "is not a readable pickle"),
+    "key without value": (b"(Vk\nd.", "is not a readable pickle"),
+    "key that has no hash": (b"}]I1\ns.", "other keys than texts"),
     "too little on the stack": (b"a.", "is not a readable pickle"),
     "no mark": (b"]e.", "is not a readable pickle"),
     "missing memo": (b"h\x07.", "is not a readable pickle"),
+    "shared lists": (b"](](NNNe\x94h\x00h\x00e.", "puts one list into several places"),
+    "shared tuple of tuples": (b"](N\x85\x85\x94h\x00h\x00e.", "puts one list into several places"),
+    "shared long tuple": (b"]((NNNNNNNNNt\x94h\x00e.", "puts one list into several places"),
+    "list in itself": (b"]\x94h\x00a.", "puts one list into several places"),
+    "doubled list": (b"]]2e.", "puts one list into several places"),
+    "deep tuples": (b")" + b"\x85" * 2_000_000 + b".", "nested more than 16 deep"),
+    "deep lists": (b"]" * 100_000 + b"a" * 99_999 + b".", "nested more than 16 deep"),
+    "deep dictionaries": (b"}Vk\n" * 20 + b"N" + b"s" * 20 + b".", "nested more than 16 deep"),
+    "deep key": (b"})" + b"\x85" * 100_000 + b"Ns.", "nested more than 16 deep"),
+    "keys that collide": (b"}K\x01Ns.", "other keys than texts"),
+    "text encoded often": (
+        b"](V" + b"a" * 1000 + b"\n\x94" + b"c_codecs\nencode\nh\x00\x85R" * 100 + b"e.",
+        "encodes the same text again and again",
+    ),
+    "string without quotes": (b"Sabc\n.", "a string without its quotes"),
     "no end": (b"]]", "is not a readable pickle"),
     "two values": (b"]].", "is not a readable pickle"),
     "nothing": (b"", "is not a readable pickle"),
