@@ -27,7 +27,9 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.errors import CheckpointError, DataError
+from facelab.outside_file import require_regular
 from facelab.outside_json import read_json
+from facelab.torch_limits import check_limits
 
 Tree = dict[str, Any]
 
@@ -43,7 +45,7 @@ STEP = re.compile(r"step-(\d{1,18})")
 UNKNOWN_NAME = re.compile(r"GLOBAL ([\w.]+)")  # in the reason that torch gives
 UNREADABLE = (  # what torch's reader ends with where bytes are wrong
     *(OSError, RuntimeError, EOFError, ValueError, LookupError),
-    *(TypeError, AttributeError, AssertionError, struct.error),
+    *(TypeError, AttributeError, AssertionError, struct.error, OverflowError, MemoryError),
 )
 
 
@@ -315,6 +317,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: If it is missing or not a safetensors file.
     """
     try:
+        require_regular(path)
         return load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"'{path}' does not exist.") from None
@@ -333,6 +336,7 @@ def read_tree(path: Path, *, lazily: bool = False) -> Tree:
         CheckpointError: If the file is missing, damaged or holds anything else.
     """
     try:
+        check_limits(path)
         tree = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except FileNotFoundError:
         raise CheckpointError(f"'{path}' does not exist.") from None

@@ -11,6 +11,7 @@ from torch.serialization import safe_globals
 from facelab.checkpoint import read_safetensors, read_tree
 from facelab.errors import CheckpointError, ConfigError
 from facelab.state_fit import named
+from facelab.torch_limits import check_size
 
 HUB = "hf://"
 INNER = ("state_dict", "state_dict_backbone", "params")  # keys under which training programs keep the network
@@ -39,6 +40,12 @@ AS_MAPPING = (
     "lightning_fabric.utilities.data.AttributeDict",
     "lightning.fabric.utilities.data.AttributeDict",
 )
+
+
+FLOAT8 = frozenset((torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz))
+USABLE = FLOAT8 | {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8, torch.int8}
+USABLE |= {torch.int16, torch.int32, torch.int64}
+MAX_DIMENSIONS = 8
 
 
 class _Ignored:
@@ -85,17 +92,39 @@ def read_state(source: str) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in tree.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state:
         raise CheckpointError(f"'{source}' holds no tensors by name; its entries are {keys or 'none'}.")
+    _check_forms(state, source)
+    check_size(path, (tensor.numel() * tensor.element_size() for tensor in state.values()))
+    state = {name: tensor.float() if tensor.dtype in FLOAT8 else tensor for name, tensor in state.items()}
     _check_values(state, source)
     return state
 
 
+def _check_forms(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that no network can take its weights from."""
+    odd = {name: form for name, tensor in state.items() if (form := _odd_form(tensor))}
+    if odd:
+        kinds = ", ".join(sorted(set(odd.values())))
+        raise CheckpointError(f"'{source}' holds tensors that no network can use: {named(kinds, list(odd))}.")
+
+
+def _odd_form(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return "sparse or without values"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.ndim > MAX_DIMENSIONS:
+        return f"of {tensor.ndim} dimensions"
+    return "" if tensor.dtype in USABLE else f"of type {str(tensor.dtype).removeprefix('torch.')}"
+
+
 def _check_values(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors that would load and give no network, or a network that gives no embeddings."""
-    without = [name for name, tensor in state.items() if tensor.layout is not torch.strided or tensor.is_meta]
-    broken = [name for name in state.keys() - set(without) if not bool(state[name].isfinite().all())]
-    if without or broken:
-        found = filter(None, (named("sparse or without values", without), named("with NaN or infinity", broken)))
-        raise CheckpointError(f"'{source}' holds tensors that no network can use: {', '.join(found)}.")
+    """Refuse values that would load and give a network without embeddings."""
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        found = named("with NaN or infinity", broken)
+        raise CheckpointError(f"'{source}' holds tensors that no network can use: {found}.")
 
 
 def fetch(address: str) -> Path:
