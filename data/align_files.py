@@ -9,7 +9,7 @@ from typing import Literal
 
 import cv2
 
-from facelab.data.alignment import TemplateForm, align, template
+from facelab.data.alignment import TemplateForm, align, refuse_other_order, template
 from facelab.data.base import Pixels
 from facelab.data.files import ImageFiles
 from facelab.data.images import decode_image
@@ -71,10 +71,12 @@ def align_files(files: ImageFiles, landmarks: Landmarks, out: Path, options: Ali
         For each image, in the order of ``landmarks``: None, or why it was left out.
 
     Raises:
-        DataError: Before anything is written if a file exists, two images would become one file, or (under ``on_error:
-            error``) an image is missing; later at the first image that cannot be aligned; if the disk is full.
+        DataError: Before anything is written if no face has its landmarks like most are, a file exists, two images
+            would become one file, or (under ``on_error: error``) an image is missing; later at the first image that
+            cannot be aligned; if the disk is full.
     """
     targets = _targets(files, landmarks, out, options)
+    refuse_other_order(landmarks.points, landmarks.names.__getitem__)
     missing = [name for name in landmarks.names if options.on_error == "error" and files.size(name) is None]
     if missing:
         raise DataError(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from facelab.data.alignment import Points, TemplateForm, align, template
+from facelab.data.alignment import Points, TemplateForm, align, refuse_other_order, template
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.images import hash_of
 from facelab.errors import CorruptImage, DataError
@@ -20,13 +20,14 @@ class AlignedImages(ImageSet):
 
     Raises:
         ConfigError: If ``size`` is too small.
-        DataError: If there is not one set of landmarks for each image.
+        DataError: If there is not one set of landmarks for each image, or no face has its landmarks like most are.
     """
 
     def __init__(self, images: ImageSet, points: Points, size: int, form: TemplateForm, alignment: str) -> None:
         template(size, form)
         if points.shape != (len(images), 5, 2):
             raise DataError(f"{len(images)} images need five landmarks each, got an array of shape {points.shape}.")
+        refuse_other_order(points, images.location)
         self.images, self.points, self.size, self.form = images, points, size, form
         self.alignment = alignment
 

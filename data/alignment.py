@@ -4,6 +4,7 @@ Pixel centres lie at whole numbers: pixel (x, y) covers x - 0.5 to x + 0.5. Land
 right eye, nose, left and right corner of the mouth, as seen in the image.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,19 @@ MIN_SPREAD = 0.5
 """Pixels. Landmarks closer together than this do not say where a face is, or are not in pixels at all."""
 MIN_SCALE = 1e-3
 """A fit that shrinks the landmarks to less than this part of the template follows none of their shape."""
+
+
+FARTHEST = 1e9
+"""Pixels. Beyond this, squares of coordinates lose their digits."""
+LEAST_LIKENESS = 0.75
+"""Part of the landmarks' spread that a fit to the nearest of `FIVE_POSES_112` must explain. Faces turned by up to 90
+degrees and tilted by 45 have 0.85 and more; frontal ones in another order (y before x, left and right of the subject,
+nose or mouth first) 0.66 and less."""
+FRONTAL, SURELY = slice(2, 3), 0.85
+"""The pose ahead, and how like it landmarks are that were written x1..x5 y1..y5 and are read so. Those of frontal faces
+have 0.95 and more, landmarks that were written in pairs 0.55 and less. (Far from the corner of a photo, mistaken ones
+look like a face in profile: three clusters.)"""
+ORDER = "left eye, right eye, nose, left and right corner of the mouth as seen in the image, x before y"
 
 
 def template(size: int = 112, form: TemplateForm = "scaled") -> Points:
@@ -122,6 +136,51 @@ def similarity(landmarks: NDArray[np.floating], target: Points, where: str = "la
     return np.concatenate([linear, shift[..., None]], axis=-1)
 
 
+def unlike_faces(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which landmarks no face can have, in whatever pose and place: mostly because they come in another order.
+
+    Args:
+        landmarks: (N, 5, 2).
+
+    Returns:
+        (N,); False where landmarks are not finite or all at one place, which `similarity` refuses.
+    """
+    usable = np.where(np.abs(landmarks).max(axis=(1, 2), keepdims=True) < FARTHEST, landmarks, 0.0)
+    unlike = _likeness(usable, FIVE_POSES_112) < LEAST_LIKENESS
+    apart = usable.reshape(-1, 2, 5).swapaxes(1, 2)  # read as x1..x5 y1..y5
+    frontal = FIVE_POSES_112[FRONTAL]
+    return np.asarray(unlike | (np.maximum(_likeness(apart, frontal), _likeness(apart[..., ::-1], frontal)) > SURELY))
+
+
+def _likeness(points: Points, targets: Points) -> NDArray[np.float64]:
+    """Part of the spread of points (N, 5, 2) that a fit to the nearest target (T, 5, 2) explains, (N,)."""
+    z, w = (_complex(some - some.mean(axis=1, keepdims=True)) for some in (points, targets))
+    spread = (np.abs(z) ** 2).sum(axis=1)[:, None] * (np.abs(w) ** 2).sum(axis=1)
+    return np.asarray((np.abs(z.conj() @ w.T) ** 2 / np.where(spread > 0, spread, np.nan)).max(axis=1))
+
+
+def refuse_other_order(landmarks: NDArray[np.floating], where: Callable[[int], str]) -> NDArray[np.int64]:
+    """Refuse landmarks most of which no face can have.
+
+    Args:
+        landmarks: (N, 5, 2).
+        where: Names a row in the message.
+
+    Returns:
+        Rows of those that no face can have, where they are not the most.
+
+    Raises:
+        DataError: If they are; the message names the first.
+    """
+    rows = np.flatnonzero(unlike_faces(landmarks))
+    if 2 * len(rows) > len(landmarks):
+        raise DataError(
+            f"{where(int(rows[0]))}: no face has its landmarks like this, nor do {len(rows) - 1} others of "
+            f"{len(landmarks)}; the order must be {ORDER}."
+        )
+    return rows
+
+
 def nearest_pose(landmarks: NDArray[np.floating], targets: Points, where: str = "landmarks") -> tuple[Points, int]:
     """The similarity transform to whichever of several targets the landmarks come nearest to.
 
@@ -191,9 +250,17 @@ def align(
         RGB, uint8, (size, size, 3).
 
     Raises:
-        DataError: If the landmarks are degenerate; the message names the image.
+        DataError: If the landmarks are degenerate, or all lie outside of the image; the message names it.
     """
-    return warp(image, similarity(five_points(landmarks, where), template(size, form), where), size)
+    five = five_points(landmarks, where)
+    matrix = similarity(five, template(size, form), where)
+    height, width = image.shape[:2]
+    if not ((five > -1) & (five < (width, height))).all(axis=1).any():
+        raise DataError(
+            f"{where}: all landmarks lie outside of the image, which has {width}x{height} pixels; the first is at "
+            f"({five[0, 0]:g}, {five[0, 1]:g})."
+        )
+    return warp(image, matrix, size)
 
 
 def _complex(points: Points) -> NDArray[np.complex128]:

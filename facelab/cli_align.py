@@ -31,7 +31,10 @@ def align_command(
     workers: Annotated[int, typer.Option(help="Threads.")] = 2,
 ) -> None:
     """Align faces by their landmarks to the ArcFace template."""
+    import numpy as np
+
     from facelab.data.align_files import AlignOptions, align_files
+    from facelab.data.alignment import ORDER, unlike_faces
     from facelab.data.alignment_record import AlignmentRecord
     from facelab.data.files import open_files
     from facelab.data.landmarks import read_landmarks
@@ -56,6 +59,14 @@ def align_command(
     console.print(
         f"{done} of {len(faces.names)} faces aligned to {size}x{size}, in {out}", highlight=False, markup=False
     )
+    strange = np.flatnonzero(unlike_faces(faces.points))
+    if len(strange):
+        console.print(
+            f"{len(strange)} have landmarks like no face, the first is '{faces.names[strange[0]]}'; "
+            f"their order must be {ORDER}.",
+            highlight=False,
+            markup=False,
+        )
     if refused.count:
         refused.write(out / REPORT)
         first = refused.entries[0].reason

@@ -14,8 +14,10 @@ from facelab.data.alignment import (
     align,
     five_points,
     nearest_pose,
+    refuse_other_order,
     similarity,
     template,
+    unlike_faces,
     warp,
 )
 from facelab.errors import ConfigError, DataError
@@ -191,3 +193,49 @@ def test_published_alignments_small_copy() -> None:
 @pytest.mark.golden
 def test_published_alignments(golden_root: Path) -> None:
     compare(golden_root / "algorithms")
+
+
+def orders(points: np.ndarray) -> dict[str, np.ndarray]:
+    """Forms in which other programs give five points, (5, 2)."""
+    return {
+        "y before x": points[:, ::-1],
+        "x1..x5 y1..y5": points.T.reshape(5, 2),
+        "left and right of the subject": points[[1, 0, 2, 4, 3]],
+        "nose first": points[[2, 0, 1, 3, 4]],
+        "nose last": points[[0, 1, 3, 4, 2]],
+        "mouth first": points[[3, 4, 2, 0, 1]],
+        "eyes exchanged": points[[1, 0, 2, 3, 4]],
+    }
+
+
+def test_other_orders_are_unlike_faces_and_poses_are_not() -> None:
+    frontal = ARCFACE_112 * 0.3 + (400.0, 20.0)
+    for name, points in orders(frontal).items():
+        assert unlike_faces(points[None]).tolist() == [True], name
+    random = np.random.default_rng(0)
+    far = ARCFACE_112 + random.normal(0, 1, (200, 5, 2)) + random.uniform(0, 2000, (200, 1, 2))
+    for points in (far, far[..., ::-1]):
+        assert unlike_faces(points.swapaxes(1, 2).reshape(200, 5, 2)).mean() > 0.9
+    assert not unlike_faces(far).any()
+    turn = np.array([[0.5, -0.8], [0.8, 0.5]])
+    faces = np.concatenate([FIVE_POSES_112, ARCFACE_112[None], (ARCFACE_112 @ turn)[None]])
+    noisy = faces + np.random.default_rng(0).normal(0, 2, (50, *faces.shape))
+    assert not unlike_faces(noisy.reshape(-1, 5, 2)).any()
+    broken = np.stack([np.full((5, 2), np.nan), np.full((5, 2), 3.0), np.full((5, 2), 1e308)])
+    assert not unlike_faces(broken).any()  # others refuse them
+
+
+def test_another_order_of_most_landmarks_is_refused() -> None:
+    swapped = ARCFACE_112[:, ::-1]
+    one = np.stack([ARCFACE_112, swapped, ARCFACE_112])
+    assert refuse_other_order(one, str).tolist() == [1]
+    with pytest.raises(DataError, match=r"1: no face has its landmarks like this, nor do 1 others of 3; .* x before y"):
+        refuse_other_order(np.stack([ARCFACE_112, swapped, swapped]), str)
+
+
+def test_landmarks_outside_of_the_image_are_refused() -> None:
+    image = np.full((112, 96, 3), 200, np.uint8)
+    assert align(image, ARCFACE_112 - (60.0, 0.0)).any()  # some lie inside
+    for shift in ((1100.0, 0.0), (-200.0, 0.0), (0.0, 112.0), (97.0, 0.0)):
+        with pytest.raises(DataError, match=r"a\.jpg: all landmarks lie outside of the image, which has 96x112 pixels"):
+            align(image, ARCFACE_112 + shift, where="a.jpg")

@@ -164,3 +164,12 @@ def test_the_alignment_is_written_beside_the_images(folder: Path) -> None:
     (folder / "out" / "b.png").unlink()
     with pytest.raises(DataError, match="were aligned otherwise"):
         run(folder)
+
+
+def test_landmarks_in_another_order_are_refused_and_single_ones_said(folder: Path) -> None:
+    swapped = FACE[:, ::-1]
+    (folder / "points.txt").write_text(line("a/1.png", swapped) + line("a/2.png") + line("b.png"))
+    assert "1 have landmarks like no face, the first is 'a/1.png'; their order must be left eye" in run(folder)
+    (folder / "points.txt").write_text(line("a/1.png", swapped) + line("a/2.png", swapped) + line("b.png"))
+    with pytest.raises(DataError, match=r"a/1\.png: no face has its landmarks like this, nor do 1 others of 3"):
+        run(folder, "--overwrite", "--on-error", "skip")
