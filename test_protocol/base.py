@@ -93,6 +93,7 @@ class Report:
             ``same`` bool, ``left`` and ``right`` int32 (numbers of the people, -1 where unknown). Identification:
             ``person`` int32 (of the probe), ``rank`` int32 (1 for a hit at once, 0 for a probe without a mate), and
             for the open set ``score`` float32 (of the probe's best entry).
+            ``score@16px`` are the scores of the same trials that ``accuracy@16px`` is measured on.
             Two models can be compared trial by trial where their trials come from the same lists.
         mistakes: The hardest errors, worst first within each kind.
     """

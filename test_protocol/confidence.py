@@ -5,7 +5,7 @@ from dataclasses import replace
 from facelab.errors import in_range
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.bootstrap import check_draws, percentile_interval
-from facelab.test_protocol.metric_draws import metric_draws, units_of
+from facelab.test_protocol.metric_draws import metric_draws, parts_of, units_of
 
 
 def with_intervals(report: Report, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Report:
@@ -29,8 +29,11 @@ def with_intervals(report: Report, draws: int = 1000, seed: int = 0, level: floa
     in_range("level", level, 0.0, 1.0, low_open=True, high_open=True)
     if not report.trials:
         return report
-    found = metric_draws(report, [metric.name for metric in report.metrics], draws, seed)
-    intervals = {name: percentile_interval(values, level) for name, values in found.items()}
+    intervals = {
+        f"{name}{part}": percentile_interval(values, level)
+        for part, own in {"": report, **parts_of(report)}.items()
+        for name, values in metric_draws(own, [metric.name for metric in own.metrics], draws, seed).items()
+    }
     by = {"draws": draws, "seed": seed, "level": level, "by": units_of(report).describe()}
     metrics = tuple(_with(metric, intervals.get(metric.name)) for metric in report.metrics)
     return replace(report, metrics=metrics, options={**report.options, "bootstrap": by})

@@ -6,6 +6,7 @@ metrics with the same around theirs are meant, and those with nothing around.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,21 @@ def own_threshold(report: Report) -> float:
     if stated is not None and stated.value is not None:
         return stated.value
     return metrics.best_threshold(report.trials["score"], report.trials["same"])
+
+
+def parts_of(report: Report) -> dict[str, Report]:
+    """The same trials under other conditions, by what their metrics' names end with.
+
+    ``accuracy@16px`` is measured on the scores ``score@16px`` of the trials: the part ``@16px`` is a report of its own,
+    with these scores and its metrics by their plain names.
+    """
+    shared = {name: values for name, values in report.trials.items() if not name.startswith("score")}
+    result = {}
+    for name, values in report.trials.items():
+        if part := name.removeprefix("score") if name.startswith("score@") else "":
+            own = (replace(m, name=m.name.removesuffix(part)) for m in report.metrics if m.name.endswith(part))
+            result[part] = replace(report, metrics=tuple(own), trials={**shared, "score": values})
+    return result
 
 
 def units_of(report: Report) -> Units:

@@ -13,7 +13,7 @@ import numpy as np
 
 from facelab.errors import DataError, in_range
 from facelab.test_protocol.base import Better, Metric, Report
-from facelab.test_protocol.metric_draws import RANK, core_name, metric_of, reproduced
+from facelab.test_protocol.metric_draws import RANK, core_name, metric_of, parts_of, reproduced
 from facelab.test_protocol.metrics import Booleans, Floats
 from facelab.test_protocol.paired import (
     check_same_trials,
@@ -94,17 +94,26 @@ def marks(
     if better is None:
         return {model: Mark("untested", note=f"nobody says whether more or less {name} is better") for model in reports}
     best = BEST[better](measured, key=measured.__getitem__)
-    rival = _Rival(reports[best], name, draws, seed)
+    part = next((part for part in parts_of(reports[best]) if name.endswith(part)), "")
+    rival = _Rival(_part(reports[best], part), name.removesuffix(part), draws, seed)
     raw: dict[str, float] = {}
     for model in measured:
         try:
-            raw |= {model: rival.p(reports[model])} if model != best else {}
+            raw |= {model: rival.p(_part(reports[model], part))} if model != best else {}
         except DataError as error:
             result[model] = Mark("untested", note=str(error))
     verdicts: dict[bool, Literal["worse", "within noise"]] = {True: "worse", False: "within noise"}
     for model, p in holm(raw).items():
         result[model] = Mark(verdicts[p <= level], p, rival.method)
     return {**result, best: Mark("best")}
+
+
+def _part(report: Report, part: str) -> Report:
+    """The report, or the part of it whose metrics end with ``part``; see `parts_of`."""
+    parts = {"": report, **parts_of(report)}
+    if part not in parts:
+        raise DataError(f"{report.protocol}: the report holds no trials of '{part}'; test the model again.")
+    return parts[part]
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

@@ -76,7 +76,10 @@ class SyntheticPairs(JointVerification):
         full, *reduced = self.reports(embeddings)
         extra = [self._at(report, pixels) for report, pixels in zip(reduced, self.resolution, strict=True)]
         options: Mapping[str, Any] = {**full.options, **self._drawn, "resolution": list(self.resolution)}
-        return replace(full, metrics=(*full.metrics, *extra), options=options)
+        scores = {
+            f"score@{pixels}px": report.trials["score"] for report, pixels in zip(reduced, self.resolution, strict=True)
+        }
+        return replace(full, metrics=(*full.metrics, *extra), options=options, trials={**full.trials, **scores})
 
     @staticmethod
     def _at(report: Report, pixels: int) -> Metric:

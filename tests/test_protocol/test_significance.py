@@ -8,6 +8,7 @@ import pytest
 from facelab.errors import ConfigError
 from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.confidence import with_intervals
 from facelab.test_protocol.significance import holm, marks, within_noise
 
 
@@ -60,6 +61,26 @@ def test_close_models_are_within_noise_and_bad_ones_are_not(headline: str) -> No
     assert found["bad"].p is not None
     assert found["bad"].p <= 0.05
     assert ("McNemar" in found["bad"].note) == (headline == "accuracy")
+
+
+def reduced(sharp: Report, low: Report) -> Report:
+    """A report with the accuracy of another one at 16 pixels."""
+    metric = replace(low.headline, name="accuracy@16px")
+    return replace(sharp, metrics=(*sharp.metrics, metric), trials={**sharp.trials, "score@16px": low.trials["score"]})
+
+
+def test_accuracies_at_other_resolutions_are_compared_on_their_own_scores() -> None:
+    good, near, bad = (pairs_report(errors, seed, "accuracy") for errors, seed in ((4, 1), (12, 2), (120, 3)))
+    reports = {"a": reduced(bad, good), "b": reduced(good, near), "c": reduced(good, bad), "d": bad}
+    found = marks(reports, "accuracy@16px")
+    assert {model: mark.verdict for model, mark in found.items()} == {
+        "a": "best", "b": "within noise", "c": "worse", "d": "untested",
+    }  # fmt: skip
+    assert marks(reports, "accuracy")["a"].verdict == "worse"
+    low, high = with_intervals(reports["c"], draws=50).metrics[-1].interval or (0, 0)
+    assert low < bad.headline.value < high < good.headline.value  # type: ignore[operator]
+    unknown = replace(bad, metrics=reports["c"].metrics)
+    assert "no trials of '@16px'" in marks({**reports, "d": unknown}, "accuracy@16px")["d"].note
 
 
 def test_rank_is_compared_by_mcnemar() -> None:

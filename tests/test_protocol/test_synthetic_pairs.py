@@ -9,6 +9,7 @@ import pytest
 
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings
+from facelab.test_protocol.metric_draws import parts_of
 from facelab.test_protocol.run import run_protocols
 
 OPTIONS = {"identities": 8, "per_identity": 3, "folds": 2, "pairs": 24, "size": 32}
@@ -29,6 +30,8 @@ def test_resolutions_add_metrics_to_one_report(make_net: Callable[..., Any]) -> 
     assert names[-2:] == ["accuracy@16px", "accuracy@8px"]
     assert report.options["resolution"] == [16, 8]
     assert report.options["pairs"] == 24
+    parts = parts_of(report)
+    assert [len(parts[part].trials["score"]) for part in ("@16px", "@8px")] == [24, 24]
 
 
 def test_the_sharp_part_equals_the_protocol_without_resolutions(make_net: Callable[..., Any]) -> None:
