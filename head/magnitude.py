@@ -55,7 +55,7 @@ class MagnitudeHead(MarginHead):
     ) -> None:
         super().__init__(scale=scale)
         name = type(self).__name__
-        self.lower_norm = in_range(f"{name} lower_norm", lower_norm, 0.0, math.inf, low_open=True)
+        self.lower_norm = in_range(f"{name} lower_norm", lower_norm, 0.0, math.inf, low_open=True, high_open=True)
         self.upper_norm = in_range(
             f"{name} upper_norm", upper_norm, lower_norm, math.inf, low_open=True, high_open=True
         )

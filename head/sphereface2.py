@@ -106,5 +106,10 @@ class SphereFace2(MarginHead):
         """The b that solves ``ratio sigmoid(-z) = sigmoid(z_j)`` at right angles; the positive root of a quadratic."""
         right = torch.zeros(1, dtype=torch.float64)
         own, other = (self.scale * float(value) for value in (self._own(right), self._other(right)))
-        root = math.sqrt((1.0 - ratio) ** 2 + 4.0 * ratio * math.exp(own - other))
-        return math.log(2.0 * ratio) - other - math.log(1.0 - ratio + root)
+        if ratio == 1.0:
+            return -(own + other) / 2.0
+        root = math.hypot(1.0 - ratio, 2.0 * math.sqrt(ratio) * math.exp((own - other) / 2.0))
+        # Two forms of one root: the other one of each side is a difference of nearly equal numbers.
+        if ratio > 1.0:
+            return math.log((ratio - 1.0 + root) / 2.0) - own
+        return math.log(2.0 * ratio / (1.0 - ratio + root)) - other

@@ -176,6 +176,21 @@ def test_elasticface_follows_the_cosine_past_pi_where_asked() -> None:
         assert float(head.positive(target, terms)) == pytest.approx(expected)
 
 
+def test_noise_is_that_of_splitmix64() -> None:
+    def mixed(bits: int) -> int:  # Steele et al. 2014; the first number of seed 0 is published
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) % 2**64
+        return bits ^ (bits >> 31)
+
+    golden_gamma = 0x9E3779B97F4A7C15
+    assert mixed(golden_gamma) == 0xE220A8397B1DCDAF
+    for seed, step in ((0, 0), (3, 17), (2**31 - 1, 2**20)):
+        key = mixed((step + (seed << 32)) % 2**64)
+        uniform = [(mixed((key + i * golden_gamma) % 2**64) // 2**11 + 0.5) / 2**53 for i in (1, 2, 3)]
+        expected = torch.special.ndtri(torch.tensor(uniform, dtype=torch.float64))
+        torch.testing.assert_close(normal(seed, torch.tensor(step), 3), expected, rtol=0, atol=0)
+
+
 def test_noise_is_standard_normal_and_independent_between_steps() -> None:
     first, second = (normal(3, torch.tensor(step), 40000) for step in (0, 1))
     assert float(first.mean()) == pytest.approx(0.0, abs=0.02)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,15 @@ def test_first_rows_do_not_depend_on_the_shards(cut: int) -> None:
     assert torch.cat(parts).equal(whole)
     assert not whole[:10].equal(whole[BLOCK:])
     assert not whole.equal(initial_rows(ClassShard(0, total), 3, "unit", 0.01, seed=5))
+
+
+def test_a_seed_means_these_rows() -> None:
+    """Another order of the random numbers would train another network from an old configuration."""
+    rows = initial_rows(ClassShard(1, 1026), 5, "normal", 0.5, seed=4)
+    for block in (0, 1):
+        stream = np.random.default_rng((4, block)).standard_normal((1024, 5), dtype=np.float32)
+        wanted = torch.from_numpy(0.5 * stream)
+        assert (rows[:1023] if block == 0 else rows[1023:]).equal(wanted[1:] if block == 0 else wanted[:2])
 
 
 def test_first_rows_have_the_spread_that_was_asked_for() -> None:

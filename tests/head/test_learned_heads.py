@@ -66,13 +66,34 @@ def test_sphereface2_loss(variant: str) -> None:
     assert float(model(FEATURES, LABELS).loss.detach()) == pytest.approx(total / 4)
 
 
-@pytest.mark.parametrize("variant", ["C", "A"])
+@pytest.mark.parametrize("variant", ["C", "A", "M"])
 def test_sphereface2_starts_where_both_sides_pull_equally(variant: str) -> None:
-    head = SphereFace2(1000, variant).double()  # type: ignore[arg-type]
+    head = SphereFace2(1000, variant, margin=1.4 if variant == "M" else 0.4).double()  # type: ignore[arg-type]
     right = torch.zeros(1, dtype=torch.float64)
     terms = head.prepare(right, right, right.long())
     own, other = (head.scale * value.detach() for value in (head.positive(right, terms), head.negatives(right, terms)))
     assert float(0.7 * (-own).sigmoid()) == pytest.approx(float(0.3 * 999 * other.sigmoid()), rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["C", "A", "M"])
+@pytest.mark.parametrize("balance", [0.01, 0.3, 0.5, 0.7, 0.99])
+@pytest.mark.parametrize("scale", [1.0, 40.0, 64.0, 1000.0])
+def test_sphereface2_finds_where_to_start_with_two_people_and_any_scale(
+    variant: str, balance: float, scale: float
+) -> None:
+    margin = 1.4 if variant == "M" else 0.5
+    head = SphereFace2(2, variant, margin, scale, balance).double()  # type: ignore[arg-type]
+    b = float(head.bias_of_all.detach())
+    right = torch.zeros(1, dtype=torch.float64)
+    terms = head.prepare(right, right, right.long())
+    own, other = (scale * float(z.detach()) for z in (head.positive(right, terms), head.negatives(right, terms)))
+
+    def log_sigmoid(z: float) -> float:
+        return -math.log1p(math.exp(-z)) if z > 0 else z - math.log1p(math.exp(z))
+
+    # Logarithms of both pulls; where the curve is steep, b is only as good as fp32.
+    pulls = math.log(balance) + log_sigmoid(-own), math.log(1 - balance) + log_sigmoid(other)
+    assert pulls[0] == pytest.approx(pulls[1], abs=1e-6 + 2e-7 * abs(b))
 
 
 @pytest.mark.parametrize("variant", ["C", "A"])
