@@ -20,6 +20,7 @@ from facelab.cli_ijbs import ijbs_crops_command
 from facelab.cli_iqa import iqa_app
 from facelab.cli_models import export_adapter_command, import_command, merge_command
 from facelab.cli_names import config_or_setting
+from facelab.cli_options import CheckpointOption, PluginOption
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
 from facelab.errors import FacelabError
@@ -91,6 +92,7 @@ def train_command(
         bool, typer.Option("--resume", help="Go on with --run from its last checkpoint, or from best or step-<update>.")
     ] = False,
     allow_changes: Annotated[bool, typer.Option("--allow-changes", help="Resume although settings differ.")] = False,
+    plugins: PluginOption = None,
 ) -> None:
     """Train a model, evaluate it and write a report."""
     from facelab.checkpoint import is_checkpoint_name
@@ -114,7 +116,8 @@ def embed_command(
     flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
     quality: QualityOption = None,
-    checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
+    checkpoint: CheckpointOption = "last",
+    plugins: PluginOption = None,
 ) -> None:
     """Write the embeddings of face images, scaled to norm 1."""
     import numpy as np
@@ -143,7 +146,8 @@ def verify_command(
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
     quality: QualityOption = None,
-    checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
+    checkpoint: CheckpointOption = "last",
+    plugins: PluginOption = None,
 ) -> None:
     """Say how similar two faces are."""
     import facelab

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from facelab.cli_names import any_of
+from facelab.cli_options import PluginOption
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,16 +40,14 @@ def cost_command(
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the measured speed.")] = "fp32",
     json: Annotated[Path | None, typer.Option(help="Write all numbers to this file too.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
-    plugins: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
+    plugins: PluginOption = None,
 ) -> None:
     """Print parameters, multiply-accumulates, memory and speed of backbones beside the published numbers."""
     from facelab.cost_table import as_csv, as_json, cost_table, reasons
-    from facelab.plugins import import_plugins
     from facelab.thop_count import thop_missing
     from facelab.tracking import environment
     from facelab.whole_file import write_whole
 
-    import_plugins(plugins or [])
     specs, console = chosen(names or []), Console(width=max(Console().width, WIDTH))
     rows = []
     with console.status("") as status:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facelab.cli_data import opened_source
+from facelab.cli_options import CheckpointOption, DeviceOption, PluginOption
 from facelab.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def draw_command(
             help="Scorer for adapted models as '{Sharpness: {}}'; by default the one that they were adapted with.",
         ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="last, best or step-<update>")] = "last",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    checkpoint: CheckpointOption = "last",
+    device: DeviceOption = "auto",
+    plugins: PluginOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture, a .png file.")] = Path("embeddings.png"),
 ) -> None:
     """Draw where models put gallery and probes, for example before and after adaptation."""

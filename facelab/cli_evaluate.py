@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from facelab.cli_names import any_of, protocol
+from facelab.cli_names import any_of, one_of, protocol
+from facelab.cli_options import DeviceOption, PluginOption
 from facelab.cli_protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 from facelab.progress_bar import counted_bars
@@ -31,7 +32,9 @@ def evaluate_command(
             autocompletion=protocol,
         ),
     ],
-    checkpoint: Annotated[str, typer.Option(help="last, best, all or step-<update>")] = "last",
+    checkpoint: Annotated[
+        str, typer.Option(help="last, best, all or step-<update>", autocompletion=one_of("last", "best", "all"))
+    ] = "last",
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +46,8 @@ def evaluate_command(
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
     resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: DeviceOption = "auto",
+    plugins: PluginOption = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps embeddings; what was stopped goes on from there."),

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from facelab.cli_data import RootOption, show_table
 from facelab.cli_names import any_of
+from facelab.cli_options import DeviceOption, PluginOption
 from facelab.errors import ConfigError
 
 iqa_app = typer.Typer(name="iqa", help="Score the quality of images.", no_args_is_help=True, rich_markup_mode="rich")
@@ -42,7 +43,8 @@ def score_command(
     size: Annotated[
         str | None, typer.Option(help="Bring all images to this size first: 112, or rows x columns as in 112x96.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: DeviceOption = "auto",
+    plugins: PluginOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images scored at once.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read and score; 0 for one per core.")] = 0,
 ) -> None:

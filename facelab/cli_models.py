@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facelab.cli_options import CheckpointOption, PluginOption
 from facelab.errors import ConfigError, DataError
 from facelab.published_source import SOURCES, published_network
 from facelab.state_fit import named
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 MERGED_APART = 1e-2  # rounding in fp32 gives 1e-6, and up to 1e-3 in the deepest networks
 
 RunArgument = Annotated[str, typer.Argument(help="Folder of an adapted run or checkpoint.")]
-CheckpointOption = Annotated[str, typer.Option(help="last, best or step-<update>")]
 
 
 def _no_source(file: str) -> str:
@@ -88,6 +88,7 @@ def merge_command(
         Path | None, typer.Option(metavar="TABLE", help="Instead of --gate: quality scores; the mean of their gates.")
     ] = None,
     checkpoint: CheckpointOption = "last",
+    plugins: PluginOption = None,
 ) -> None:
     """Make an ordinary model of an adapted one: adapters go into dense weights, at one gate for all images."""
     from facelab.model_folder import write_model
@@ -179,6 +180,7 @@ def export_adapter_command(
     out: Annotated[Path, typer.Option(help="The new .safetensors file, or a folder with --peft.")],
     peft: Annotated[bool, typer.Option("--peft", help="Plain LoRA in the format of Hugging Face PEFT.")] = False,
     checkpoint: CheckpointOption = "last",
+    plugins: PluginOption = None,
 ) -> None:
     """Write the adapters of a run without their base: a few megabytes that fit that base alone."""
     from facelab.adapter.files import save_adapter

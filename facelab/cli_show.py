@@ -11,6 +11,7 @@ from rich.table import Table
 
 from facelab.citation import Citation
 from facelab.cli_names import CONFIGS, REGISTRIES, any_of, config_or_setting, one_of
+from facelab.cli_options import PluginOption
 from facelab.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -63,12 +64,9 @@ def list_command(
             autocompletion=one_of(*REGISTRIES, CONFIGS),
         ),
     ],
-    plugins: Annotated[list[str] | None, typer.Option("--plugin", help="Module to import first.")] = None,
+    plugins: PluginOption = None,
 ) -> None:
     """List everything of one kind with its options and its paper."""
-    from facelab.plugins import import_plugins
-
-    import_plugins(plugins or [])
     console = Console()
     console.print(_config_table() if kind in ("configs", "config") else _registry_table(registry_of(kind)))
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import facelab
+from facelab.card_check import CARD_FORMAT, check_card
 from facelab.catalogue import Spec
 from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, read_safetensors, verify
-from facelab.errors import CheckpointError, DataError
+from facelab.config import shown
+from facelab.errors import CheckpointError, ConfigError, DataError, one_of
 from facelab.inputs import InputSpec, normalise
 from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from facelab.backbone.base import Backbone
     from facelab.training_mode.given_quality import GivenQuality
 
-CARD_FORMAT = 1
 
 Image = str | Path | NDArray[np.uint8]
+
+DEVICES = ("cpu", "cuda")
 
 
 class FaceModel:
@@ -234,40 +237,37 @@ def build_from_card(card: Mapping[str, Any], where: str) -> "Backbone":
     """The network that a card describes, without its weights.
 
     Raises:
-        CheckpointError: If the card is incomplete or of a newer format.
-        ConfigError: If the backbone or one of its options is unknown here.
+        CheckpointError: If the card is incomplete, wrong or of a newer format.
+        ConfigError: If the backbone or one of its options is unknown here; also if it is a plugin's, which is not
+            imported because a card says so.
     """
     from facelab.backbone.base import BACKBONES
-    from facelab.plugins import import_plugins
+    from facelab.plugins import refuse_plugins
 
-    try:
-        if card["format"] != CARD_FORMAT:
-            raise CheckpointError(f"'{where}' has format {card['format']}; this facelab reads format {CARD_FORMAT}.")
-        backbone, spec = card["backbone"], InputSpec(**card["input"])
-        name, options = backbone["name"], {**backbone["options"], "feat_dim": card["feat_dim"]}
-    except (KeyError, TypeError):
-        raise CheckpointError(f"the model description in '{where}' is incomplete.") from None
-    import_plugins(card.get("plugins", ()))
-    network = BACKBONES.build(name, options, input_spec=spec)
+    check_card(card, where)
+    backbone = card["backbone"]
+    name, options = backbone["name"], {**backbone["options"], "feat_dim": card["feat_dim"]}
+    if name not in BACKBONES:
+        refuse_plugins(card.get("plugins", ()), f"the model '{where}'")
+    network = BACKBONES.build(name, options, input_spec=InputSpec(**card["input"]))
     return _with_adapters(network, card, where) if "adapter" in card else network
 
 
 def _with_adapters(network: "Backbone", card: Mapping[str, Any], where: str) -> "Backbone":
     from facelab.adapter.base import ADAPTERS, AdaptedBackbone
     from facelab.adapter.gate import GATES
+    from facelab.plugins import refuse_plugins
 
-    try:
-        ((name, options),) = card["adapter"].items()
-        gate = None
-        if card["gate"] is not None:
-            ((gate_name, gate_options),) = card["gate"].items()
-            gate = GATES.build(gate_name, gate_options)
-            gate.scorer = scorer_of_card(card)
-        base_hash = str(card["base_hash"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise CheckpointError(f"the description of the adapters in '{where}' is incomplete.") from None
+    ((name, options),) = card["adapter"].items()
+    ((gate_name, gate_options),) = (card["gate"] or {None: None}).items()
+    if name not in ADAPTERS or (gate_name is not None and gate_name not in GATES):
+        refuse_plugins(card.get("plugins", ()), f"the model '{where}'")
+    gate = None
+    if gate_name is not None:
+        gate = GATES.build(gate_name, gate_options)
+        gate.scorer = scorer_of_card(card)
     adapted = AdaptedBackbone(network, ADAPTERS.build(name, options), gate)
-    adapted.base_hash = base_hash  # of the base with its weights, which are yet to come
+    adapted.base_hash = card["base_hash"]  # of the base with its weights, which are yet to come
     return adapted
 
 
@@ -352,11 +352,24 @@ def load_backbone(
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """``auto`` is the GPU of this process where there is one, else the CPU."""
-    if isinstance(device, torch.device):
-        return device
+    """``auto`` is the GPU of this process where there is one, else the CPU.
+
+    Raises:
+        ConfigError: If there is no such device, or this machine has none.
+    """
     if device == "auto":
         from facelab.distributed import local_rank
 
         return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"the device is {shown(device)}, but must be one of: auto, {', '.join(DEVICES)}.") from None
+    one_of("the device", chosen.type, ("auto", *DEVICES))
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= found:
+        raise ConfigError(
+            f"the device is '{device}', but torch {torch.__version__} finds {found or 'no'} CUDA GPU on this machine; "
+            "choose auto or cpu, or install a driver and a torch for CUDA."
+        )
+    return chosen

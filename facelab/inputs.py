@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import cv2
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from facelab.errors import DataError, in_range
+from facelab.errors import ConfigError, DataError, in_range, one_of
 
 ColourOrder = Literal["RGB", "BGR"]
+LARGEST_SIDE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class InputSpec:
         std: Divides the result; 127.5 gives -1..1, 128 is FaceX-Zoo's, 255 with mean 0 gives 0..1.
 
     Raises:
-        ConfigError: If a side is less than a pixel, or mean or std is no number that pixels can be normalised with.
+        ConfigError: If a side is no whole number of pixels, the colour order is another, or mean or std is no number
+            that pixels can be normalised with.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # a mistyped key in YAML is refused
+    # A mistyped key in YAML is refused.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     height: int = 112
     width: int = 112
@@ -41,8 +44,11 @@ class InputSpec:
     std: float = 127.5
 
     def __post_init__(self) -> None:
-        in_range("input_spec height", self.height, 1, math.inf)
-        in_range("input_spec width", self.width, 1, math.inf)
+        for name, side in (("height", self.height), ("width", self.width)):
+            if not isinstance(side, int):
+                raise ConfigError(f"input_spec {name} is {side!r}, but must be a whole number of pixels.")
+            in_range(f"input_spec {name}", side, 1, LARGEST_SIDE)
+        one_of("input_spec colour", self.colour, get_args(ColourOrder))
         in_range("input_spec mean", self.mean, -math.inf, math.inf, low_open=True, high_open=True)
         in_range("input_spec std", self.std, 0.0, math.inf, low_open=True, high_open=True)
 

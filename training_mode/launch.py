@@ -1,6 +1,6 @@
 """What ``facelab train`` does around a run: processes, folder, greeting, result table, report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from facelab import distributed
 from facelab.config import Tree, merge, parse_overrides
 from facelab.errors import ConfigError, FacelabError
 from facelab.outside_yaml import read_yaml
+from facelab.plugins import refuse_plugins
 from facelab.run_folder import claimed
 from facelab.training_mode.run import RunResult, run_training, saved_config, trained_files
 from facelab.training_mode.settings import (
@@ -53,6 +54,7 @@ def launch(
     """
     if resume and run is None:
         raise ConfigError("--resume needs --run FOLDER, the run to go on with.")
+    foreign = resume and config is None
     tree, where = _settings(config, overrides, run if resume else None)
     shared = make_config({key: value for key, value in tree.items() if key not in (*STUDY_KEYS, "base")}, where)
     distributed.initialise()
@@ -62,8 +64,13 @@ def launch(
             if checkpoint != "last":
                 raise ConfigError(f"a study goes on with all its runs; name the one to take back to '{checkpoint}'.")
             with claimed(run, shared.output / shared.name, console.print) as folder:
-                return _launch_study(make_study(tree, folder, where), console, resume, allow_changes)
+                study = make_study(tree, folder, where)
+                if foreign:
+                    _refuse_plugins_of(study.runs, where, overrides)
+                return _launch_study(study, console, resume, allow_changes)
         settings = make_config(tree, where)
+        if foreign:
+            _refuse_plugins_of([settings], where, overrides)
         result = run_training(settings, run, console, resume=resume, checkpoint=checkpoint, allow_changes=allow_changes)
         if distributed.is_main():
             _conclude(result, settings, console)
@@ -83,6 +90,13 @@ def _settings(config: str | None, overrides: Sequence[str], resumed: Path | None
         return merge(read_yaml(path), parse_overrides(overrides), SPEC_PATHS), f"'{path}'"
     name = config or DEFAULT_CONFIG
     return load_tree(name, overrides), f"'{find_config(name)}'"
+
+
+def _refuse_plugins_of(runs: Iterable[RunConfig], where: str, overrides: Sequence[str]) -> None:
+    """Settings that came with a folder import nothing, unless the command names it too."""
+    named = parse_overrides(overrides).get("plugins") or ()
+    for config in runs:
+        refuse_plugins([module for module in config.plugins if module not in named], where)
 
 
 def _launch_study(study: Study, console: Console, resume: bool, allow_changes: bool) -> int:

@@ -56,6 +56,11 @@ class Study:
     variants: dict[str, RunConfig]
     columns: tuple[str, ...]
 
+    @property
+    def runs(self) -> list[RunConfig]:
+        """All settings: those of the base if it is trained, what the variants share, and the variants."""
+        return [*([] if self.base is None else [self.base]), self.common, *self.variants.values()]
+
 
 def make_study(tree: Mapping[str, Any], folder: Path, where: str) -> Study:
     """Check the settings of a study and of each of its runs.

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 import facelab
-from facelab.checkpoint import CheckpointStore
+from facelab.checkpoint import CheckpointStore, read_card
 from facelab.errors import CheckpointError, ConfigError, DataError
-from facelab.face_model import FaceModel, load_backbone
+from facelab.face_model import FaceModel, build_from_card, load_backbone, pick_device
 from facelab.inputs import InputSpec
+from facelab.training_mode.launch import launch
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,89 @@ def test_a_bad_card_is_refused(tmp_path: Path, trained_run: Path, card: str, sen
     (tmp_path / "manifest.json").write_text(json.dumps({"sha256": {}}))
     with pytest.raises(CheckpointError, match=sentence):
         facelab.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("input.colour", "XYZ", "'input.colour' is 'XYZ': Input should be 'RGB' or 'BGR'"),
+        ("input.colour", None, "'input.colour' is None"),
+        ("input.height", 0, "input_spec height is 0, but must lie in"),
+        ("input.width", 1 << 40, "input_spec width is 1099511627776, but must lie in"),
+        ("input.height", True, "'input.height' is true, but must be a number"),
+        ("input.height", 32.5, "'input.height' is 32.5: Input should be a valid integer"),
+        ("input.std", 0, "input_spec std is 0.0, but must lie in"),
+        ("input.mean", float("nan"), "'input.mean' is nan, but must be a finite number"),
+        ("input.depth", 3, "'input.depth' is 3: Unexpected keyword argument"),
+        ("input", [], r"'input' is \[\]: Input should be a dictionary"),
+        ("format", "1", "has format '1'; this facelab reads format 1"),
+        ("format", None, "has format None"),
+        ("backbone", "r50", "'backbone' is 'r50'"),
+        ("backbone.name", 5, "'backbone.name' is 5: Input should be a valid string"),
+        ("backbone.options", None, "'backbone.options' is None: Input should be a valid dictionary"),
+        ("feat_dim", -1, "'feat_dim' is -1: Input should be greater than or equal to 1"),
+        ("feat_dim", 1 << 50, "'feat_dim' is 1125899906842624: Input should be less than or equal to 1048576"),
+        ("feat_dim", True, "'feat_dim' is true, but must be a number"),
+        ("plugins", 5, "'plugins' is 5: Input should be a valid list"),
+        ("plugins", [5], "'plugins.0' is 5: Input should be a valid string"),
+        ("update", -3, "'update' is -3"),
+        ("epoch", float("inf"), "'epoch' is inf"),
+        ("parameters", "many", "'parameters' is 'many'"),
+        ("adapter", {}, "is incomplete: 'gate' is missing|'adapter' is {}"),
+    ],
+)
+def test_every_field_of_a_card_is_checked(trained_run: Path, field: str, value: Any, sentence: str) -> None:
+    card: Any = read_card(CheckpointStore(trained_run / "checkpoints").find("last"))
+    *parents, last = field.split(".")
+    node = card
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        build_from_card(card, "the folder")
+    assert "'the folder'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("adapter", {"LoRA": {}, "DualLoRA": {}}, "'adapter' is .*: Dictionary should have at most 1 item"),
+        ("adapter", "LoRA", "'adapter' is 'LoRA'"),
+        ("gate", 5, "'gate' is 5"),
+        ("base_hash", None, "'base_hash' is None"),
+        ("scorer", {"card": {"name": "x", "low": 2, "high": 1}}, "low 2.0 must be below high 1.0"),
+        ("scorer", {}, "is incomplete: 'scorer.card' is missing"),
+        ("embedding_dim", 0, "'embedding_dim' is 0"),
+    ],
+)
+def test_every_field_of_adapters_is_checked(dual: Path, field: str, value: Any, sentence: str) -> None:
+    card = {**read_card(CheckpointStore(dual / "checkpoints").find("last")), field: value}
+    with pytest.raises(CheckpointError, match=sentence):
+        build_from_card(card, "the folder")
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [
+        ("cuda", "the device is 'cuda', but torch .* finds no CUDA GPU on this machine; choose auto or cpu"),
+        ("cuda:3", "the device is 'cuda:3', but torch .* finds no CUDA GPU"),
+        ("gpu", "the device is 'gpu', but must be one of: auto, cpu, cuda"),
+        ("cpu:x", "the device is 'cpu:x', but must be one of: auto, cpu, cuda"),
+        ("", "the device is '', but must be one of"),
+        ("meta", "the device is 'meta'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=sentence):
+        pick_device(device)
+
+
+def test_training_on_a_device_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tiny = str(Path(__file__).parent.parent / "tiny_run.yaml")
+    with pytest.raises(ConfigError, match="finds no CUDA GPU on this machine"):
+        launch(tiny, ["training.device=cuda"], run=tmp_path / "run")
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
