@@ -17,6 +17,7 @@ from facelab.outside_file import read_regular
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".bmp", ".dib", ".webp", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
 )
+ARCHIVES = (".tar", ".zip", ".tar.gz", ".tgz")
 NO_IMAGE = "files without the ending of an image"
 NO_FOLDER = "images in no person's folder"
 DEEPER = "images deeper than a person's folder"
@@ -265,17 +266,28 @@ def is_image_name(name: str) -> bool:
 
 
 def open_files(root: Path) -> ImageFiles:
-    """The files of a folder, or of an uncompressed ``.tar`` archive.
+    """The files of a folder, or of an archive; a ``.tar.gz`` is unpacked into the folder of caches first.
 
     Raises:
         DataError: If ``root`` does not exist or is neither.
     """
     from facelab.data.tar import TarFiles
+    from facelab.data.unpacked_tar import open_unpacked
+    from facelab.data.zip import ZipFiles
 
     if root.is_dir():
         return FolderFiles(root)
     if not root.exists():
         raise DataError(f"{root}: there is no such folder or archive.")
-    if root.suffix.lower() != ".tar":
-        raise DataError(f"{root}: images are read from a folder or from an uncompressed .tar archive; this is neither.")
-    return TarFiles(root)
+    if not is_archive(root):
+        raise DataError(
+            f"{root}: images are read from a folder or from an archive ({', '.join(ARCHIVES)}); this is neither."
+        )
+    if root.name.lower().endswith(".zip"):
+        return ZipFiles(root)
+    return TarFiles(root) if root.name.lower().endswith(".tar") else open_unpacked(root)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name ends as one of `ARCHIVES`."""
+    return path.name.lower().endswith(ARCHIVES)

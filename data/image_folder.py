@@ -20,7 +20,7 @@ class ImageFolder(FileSource):
     that lie beside the people or deeper. Hidden files are passed over in silence.
 
     Args:
-        root: The folder, or an uncompressed ``.tar`` archive, which is read without unpacking.
+        root: The folder, or an archive (``.tar``, ``.zip``, ``.tar.gz``), read as it is.
         min_images: People with fewer images are left out.
         ids: A file with one person a line: only these are taken.
         exclude_ids: A file with one person a line: these are left out; names that do not occur are harmless.

@@ -29,7 +29,7 @@ class ImageList(FileSource):
     1.8 GB: paths stay in the list on disk and are read from there.
 
     Args:
-        root: Folder or uncompressed ``.tar`` archive that the paths start from.
+        root: Folder or archive (``.tar``, ``.zip``, ``.tar.gz``) that the paths start from.
         list_file: The list; im2rec's form (``key <tab> label <tab> path``) if its name ends in ``.lst``.
         relabel: Number the classes anew where labels have gaps, instead of refusing the list.
         check_files: Which images must exist before training starts: ``sample`` (1000 of them, spread evenly), ``all``

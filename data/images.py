@@ -95,7 +95,7 @@ class PathImages(ImageSet):
     How they were aligned is read from ``alignment.json`` at the root, where `facelab data align` writes it.
 
     Args:
-        root: A folder or an uncompressed ``.tar`` archive.
+        root: A folder or an archive (``.tar``, ``.zip``, ``.tar.gz``).
         paths: Names below it, with ``/``.
         wanted_by: Gives the place (file and line) that names image i, for the message if it is missing.
 

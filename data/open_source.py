@@ -5,6 +5,7 @@ from pathlib import Path
 
 from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
+from facelab.data.files import is_archive
 from facelab.data.image_folder import ImageFolder
 from facelab.data.image_list import ImageList
 from facelab.data.packed import META, Packed
@@ -12,7 +13,7 @@ from facelab.data.recordio import RecordIO
 from facelab.errors import ConfigError, DataError
 from facelab.outside_yaml import parse_yaml
 
-KINDS = "a folder of people, a .tar of people, a list (.txt or .lst), a .rec file or a folder that was packed"
+KINDS = "a folder or an archive of people, a list (.txt or .lst), a .rec file or a folder that was packed"
 
 
 def open_source(
@@ -21,7 +22,7 @@ def open_source(
     """The source that a path, a name or a piece of YAML means.
 
     A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, other folders
-    and a ``.tar`` are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
+    and an archive are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
     ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
 
     Args:
@@ -37,7 +38,7 @@ def open_source(
     path = Path(given)
     text = str(given).strip()
     is_spec = text.startswith("{") or (text in SOURCES and not path.exists())
-    if root is not None and (is_spec or path.is_dir() or path.suffix.lower() in (".rec", ".tar")):
+    if root is not None and (is_spec or path.is_dir() or path.suffix.lower() == ".rec" or is_archive(path)):
         raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")
     if is_spec:
         return build(SOURCES, parse_yaml(text, f"the source '{text[:80]}'"), progress=progress)
@@ -47,7 +48,7 @@ def open_source(
         return _of_folder(path)
     if path.suffix.lower() == ".rec":
         return RecordIO(path)
-    if path.suffix.lower() == ".tar":
+    if is_archive(path):
         return ImageFolder(path)
     if path.suffix.lower() == ".bin":
         raise DataError(f"{given}: a .bin file is a verification pack, to test with (BinPack.path={given}).")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import Labels
+from facelab.data.files import is_archive
 from facelab.data.image_folder import ImageFolder
 from facelab.data.image_list import open_list
 from facelab.data.people import person_filter, read_ids
@@ -50,12 +51,12 @@ class Entries:
 
 
 def read_entries(path: Path) -> Entries:
-    """The images that a training list, a folder of people or a ``.tar`` of people names.
+    """The images that a training list, a folder of people or an archive of people names.
 
     Raises:
         DataError: If it is none of them, or holds no image.
     """
-    if path.is_dir() or path.suffix.lower() == ".tar":
+    if path.is_dir() or is_archive(path):
         folder = ImageFolder(path)
         return Entries(str(path), folder.names, folder.labels)
     listed = open_list(path)

@@ -12,7 +12,7 @@ REPORT = "refused.csv"
 
 
 def align_command(
-    images: Annotated[Path, typer.Argument(help="Folder of images, or an uncompressed .tar of one.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or an archive (.tar, .zip, .tar.gz) of one.")],
     landmarks: Annotated[
         Path, typer.Option(help="Text lines 'path x1 y1 … x5 y5' (also 25, 68 or 106 points), or JSON {path: points}.")
     ],

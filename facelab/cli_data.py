@@ -38,11 +38,11 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder or .tar of people, list (.txt, .lst), .rec file, packed folder, the name of a source, or YAML: "
+        help="Folder or archive of people, list (.txt, .lst), .rec file, packed folder, the name of a source, or YAML: "
         "'{ImageFolder: {root: lfw.tar, min_images: 5}}'.",
     ),
 ]
-EntriesArgument = Annotated[Path, typer.Argument(metavar="LIST", help="Training list, or folder or .tar of people.")]
+EntriesArgument = Annotated[Path, typer.Argument(metavar="LIST", help="Training list, or folder or archive of people.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="The new list.")]
 RootOption = Annotated[Path | None, typer.Option(help="Where the paths of a list start; by default its own folder.")]
 SizeOption = Annotated[

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def draw_command(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders of runs or checkpoints.")],
-    gallery: Annotated[str, typer.Option(metavar="DATA", help="Sharp images: a folder or .tar of people, YAML …")],
+    gallery: Annotated[str, typer.Option(metavar="DATA", help="Sharp images: a folder or archive of people, YAML …")],
     probe: Annotated[
         str, typer.Option(metavar="DATA", help="Others of the same people, e.g. '{Degraded: {source: …}}'.")
     ],

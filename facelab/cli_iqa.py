@@ -20,7 +20,7 @@ def score_command(
         list[str],
         typer.Argument(
             metavar="DATA | PROTOCOL.OPTION=VALUE...",
-            help="A training set (folder or .tar of people, list, .rec file, packed folder, YAML), or protocols as "
+            help="A training set (folder or archive of people, list, .rec file, packed folder, YAML), or protocols as "
             "`facelab test` takes them: LFW.root=lfw112.tar LFW.pairs=pairs.txt, or data_root=FOLDER.",
         ),
     ],

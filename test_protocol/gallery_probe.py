@@ -40,7 +40,7 @@ class GalleryProbe(Protocol):
     every gallery entry.
 
     Args:
-        root: Aligned images, in a folder or an uncompressed ``.tar``.
+        root: Aligned images, in a folder or an archive.
         gallery: A text file with a line ``path person`` or ``path person template`` for each image, separated by tabs,
             commas or blanks; images of one template are compared as one.
         probe: The same for the probes.

@@ -36,7 +36,7 @@ class IJBS(Protocol):
     Args:
         root: Folder with the lists (``ijbs_metadata.csv`` …, or ``cs6_metadata.csv`` …), in it or in ``protocols``.
         images: Face crops ``<subject>/videos_<video>_<frame>.jpg`` and ``<subject>/img_<n>.jpg`` in a folder or an
-            uncompressed ``.tar``. By default ``root/aligned``, ``crops`` or ``images``, else ``root`` itself.
+            archive. By default ``root/aligned``, ``crops`` or ``images``, else ``root`` itself.
         weighting: Weight of a frame's direction in its template: its ``norm`` (AdaFace), ``norm2``, its norm squared
             (PETALface), ``unit`` for equal weights, or ``quality``, its score.
         thresholds: ``exact``, or ``reference`` to have the numbers of AdaFace's and PETALface's programs first.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facelab.data.files import ImageFiles
+from facelab.data.files import ARCHIVES, ImageFiles
 from facelab.data.ijbs_lists import VIDEO_FOLDER, medium_of_crop
 from facelab.errors import DataError
 from facelab.test_protocol.metrics import Integers
@@ -14,8 +14,8 @@ CROP_FOLDERS = ("aligned", "crops", "images")
 
 
 def crop_folder(root: Path) -> Path:
-    """Where crops lie if nothing is said: in the first of `CROP_FOLDERS` below ``root`` (also as .tar), else in it."""
-    places = (root / f"{name}{ending}" for name in CROP_FOLDERS for ending in ("", ".tar"))
+    """Where crops lie if nothing is said: the first of `CROP_FOLDERS` below ``root``, or its archive, else ``root``."""
+    places = (root / f"{name}{ending}" for name in CROP_FOLDERS for ending in ("", *ARCHIVES))
     return next((place for place in places if place.exists()), root)
 
 

@@ -22,7 +22,7 @@ class ListedPairs(Verification):
     """Verification on a pair list and a root of images; a data set says how its list is read and who its images show.
 
     Args:
-        root: Aligned images, in a folder or an uncompressed ``.tar``.
+        root: Aligned images, in a folder or an archive.
         pairs: The list.
         flip: Whether the embeddings of an image and of its mirror image are joined.
         fusion: How they are joined: ``sum`` as they are, or ``normalised_sum``.

@@ -46,7 +46,7 @@ class RFW(JointVerification):
 
     Args:
         root: Aligned images: a folder with ``African/m.0abc/m.0abc_0001.jpg`` …, or for each group by its name a folder
-            or an uncompressed ``.tar``.
+            or an archive.
         pairs: Lists: a folder with ``African/African_pairs.txt`` …, or a list for each group by its name.
         groups: Names of the groups.
         flip: Whether the embeddings of an image and of its mirror image are joined.

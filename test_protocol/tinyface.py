@@ -37,7 +37,7 @@ class TinyFace(Protocol):
 
     Args:
         root: The aligned images: folders ``Probe``, ``Gallery_Match`` and ``Gallery_Distractor``, in a folder (also one
-            level down, as ``tinyface_aligned_112`` or ``Testing_Set``) or an uncompressed ``.tar``.
+            level down, as ``tinyface_aligned_112`` or ``Testing_Set``) or an archive.
         lists: Folder with ``probe_img_ID_pairs.mat`` and ``gallery_match_img_ID_pairs.mat``; by default they are used
             if they lie beside the images, else the people are read from file names, ``<person>_<number>.jpg``.
         flip: Whether the embeddings of an image and of its mirror image are joined; published numbers do.

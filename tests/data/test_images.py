@@ -174,9 +174,9 @@ def test_a_file_that_comes_in_part_is_refused(folder: Path, monkeypatch: pytest.
 def test_missing_and_unknown_roots_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such folder or archive"):
         open_files(tmp_path / "nowhere")
-    (tmp_path / "x.zip").touch()
-    with pytest.raises(DataError, match=r"folder or from an uncompressed \.tar"):
-        open_files(tmp_path / "x.zip")
+    (tmp_path / "x.rar").touch()
+    with pytest.raises(DataError, match=r"from a folder or from an archive \(\.tar, \.zip, \.tar\.gz, \.tgz\)"):
+        open_files(tmp_path / "x.rar")
 
 
 def test_people_of_folder_and_archive_are_sorted(folder: Path, archive: Path) -> None:
