@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
+from facelab.test_protocol.drawing import drawing, name_lines, short_name
 from facelab.test_protocol.plots import DOTS_PER_INCH, save_figure
 
 Floats = NDArray[np.float32]
@@ -76,6 +77,11 @@ def plot_embeddings(models: Mapping[str, Shown], png: Path) -> Path:
             )
     if not models:
         raise DataError(f"{png}: there is nothing to draw.")
+    with drawing():
+        return save_figure(_figure(models), png)
+
+
+def _figure(models: Mapping[str, Shown]) -> Any:
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
     columns = min(COLUMNS, len(models))
@@ -89,7 +95,7 @@ def plot_embeddings(models: Mapping[str, Shown], png: Path) -> Path:
     for empty in panels[len(models) :]:
         empty.set_visible(False)
     _legend(figure, panels[0], next(iter(models.values())).names)
-    return save_figure(figure, png)
+    return figure
 
 
 def _draw(axes: Any, name: str, shown: Shown, reach: float) -> None:
@@ -99,7 +105,9 @@ def _draw(axes: Any, name: str, shown: Shown, reach: float) -> None:
         (probe, shown.probe_person, *PROBE),
     ):
         axes.scatter(*places.T, c=person, cmap=COLOURS, vmin=0, vmax=PEOPLE - 1, marker=marker, s=size, linewidths=0)
-    axes.set_title(f"{name}\n{shown.found():.0%} of the probes nearest to their person", fontsize=9, parse_math=False)
+    axes.set_title(
+        f"{short_name(name)}\n{shown.found():.0%} of the probes nearest to their person", fontsize=9, parse_math=False
+    )
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     axes.set_xlabel(f"first main axis ({shares[0]:.0%} of the spread)", fontsize=8)
     axes.set_ylabel(f"second main axis ({shares[1]:.0%})", fontsize=8)
@@ -115,7 +123,5 @@ def _legend(figure: Any, axes: Any, names: Sequence[str]) -> None:
     colours = [colormaps[COLOURS](number) for number in range(len(names))]
     people = [axes.scatter([], [], color=colour, marker="o", s=36) for colour in colours]
     sides = [axes.scatter([], [], color="#5b6671", marker=marker, s=size) for marker, size in (GALLERY, PROBE)]
-    shown = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-    legend = figure.legend([*sides, *people], ["gallery", "probe", *shown], loc="outside right upper", fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a person's name is no formula
+    labels = ["gallery", "probe", *(short_name(name, LONGEST) for name in names)]
+    name_lines(figure, [*sides, *people], labels, loc="outside right upper", fontsize=8)

@@ -32,7 +32,7 @@ def moved(reports: Reports, folder: Path, to: Path) -> dict[str, list[Report]]:
             if isinstance(told, Mapping)
             else {}
         )
-        files[model] = {label: path for label, path in paths.items() if path.exists()}
+        files[model] = {label: path for label, path in paths.items() if os.path.exists(path)}
     return with_files(reports, files, to)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from facelab.errors import DataError
 from facelab.test_protocol.charts import Chart, Line
+from facelab.test_protocol.drawing import drawing, name_lines, short_name
 from facelab.whole_file import write_whole
 
 DOTS_PER_INCH = 130
+LONGEST_TITLE = 56  # letters
 WIDTH, HEIGHT = 6.4, 4.4  # inches
 
 
@@ -30,13 +32,14 @@ def plot(charts: Sequence[Chart], png: Path) -> Path:
         raise DataError(f"{png}: there is nothing to draw.")
     columns = min(2, len(charts))
     rows = math.ceil(len(charts) / columns)
-    figure, axes = _figure(rows, columns)
-    places = np.atleast_1d(axes).ravel()
-    for place, chart in zip(places, charts, strict=False):
-        _draw(place, chart)
-    for empty in places[len(charts) :]:
-        empty.set_visible(False)
-    return save_figure(figure, png)
+    with drawing():
+        figure, axes = _figure(rows, columns)
+        places = np.atleast_1d(axes).ravel()
+        for place, chart in zip(places, charts, strict=False):
+            _draw(place, chart)
+        for empty in places[len(charts) :]:
+            empty.set_visible(False)
+        return save_figure(figure, png)
 
 
 def _figure(rows: int, columns: int) -> tuple[Any, Any]:
@@ -67,7 +70,7 @@ def _draw(axes: Any, chart: Chart) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    axes.set_title(chart.title, loc="left", parse_math=False)
+    axes.set_title(short_name(chart.title, LONGEST_TITLE), loc="left", parse_math=False)
     _write_note(axes, chart)
     if len(chart.lines) > 1 or (chart.lines and (chart.kind != "training" or "/" in chart.lines[0].name)):
         _legend(axes)
@@ -76,7 +79,16 @@ def _draw(axes: Any, chart: Chart) -> None:
 def _write_note(axes: Any, chart: Chart) -> None:
     where = (0.03, 0.03, "left", "bottom") if chart.lines else (0.5, 0.5, "center", "center")
     x, y, across, along = where
-    axes.text(x, y, chart.note, transform=axes.transAxes, ha=across, va=along, color="#5b6671", parse_math=False)
+    axes.text(
+        x,
+        y,
+        short_name(chart.note, LONGEST_TITLE),
+        transform=axes.transAxes,
+        ha=across,
+        va=along,
+        color="#5b6671",
+        parse_math=False,
+    )
 
 
 def _draw_line(axes: Any, chart: Chart, line: Line) -> None:
@@ -92,13 +104,11 @@ def _draw_line(axes: Any, chart: Chart, line: Line) -> None:
 
 
 def _legend(axes: Any) -> None:
-    legend = axes.legend(loc="best", framealpha=0.85, edgecolor="none", fontsize=8.5)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a model's name is no formula
+    name_lines(axes, *axes.get_legend_handles_labels(), loc="best", framealpha=0.85, edgecolor="none", fontsize=8.5)
 
 
 def save_figure(figure: Any, png: Path) -> Path:
-    """Write a matplotlib figure as PNG, whole or not at all.
+    """Write a matplotlib figure as PNG, whole or not at all; inside of `drawing`.
 
     Raises:
         DataError: If the file cannot be written.

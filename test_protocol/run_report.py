@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from facelab.outside_file import read_regular_text
+from facelab.test_protocol.base import Report
 from facelab.test_protocol.charts import Chart, charts_of
 from facelab.test_protocol.comparison import Comparison, by_protocol, compare
 from facelab.test_protocol.differing_conditions import conditions_warnings
@@ -14,6 +16,7 @@ from facelab.test_protocol.failed_images import failure_warning
 from facelab.test_protocol.line_style import styles_of
 from facelab.test_protocol.model_links import Files, with_files
 from facelab.test_protocol.page import render_page
+from facelab.test_protocol.plain_text import plain, plain_report
 from facelab.test_protocol.plots import plot
 from facelab.test_protocol.report import render_report, render_table
 from facelab.test_protocol.report_store import Reports, file_name
@@ -22,6 +25,7 @@ from facelab.test_protocol.table_files import as_latex, comparison_csv, comparis
 from facelab.test_protocol.training_charts import training_charts
 from facelab.whole_file import write_whole
 
+MAX_QUOTED = 1 << 20  # bytes of a file that the page quotes
 SIDE_BY_SIDE = "side-by-side.png"
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
 
@@ -56,7 +60,7 @@ def write_run_report(
     Raises:
         DataError: If a file cannot be written.
     """
-    reports = with_files(reports, files or {}, folder)
+    reports = _plain(with_files(reports, files or {}, folder))
     comparison = compare(reports, metrics=metrics, draws=draws, warnings=warnings_of(reports))
     if console is not None:
         _print(console, reports if details else {}, comparison)
@@ -67,9 +71,14 @@ def write_run_report(
     if (folder / METRICS).is_file() and (folder / METRICS).stat().st_size:
         training = training_charts(folder / METRICS)
         written["curves"] = plot(training, folder / "training.png")
-    title = folder.resolve().name
+    title = plain(folder.resolve().name)
     write_whole(written["report"], render_page(title, reports, comparison, training, _texts(folder)))
     return written
+
+
+def _plain(reports: Reports) -> dict[str, list[Report]]:
+    """The same reports without what a terminal would obey and files cannot hold: names of images come from anywhere."""
+    return {plain(model): [plain_report(report) for report in of_model] for model, of_model in reports.items()}
 
 
 def write_comparison(folder: Path, reports: Reports, comparison: Comparison) -> dict[str, Path]:
@@ -132,5 +141,12 @@ def _print(console: Console, reports: Reports, comparison: Comparison) -> None:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    files = (folder / name for name in (CONFIG, ENVIRONMENT))
-    return {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    """What a run's folder says of how it was made; it may come from anybody too."""
+    found = {}
+    for path in (folder / CONFIG, folder / ENVIRONMENT):
+        if path.is_file():
+            try:
+                found[path.name] = plain(read_regular_text(path, errors="replace", limit=MAX_QUOTED))
+            except OSError as error:
+                found[path.name] = f"cannot be shown ({error.strerror or error})"
+    return found

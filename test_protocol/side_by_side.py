@@ -1,18 +1,21 @@
 """All models beside each other on every benchmark: one group of bars for each column of the comparison table."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facelab.test_protocol.comparison import LEGEND, NOISE, Cell, Comparison
+from facelab.test_protocol.drawing import drawing, name_lines, short_name
 from facelab.test_protocol.line_style import DASHES, LineStyle, styles_of
 from facelab.test_protocol.plots import DOTS_PER_INCH, save_figure
 
 PERCENT = " [%]"  # what the titles of rates end with
 BAR = 0.2  # inches
 HATCHES = dict(zip(DASHES, ("", "//", ".."), strict=True))  # bars of models whose lines are dashed
+MOST_BARS = 600
 WRAPPED = 110  # letters of a line below the bars
 
 
@@ -26,7 +29,7 @@ def plot_side_by_side(comparison: Comparison, png: Path) -> Path | None:
         png: File to write.
 
     Returns:
-        The file, or None if there are fewer than two models or no rates to draw.
+        The file, or None if there are fewer than two models, no rates to draw, or more than `MOST_BARS`.
 
     Raises:
         DataError: If the file cannot be written.
@@ -36,8 +39,13 @@ def plot_side_by_side(comparison: Comparison, png: Path) -> Path | None:
         for column, title in enumerate(comparison.columns)
         if title.endswith(PERCENT)
     }
-    if len(comparison.rows) < 2 or not groups:
+    if len(comparison.rows) < 2 or not 0 < len(groups) * len(comparison.rows) <= MOST_BARS:
         return None
+    with drawing():
+        return save_figure(_figure(comparison, groups), png)
+
+
+def _figure(comparison: Comparison, groups: Mapping[str, list[Cell]]) -> Any:
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
     height = 1.0 + BAR * len(groups) * (len(comparison.rows) + 0.8)
@@ -46,7 +54,7 @@ def plot_side_by_side(comparison: Comparison, png: Path) -> Path | None:
     styles = styles_of(row[0].text for row in comparison.rows)
     for number, (model, style) in enumerate(styles.items()):
         _draw(axes, model, style, [cells[number] for cells in groups.values()], number, len(styles))
-    axes.set_yticks(np.arange(len(groups)), list(groups), parse_math=False)
+    axes.set_yticks(np.arange(len(groups)), [short_name(name) for name in groups], parse_math=False)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlim(0, 112)  # room for the number behind a full bar
@@ -54,10 +62,10 @@ def plot_side_by_side(comparison: Comparison, png: Path) -> Path | None:
     if comparison.has_noise:
         figure.supxlabel(textwrap.fill(LEGEND.partition("Bold: best. ")[2], WRAPPED), fontsize=7, x=0.01, ha="left")
     axes.spines[["top", "right"]].set_visible(False)
-    legend = figure.legend(loc="outside upper left", ncols=min(len(styles), 4), frameon=False, fontsize=8.5)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a model's name is no formula
-    return save_figure(figure, png)
+    bars, names = axes.get_legend_handles_labels()
+    columns = max(1, min(len(names), 4, 100 // max(len(short_name(name)) + 8 for name in names)))
+    name_lines(figure, bars, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=8.5)
+    return figure
 
 
 def _draw(axes: Any, model: str, style: LineStyle, cells: list[Cell], number: int, count: int) -> None:

@@ -1,7 +1,6 @@
 """What ``report.json`` may hold: its form, and limits for what may come from anybody."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -13,14 +12,12 @@ from facelab.config import Strict, validate
 from facelab.data.image_header import check_size
 from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.test_protocol.base import Metric, Mistake, Picture
+from facelab.test_protocol.plain_text import CONTROL
 
 LARGEST = 1e12  # of a metric, so that it can be printed
 LONGEST_NAME, LONGEST_TEXT = 300, 5000
 MOST_MODELS, MOST_REPORTS = 256, 1024  # of a file
 MOST_METRICS, MOST_CURVES, MOST_POINTS, MOST_MISTAKES, MOST_OPTIONS = 2000, 64, 100_000, 1000, 500  # of a report
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys, turns text round, or cannot be written."""
-
 PARTNERS = {
     "far": ("tar",), "tar": ("far",), "threshold": ("far",), "rank": ("rank_rate",), "rank_rate": ("rank",),
     "reject": ("fnmr",), "fnmr": ("reject",), "same_count": ("score_edges", "different_count"),

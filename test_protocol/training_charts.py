@@ -1,16 +1,22 @@
 """Charts of a run's ``metrics.jsonl``: loss, training accuracy, learning rate and evaluations over the updates."""
 
-import json
-import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from facelab.errors import DataError
+from facelab.outside_file import read_regular_text
+from facelab.outside_json import parse_json
 from facelab.test_protocol.charts import Chart, Line, styled
 from facelab.test_protocol.line_style import styles_of
+from facelab.test_protocol.plain_text import plain
 
 PANELS = (("loss", "loss"), ("accuracy", "training accuracy [%]"), ("lr", "learning rate"))
+UPDATE = "update"
+LARGEST = 1e30  # number that is drawn
+MAX_BYTES, MAX_LINE = 1 << 28, 1 << 20
+MOST_CURVES = 200
 Curves = dict[str, tuple[list[float], list[float]]]
 
 
@@ -55,18 +61,39 @@ def read_curves(jsonl: Path) -> Curves:
     if not jsonl.is_file():
         raise DataError(f"{jsonl}: there is no such file.")
     curves: Curves = {}
-    lines = jsonl.read_text(encoding="utf-8").splitlines()
+    lines = _lines(jsonl)
     for number, line in enumerate(lines, 1):
         try:
-            values = json.loads(line)
-            update = float(values.pop("update"))
-        except (ValueError, KeyError, AttributeError, TypeError):
+            values = parse_json(line, f"{jsonl}:{number}", "an object with an update", limit=MAX_LINE)
+            update = _update(values)
+        except DataError:
             if number == len(lines):
                 break
             raise DataError(f"{jsonl}:{number}: is not a JSON object with an update.") from None
         for name, value in values.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                updates, numbers = curves.setdefault(name, ([], []))
+            if name != UPDATE and _drawable(value):
+                updates, numbers = curves.setdefault(plain(name), ([], []))
                 updates.append(update)
                 numbers.append(float(value))
+        if len(curves) > MOST_CURVES:
+            raise DataError(f"{jsonl}:{number}: there are more than {MOST_CURVES} numbers by name.")
     return curves
+
+
+def _lines(jsonl: Path) -> list[str]:
+    try:
+        return read_regular_text(jsonl, limit=MAX_BYTES).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{jsonl}: cannot be read ({error}).") from None
+
+
+def _update(values: Any) -> float:
+    update = values.get(UPDATE) if isinstance(values, dict) else None
+    if update is None or not _drawable(update) or update < 0:
+        raise DataError("there is no update")
+    return float(update)
+
+
+def _drawable(value: Any) -> bool:
+    """Whether it is a number that an axis can hold; a loss that is not finite leaves a gap."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST

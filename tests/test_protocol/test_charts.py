@@ -163,6 +163,39 @@ def test_training_charts_refuse(tmp_path: Path) -> None:
         training_charts(tmp_path / "empty.jsonl")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"update": NaN}',
+        '{"update": -1}',
+        '{"update": true}',
+        '{"update": 1e999}',
+        '{"update": ' + "9" * 5000 + "}",
+        '{"update": [1]}',
+        "\ud800",
+    ],
+)
+def test_lines_of_others_are_refused(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{line}\n{{"update": 2, "loss": 1}}\n', "utf-8", "surrogatepass")
+    with pytest.raises(DataError, match=r"metrics\.jsonl"):
+        training_charts(path)
+
+
+def test_numbers_that_no_axis_holds_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"update": 1, "loss": 1e308, "lr": true, "accuracy": "x"}\n{"update": 2, "loss": 0.5, "\\u001b/x": 1}\n'
+    )
+    charts = training_charts(path)
+    assert [line.y.tolist() for line in charts[0].lines] == [[0.5]]
+    assert charts[1].lines[0].name == r"\x1b/x"
+    path.write_text(json.dumps({"update": 1, **{f"{n}/a": 1 for n in range(300)}}) + "\n")
+    with pytest.raises(DataError, match="more than 200 numbers by name"):
+        training_charts(path)
+
+
 def test_the_axis_begins_a_little_below_the_lowest_line() -> None:
     chart = roc("LFW", {"m": report(far=[0, 0.5, 1], tar=[0.98, 0.99, 1])})
     assert chart is not None

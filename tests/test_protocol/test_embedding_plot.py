@@ -56,7 +56,7 @@ def test_axes_people_and_sides_are_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert axes.get_xlabel() == "first main axis (50% of the spread)"
     assert axes.get_ylabel() == "second main axis (50%)"
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
-        "gallery", "probe", "$x$", "B", "L" * 23 + "…",
+        "gallery", "probe", "$x$", "B", "L" * 12 + "…" + "L" * 11,
     ]  # fmt: skip
     assert len(axes.get_xticks()) > 2
 

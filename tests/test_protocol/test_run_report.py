@@ -4,10 +4,11 @@ import io
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 
-from facelab.test_protocol.base import Metric, Report
+from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.comparison import compare
 from facelab.test_protocol.model_links import moved, with_files
 from facelab.test_protocol.report_store import read_reports
@@ -39,6 +40,29 @@ def test_a_run_gets_tables_plots_and_a_page(reports: dict[str, list[Report]], tm
     ]
     assert plots == names
     assert list(read_reports(folder)) == list(reports)
+
+
+def test_names_of_images_can_be_anything(tmp_path: Path) -> None:
+    """Bytes that are no text come from file names of other systems; a terminal would obey others."""
+    name = b"a\xe9b\x1b[2J\n".decode(errors="surrogateescape") + "\u202ecod"
+    jpeg = cv2.imencode(".jpg", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
+    mistakes = (Mistake("false match", 0, 1, 0.5, (Picture(name, jpeg), Picture(name, jpeg))),)
+    failed = {"images": 2, "failed_images": {"count": 1, "first": [name]}}
+    report = Report(name, (Metric(name, 0.5, note=name),), failed, mistakes=mistakes)
+    console = Console(width=160, file=io.StringIO())
+    (tmp_path / "config.yaml").write_bytes(b"\xff\x1b[2J")
+    files = write_run_report(tmp_path, {name: [report]}, console)
+    shown = r"a\udce9b\x1b[2J" + "\n" + r"\u202ecod"
+    assert list(read_reports(tmp_path)) == [shown]
+    assert r"\x1b[2J" in files["report"].read_text()
+    assert "\x1b" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_files_too_large_to_quote_are_said_so(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("x" * (1 << 21))
+    page = write_run_report(tmp_path, {"m": [with_pairs(0.5)]})["report"].read_text()
+    assert "cannot be shown (it has 2,097,152 bytes" in page
+    assert len(page) < 1 << 18
 
 
 def with_pairs(accuracy: float) -> Report:
