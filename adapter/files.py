@@ -15,7 +15,9 @@ from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES
 from facelab.adapter.peft_format import read_peft
 from facelab.backbone.base import Backbone
+from facelab.card_check import AdapterPart, check_part
 from facelab.errors import CheckpointError
+from facelab.outside_json import parse_json
 from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
 from facelab.whole_file import write_whole
@@ -86,13 +88,8 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
             f"the adapters in '{path}' belong to the base model {stored.base}, but this one is {found}; load the "
             "base that they were trained on."
         )
-    ((name, options),) = stored.adapter.items()
-    gate = None
-    if stored.gate is not None:
-        ((gate_name, gate_options),) = stored.gate.items()
-        gate = GATES.build(gate_name, gate_options)
-        gate.scorer = None if stored.scorer is None else ScorerCard.model_validate(stored.scorer["card"])
-    adapted = AdaptedBackbone(base, ADAPTERS.build(name, options), gate)
+    scorer = None if stored.scorer is None else ScorerCard.model_validate(stored.scorer["card"])
+    adapted = with_adapters(base, stored.adapter, stored.gate, scorer)
     wanted = {key: tensor.shape for key, tensor in adapted.own_state().items()}
     given = {key: tensor.shape for key, tensor in tensors.items()}
     if wanted != given:
@@ -104,6 +101,29 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
     return adapted, stored
 
 
+def with_adapters(
+    base: Backbone, adapter: Mapping[str, Any], gate: Mapping[str, Any] | None, scorer: ScorerCard | None
+) -> AdaptedBackbone:
+    """A backbone with new adapters, as a file describes them; it is changed in place.
+
+    Args:
+        base: The backbone.
+        adapter: The adapter as ``{name: {options}}``.
+        gate: The gate likewise, or None.
+        scorer: Whose scores the gate takes.
+
+    Raises:
+        ConfigError: If the adapter or an option of it is unknown here, or does not fit the backbone.
+    """
+    ((name, options),) = adapter.items()
+    built = None
+    if gate is not None:
+        ((gate_name, gate_options),) = gate.items()
+        built = GATES.build(gate_name, gate_options)
+        built.scorer = scorer
+    return AdaptedBackbone(base, ADAPTERS.build(name, options), built)
+
+
 def _read_peft(folder: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
     adapter, tensors, base = read_peft(folder)
     _refuse_not_finite(folder, tensors)
@@ -113,12 +133,14 @@ def _read_peft(folder: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
 def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("facelab", "null"))
+            text = (file.metadata() or {}).get("facelab", "null")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"'{path}' cannot be read as an adapter file ({error}).") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT or not _complete(header):
+    header = parse_json(text, str(path), "an adapter file", not_finite=True, error=CheckpointError)
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("base"), str):
         raise CheckpointError(f"'{path}' is not an adapter file of this facelab.")
+    check_part(AdapterPart, header, f"the description in '{path}'")
     _refuse_not_finite(path, tensors)
     return StoredAdapter(header["base"], header["adapter"], header["gate"], header.get("scorer")), tensors
 
@@ -126,8 +148,3 @@ def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
 def _refuse_not_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise CheckpointError(f"'{path}' holds values that are not finite.")
-
-
-def _complete(header: Mapping[str, Any]) -> bool:
-    named = [header.get("adapter"), *([] if header.get("gate") is None else [header["gate"]])]
-    return isinstance(header.get("base"), str) and all(isinstance(one, dict) and len(one) == 1 for one in named)

@@ -20,6 +20,8 @@ from facelab.vision import load_timm
 Output = Literal["classifier", "norm_linear"]
 OUTPUTS = ("classifier", "norm_linear")
 
+OF_FILES = {"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
+
 # What timm's models raise where an image size or an option does not suit them.
 UNSUITABLE = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
@@ -127,6 +129,8 @@ class Timm(Backbone):
 
 def _create(model: str, spec: InputSpec, arguments: dict[str, Any]) -> nn.Module:
     timm = load_timm()
+    if files := sorted(OF_FILES & arguments.keys()):
+        raise ConfigError(f"Timm options cannot have '{files[0]}': nothing is downloaded or unpickled; use 'weights'.")
     if not timm.is_model(model):
         raise ConfigError(f"timm has no model '{model}'.{did_you_mean(model, timm.list_models())}")
     configuration = timm.get_pretrained_cfg(model)

@@ -135,12 +135,9 @@ def _noise(network: "Backbone") -> "Tensor":
 
 def _ordinary(card: "Mapping[str, Any]", merged: "Backbone", where: str) -> "Backbone":
     """The network as the card without adapters describes it, with merged weights: what whoever loads it will get."""
-    from facelab.face_model import build_from_card
-    from facelab.state_fit import load_weights
+    from facelab.face_model import model_from_card
 
-    network = build_from_card(card, where).eval()
-    load_weights(network, merged.state_dict(), where)
-    return network
+    return model_from_card(card, merged.state_dict(), where).eval()
 
 
 def _require_equal(network: "Backbone", expected: "Tensor", run: str) -> None:
@@ -190,7 +187,7 @@ def export_adapter_command(
     if peft:
         save_peft(out, adapted)
     else:
-        save_adapter(out, adapted, model.card["adapter"], model.card["gate"], model.card.get("scorer"))
+        save_adapter(out, adapted, model.card["adapter"], model.card.get("gate"), model.card.get("scorer"))
     numbers = sum(tensor.numel() for tensor in adapted.own_state().values())
     typer.echo(f"{numbers:,} parameters of adapters are in '{out}'; base {adapted.base_hash}.")
 

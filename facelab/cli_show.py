@@ -178,6 +178,7 @@ def show_command(
 
 
 def _run_table(run: Path) -> Table:
+    from facelab.card_check import check_card
     from facelab.checkpoint import CheckpointStore, read_card
 
     store = CheckpointStore(run / "checkpoints")
@@ -188,6 +189,7 @@ def _run_table(run: Path) -> Table:
     table.add_row("checkpoints", ", ".join(store.names()) or "none")
     if index["last"]:
         card = read_card(store.find("last"))
+        check_card(card, str(run))
         table.add_row("backbone", card["backbone"]["name"])
         table.add_row("parameters", f"{card['parameters']:,}")
         table.add_row(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import facelab
+from facelab.build_limit import build_within
 from facelab.card_check import CARD_FORMAT, check_card
 from facelab.catalogue import Spec
 from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, read_safetensors, verify
@@ -233,40 +234,50 @@ def adapter_card(
     } | ({} if scorer is None else {"scorer": {"card": scorer.model_dump()}})
 
 
-def build_from_card(card: Mapping[str, Any], where: str) -> "Backbone":
-    """The network that a card describes, without its weights.
+def model_from_card(card: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> "Backbone":
+    """The network that a card describes, with its weights.
+
+    Args:
+        card: The description.
+        weights: Its tensors by name.
+        where: Names both in messages.
 
     Raises:
-        CheckpointError: If the card is incomplete, wrong or of a newer format.
-        ConfigError: If the backbone or one of its options is unknown here; also if it is a plugin's, which is not
-            imported because a card says so.
+        CheckpointError: If the card is incomplete, wrong or of a newer format, or describes no network that has such
+            tensors.
+        ConfigError: If the backbone, an adapter or one of their options is unknown here; also if it is a plugin's,
+            which is not imported because a card says so.
     """
+    check_card(card, where)
+    _refuse_plugins(card, where)
+    network = build_within(lambda: _build(card), weights, where)
+    load_weights(network, weights, where)
+    return network
+
+
+def _refuse_plugins(card: Mapping[str, Any], where: str) -> None:
+    """Refuse a card that needs what only its plugins register."""
+    from facelab.adapter.base import ADAPTERS
+    from facelab.adapter.gate import GATES
     from facelab.backbone.base import BACKBONES
     from facelab.plugins import refuse_plugins
 
-    check_card(card, where)
-    backbone = card["backbone"]
-    name, options = backbone["name"], {**backbone["options"], "feat_dim": card["feat_dim"]}
-    if name not in BACKBONES:
+    known = card["backbone"]["name"] in BACKBONES
+    known &= all(name in ADAPTERS for name in card.get("adapter", ()))
+    known &= all(name in GATES for name in card.get("gate") or ())
+    if not known:
         refuse_plugins(card.get("plugins", ()), f"the model '{where}'")
+
+
+def _build(card: Mapping[str, Any]) -> "Backbone":
+    from facelab.adapter.files import with_adapters
+    from facelab.backbone.base import BACKBONES
+
+    name, options = card["backbone"]["name"], {**card["backbone"]["options"], "feat_dim": card["feat_dim"]}
     network = BACKBONES.build(name, options, input_spec=InputSpec(**card["input"]))
-    return _with_adapters(network, card, where) if "adapter" in card else network
-
-
-def _with_adapters(network: "Backbone", card: Mapping[str, Any], where: str) -> "Backbone":
-    from facelab.adapter.base import ADAPTERS, AdaptedBackbone
-    from facelab.adapter.gate import GATES
-    from facelab.plugins import refuse_plugins
-
-    ((name, options),) = card["adapter"].items()
-    ((gate_name, gate_options),) = (card["gate"] or {None: None}).items()
-    if name not in ADAPTERS or (gate_name is not None and gate_name not in GATES):
-        refuse_plugins(card.get("plugins", ()), f"the model '{where}'")
-    gate = None
-    if gate_name is not None:
-        gate = GATES.build(gate_name, gate_options)
-        gate.scorer = scorer_of_card(card)
-    adapted = AdaptedBackbone(network, ADAPTERS.build(name, options), gate)
+    if "adapter" not in card:
+        return network
+    adapted = with_adapters(network, card["adapter"], card["gate"], scorer_of_card(card))
     adapted.base_hash = card["base_hash"]  # of the base with its weights, which are yet to come
     return adapted
 
@@ -317,8 +328,7 @@ def load_model(
     folder = find_checkpoint(source, checkpoint)
     verify(folder, (CARD, MODEL))
     card = read_card(folder)
-    network = build_from_card(card, str(folder))
-    load_weights(network, read_model(folder), str(folder))
+    network = model_from_card(card, read_model(folder), str(folder))
     if adapter is not None:
         from facelab.adapter.files import load_adapter
 

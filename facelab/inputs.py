@@ -13,7 +13,7 @@ from torch import Tensor
 from facelab.errors import ConfigError, DataError, in_range, one_of
 
 ColourOrder = Literal["RGB", "BGR"]
-LARGEST_SIDE = 1 << 14
+LARGEST_SIDE = 1 << 10  # pixels; aligned faces have 112 to 448
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class InputSpec:
             if not isinstance(side, int):
                 raise ConfigError(f"input_spec {name} is {side!r}, but must be a whole number of pixels.")
             in_range(f"input_spec {name}", side, 1, LARGEST_SIDE)
+        for name, number in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(number, int | float):
+                raise ConfigError(f"input_spec {name} is {number!r}, but must be a number.")
         one_of("input_spec colour", self.colour, get_args(ColourOrder))
         in_range("input_spec mean", self.mean, -math.inf, math.inf, low_open=True, high_open=True)
         in_range("input_spec std", self.std, 0.0, math.inf, low_open=True, high_open=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.backbone.base import check_quality
+from facelab.card_check import check_card
 from facelab.catalogue import build
 from facelab.checkpoint import Snapshot, read_card, read_local, read_rows, read_tree
 from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
@@ -249,6 +250,7 @@ def restore(parts: Parts, checkpoint: Path) -> None:
         ConfigError: If its gate was calibrated on another scorer than that of the training images now.
     """
     stored = read_card(checkpoint)
+    check_card(stored, str(checkpoint))
     _refuse_other_base(parts, stored, checkpoint)
     now, then = (scorer_of_card(card) for card in (parts.card, stored))
     if now is not None:  # a table of the same path may have been made anew

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 import facelab
+from facelab.card_check import check_card
 from facelab.checkpoint import CheckpointStore, read_card
 from facelab.errors import CheckpointError, ConfigError, DataError
-from facelab.face_model import FaceModel, build_from_card, load_backbone, pick_device
+from facelab.face_model import FaceModel, load_backbone, pick_device
 from facelab.inputs import InputSpec
 from facelab.training_mode.launch import launch
 
@@ -137,7 +138,7 @@ def test_a_bad_card_is_refused(tmp_path: Path, trained_run: Path, card: str, sen
         ("backbone.options", None, "'backbone.options' is None: Input should be a valid dictionary"),
         ("feat_dim", -1, "'feat_dim' is -1: Input should be greater than or equal to 1"),
         ("feat_dim", 1 << 50, "'feat_dim' is 1125899906842624: Input should be less than or equal to 1048576"),
-        ("feat_dim", True, "'feat_dim' is true, but must be a number"),
+        ("feat_dim", True, "'feat_dim' is True: Input should be a valid integer"),
         ("plugins", 5, "'plugins' is 5: Input should be a valid list"),
         ("plugins", [5], "'plugins.0' is 5: Input should be a valid string"),
         ("update", -3, "'update' is -3"),
@@ -154,7 +155,7 @@ def test_every_field_of_a_card_is_checked(trained_run: Path, field: str, value: 
         node = node[key]
     node[last] = value
     with pytest.raises(CheckpointError, match=sentence) as caught:
-        build_from_card(card, "the folder")
+        check_card(card, "the folder")
     assert "'the folder'" in str(caught.value)
 
 
@@ -173,7 +174,7 @@ def test_every_field_of_a_card_is_checked(trained_run: Path, field: str, value: 
 def test_every_field_of_adapters_is_checked(dual: Path, field: str, value: Any, sentence: str) -> None:
     card = {**read_card(CheckpointStore(dual / "checkpoints").find("last")), field: value}
     with pytest.raises(CheckpointError, match=sentence):
-        build_from_card(card, "the folder")
+        check_card(card, "the folder")
 
 
 @pytest.mark.parametrize(
