@@ -53,5 +53,12 @@ class AlignedImages(ImageSet):
 
     def fingerprint(self) -> str:
         """Hash of images, landmarks and template."""
+        return self._hash(self.images.fingerprint())
+
+    def revision(self) -> str:
+        """Hash of the images as they are now, landmarks and template."""
+        return self._hash(self.images.revision())
+
+    def _hash(self, images: str) -> str:
         points = np.ascontiguousarray(self.points, np.float64).tobytes().hex()
-        return hash_of((self.images.fingerprint(), points, f"{self.size} {self.form}"))
+        return hash_of((images, points, f"{self.size} {self.form}"))

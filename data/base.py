@@ -103,7 +103,17 @@ class ImageSet(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash (hex) of which images these are, for caches and reports; cheap: lists and file sizes, not pixels."""
+        """A hash (hex) of which images these are, for reports; cheap: lists and file sizes, equal on all machines."""
+
+    def revision(self) -> str:
+        """A hash (hex) of the stored images as they are now, for what is kept of them on this machine.
+
+        Other than `fingerprint`, it changes when a file is written anew, also under its old name with its old size:
+        it takes in the sizes, the times of change and the numbers (inodes) of all files that are read. A set that
+        draws its images, or whose fingerprint is of their content, need not override it; one that is made of others
+        must.
+        """
+        return self.fingerprint()
 
 
 class Source(ImageSet):

@@ -76,3 +76,7 @@ class Concat(Source):
     def fingerprint(self) -> str:
         """Hash of the sources' fingerprints and labels."""
         return hash_of([str(self.num_classes), *(source.fingerprint() for source in self.sources)])
+
+    def revision(self) -> str:
+        """Hash of the sources as they are now and of their labels."""
+        return hash_of([str(self.num_classes), *(source.revision() for source in self.sources)])

@@ -1,14 +1,17 @@
 """From one form of a training set to another: encoded images for records, and folders from records."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
 from facelab.data.base import Pixels, Source
+from facelab.data.file_source import FileSource
 from facelab.data.jpeg_damage import START
+from facelab.data.lst_file import LstFile
+from facelab.data.recordio import RecordIO
 from facelab.data.writing import written_folder
 from facelab.errors import DataError
 
@@ -50,7 +53,11 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
 
 
 def write_image_folder(target: Path, source: Source, progress: Callable[[int], None] = lambda _: None) -> None:
-    """Write a source as ``target/<class>/<number>.jpg`` (or ``.png``) and its list ``target/train.txt``.
+    """Write a source as files below ``target``, and its list ``target/train.txt``.
+
+    Files keep the names that the source has for them, so that lists of them still fit: those of files, and of records
+    whose ``.lst`` lies beside them; only the ending follows what is written. Others are ``<class>/<number>.jpg`` (or
+    ``.png``).
 
     Args:
         target: The new folder; it appears when all of it is written, or not at all.
@@ -61,13 +68,44 @@ def write_image_folder(target: Path, source: Source, progress: Callable[[int], N
         DataError: If the target exists or the disk is full.
         CorruptImage: If an image cannot be read.
     """
-    encode, digits = encoder(source), len(str(source.num_classes - 1))
-    with written_folder(target) as folder, (folder / "train.txt").open("w", encoding="ascii") as listing:
-        for person in range(source.num_classes):
-            (folder / f"{person:0{digits}d}").mkdir()
+    encode, names = encoder(source), _stems(source)
+    with written_folder(target) as folder, (folder / "train.txt").open("wb") as listing:
         for index, label in enumerate(source.labels.tolist()):
             data = encode(index)
-            name = f"{label:0{digits}d}/{index:08d}{'.png' if data.startswith(PNG_START) else '.jpg'}"
+            name = f"{names(index)}{'.png' if data.startswith(PNG_START) else '.jpg'}"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
-            listing.write(f"{name} {label}\n")
+            listing.write(f"{name} {label}\n".encode("utf-8", "surrogateescape"))
             progress(index + 1)
+
+
+def _stems(source: Source) -> Callable[[int], str]:
+    """A function that gives the path of image ``index`` without its ending."""
+    digits = len(str(source.num_classes - 1))
+    known = _known_names(source)
+    stems = [] if known is None else [_below(known[index]) for index in range(len(source))]
+    if stems and all(stems) and len({stem.casefold() for stem in stems}) == len(stems):
+        return stems.__getitem__
+    return lambda index: f"{source.labels[index]:0{digits}d}/{index:08d}"
+
+
+def _known_names(source: Source) -> Sequence[str] | None:
+    """Names of a source's images, or None if it does not know them."""
+    if isinstance(source, FileSource):
+        return [source.name(index) for index in range(len(source))]
+    listed = source.records.path.with_suffix(".lst") if isinstance(source, RecordIO) else None
+    if listed is None or not listed.is_file():
+        return None
+    found = LstFile(listed)
+    if not np.array_equal(found.labels, source.labels):
+        return None  # the list of other records
+    return [name.decode("utf-8", "surrogateescape") for name in found]
+
+
+def _below(name: str) -> str:
+    """A path below a folder without its ending: of one that leads elsewhere its last two parts; empty if impossible."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        path = PurePosixPath(*path.parts[-2:])
+    usable = path.name and ".." not in path.parts and not path.is_absolute() and name == name.strip()
+    return path.with_suffix("").as_posix() if usable and "\n" not in name else ""

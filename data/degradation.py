@@ -132,3 +132,7 @@ class Degraded(Source):
     def fingerprint(self) -> str:
         """Hash of the originals, the ranges and the seed."""
         return hash_of((self.source.fingerprint(), repr(self.degradation), str(self.seed)))
+
+    def revision(self) -> str:
+        """Hash of the originals as they are now, the ranges and the seed."""
+        return hash_of((self.source.revision(), repr(self.degradation), str(self.seed)))

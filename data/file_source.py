@@ -64,6 +64,11 @@ class FileSource(Source):
         """Hash of all names and labels and of the sizes of up to 1000 files."""
         return self._fingerprint
 
+    def revision(self) -> str:
+        """Hash of all names and labels, and of the stamps of all files."""
+        names = (self.name(index) for index in range(len(self)))
+        return hash_of([self.names_digest(), self.files.revision(names)])
+
     @cached_property
     def _fingerprint(self) -> str:
         sizes = (str(self.files.size(self.name(index))) for index in self.probes())

@@ -1,5 +1,6 @@
 """Image files by name, from a folder or from a tar archive that is read without unpacking it."""
 
+import hashlib
 import os
 import posixpath
 from abc import ABC, abstractmethod
@@ -124,6 +125,10 @@ class ImageFiles(ABC):
     def size(self, name: str) -> int | None:
         """Bytes of a file, or None if there is no such file."""
 
+    def revision(self, names: Iterable[str]) -> str:
+        """A hash of some files as they are now, another one once any of them was written anew; see `stamp`."""
+        return stamp(self.root)
+
     @abstractmethod
     def read(self, name: str) -> bytes:
         """Content of a file.
@@ -223,6 +228,13 @@ class FolderFiles(ImageFiles):
         except (OSError, ValueError):  # ValueError: a zero byte in the name
             return None
 
+    def revision(self, names: Iterable[str]) -> str:
+        """A look at each file, a microsecond or two where the disk is local."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in names:
+            digest.update(stamp(os.path.join(self._base, name)).encode())  # noqa: PTH118 (speed: millions of files)
+        return digest.hexdigest()
+
     def read(self, name: str) -> bytes:
         """Content of a file."""
         path = os.path.join(self._base, name)  # noqa: PTH118 (speed: a fifth of the time of a small read)
@@ -232,6 +244,19 @@ class FolderFiles(ImageFiles):
             raise CorruptImage(f"{path}: there is no such image.") from None
         except OSError as error:
             raise CorruptImage(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def stamp(path: str | os.PathLike[str]) -> str:
+    """What changes when a file is written anew: its size, both times of change and its number; empty if there is none.
+
+    The time of change of the inode (``ctime``) cannot be set by a program: copies that keep the time of the original,
+    and archives in which all times are equal, do not deceive it. A copied or renamed data set has another stamp.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116 (speed: millions of files)
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n"
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -140,6 +140,10 @@ class PathImages(ImageSet):
         """Hash of all names and file sizes, in their order."""
         return self._fingerprint
 
+    def revision(self) -> str:
+        """Hash of all names, file sizes and stamps of files."""
+        return hash_of([self._fingerprint, self.files.revision(map(self.name, range(len(self))))])
+
 
 def hash_of(lines: Iterable[str]) -> str:
     """A hash (32 hex digits) of some lines of text."""

@@ -68,3 +68,7 @@ class LowResolutionSource(Source):
     def fingerprint(self) -> str:
         """A hash (hex) of the sharp images and the resolutions."""
         return hash_of([self.source.fingerprint(), self._key])
+
+    def revision(self) -> str:
+        """A hash (hex) of the sharp images as they are now and the resolutions."""
+        return hash_of([self.source.revision(), self._key])

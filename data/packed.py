@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from facelab.config import Strict
 from facelab.data.base import SOURCES, Labels, Pixels, Source
+from facelab.data.files import stamp
 from facelab.data.labels import checked_labels
 from facelab.data.mapped_file import MappedFile
 from facelab.data.writing import require_space, written_folder
@@ -87,9 +88,17 @@ class Packed(Source):
         """File and number of the image."""
         return f"{self._pixels.path} image {index}"
 
+    def name(self, index: int) -> str:
+        """The image's number."""
+        return f"image {index}"
+
     def fingerprint(self) -> str:
         """Hash of all pixels and labels, made when they were packed."""
         return self.meta.fingerprint
+
+    def revision(self) -> str:
+        """The same and the stamp of the pixels' file."""
+        return f"{self.meta.fingerprint} {stamp(self._pixels.path)}"
 
 
 def write_packed(

@@ -146,13 +146,17 @@ def write_recordio(
     _refuse_inexact(end if layout.header else source.num_classes, layout.header)
     height, width, _ = decode_image(encoded(int(order[0])), source.location(int(order[0]))).shape
     targets = path, path.with_suffix(".idx"), path.with_suffix(".lst"), path.parent / "property"
-    with written_files(*targets) as (rec, idx, lst, properties), _opened(rec, idx) as writer, lst.open("w") as listing:
+    with (
+        written_files(*targets) as (rec, idx, lst, properties),
+        _opened(rec, idx) as writer,
+        lst.open("w", encoding="utf-8", errors="surrogateescape") as listing,
+    ):
         if layout.header:
             writer.write(0, labelled([float(edges[-1]), end], 0))
         for done, index in enumerate(order.tolist()):
             label, key = int(source.labels[index]), done + layout.header
             writer.write(key, layout.content(label, key, encoded(index)))
-            listing.write(f"{key}\t{label}\t{source.location(index)}\n")
+            listing.write(f"{key}\t{label}\t{source.name(index)}\n")
             progress(done + 1)
         for person in range(source.num_classes if layout.header else 0):
             key = int(edges[-1]) + person

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import SOURCES, Labels, Pixels, Source
+from facelab.data.files import stamp
 from facelab.data.images import decode_image
 from facelab.data.labels import checked_labels
 from facelab.data.records import EXACT, FIRST, LABEL, LENGTH_BITS, LONGEST, Integers, RecordFile
@@ -73,9 +74,17 @@ class RecordIO(Source):
         """File, key and offset of the record."""
         return self.records.where(int(self.rows[index]))
 
+    def name(self, index: int) -> str:
+        """The record's key."""
+        return f"record {self.records.keys[int(self.rows[index])]}"
+
     def fingerprint(self) -> str:
         """Hash of places and labels of all records."""
         return self._fingerprint
+
+    def revision(self) -> str:
+        """Hash of places and labels of all records, and of the file's stamp."""
+        return f"{self._fingerprint} {stamp(self.records.path)}"
 
     @cached_property
     def _fingerprint(self) -> str:

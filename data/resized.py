@@ -42,6 +42,10 @@ class ResizedImages(ImageSet):
         """Hash of the originals and the size."""
         return f"{self.images.fingerprint()}-{self.height}x{self.width}"
 
+    def revision(self) -> str:
+        """Hash of the originals as they are now and the size."""
+        return f"{self.images.revision()}-{self.height}x{self.width}"
+
 
 class Resized(ResizedImages, Source):
     """A labelled source with each image at ``height`` x ``width``; what ``data.size`` of a run asks for.

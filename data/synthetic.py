@@ -86,6 +86,11 @@ class SyntheticFaces(Source):
         person, photo = divmod(index, self.plan.per_identity)
         return f"{self.path}[{index}] (person {self.plan.first + person}, photo {photo})"
 
+    def name(self, index: int) -> str:
+        """The numbers of person and photo."""
+        person, photo = divmod(index, self.plan.per_identity)
+        return f"person {self.plan.first + person}, photo {photo}"
+
     def fingerprint(self) -> str:
         """A hash (hex) of the seed, the persons, the size and the version of the generator."""
         return self.plan.key
@@ -125,9 +130,17 @@ class LowResolution(ImageSet):
         """Where the sharp image lies, and the resolution."""
         return f"{self.images.location(index)} at {self.resolution} pixels"
 
+    def name(self, index: int) -> str:
+        """Name of the sharp image, and the resolution."""
+        return f"{self.images.name(index)} at {self.resolution} pixels"
+
     def fingerprint(self) -> str:
         """A hash (hex) of the images and the resolution."""
         return hashlib.sha256(f"{self.images.fingerprint()} {self.resolution}".encode()).hexdigest()[:16]
+
+    def revision(self) -> str:
+        """A hash (hex) of the images as they are now and the resolution."""
+        return f"{self.images.revision()} {self.resolution}"
 
 
 def reduce_resolution(image: Pixels, resolution: int) -> Pixels:

@@ -96,7 +96,7 @@ class _Checked:
 
     def __init__(self, images: "ImageSet") -> None:
         self._images = images
-        self.name, self.fingerprint = images.name, images.fingerprint
+        self.name, self.fingerprint, self.revision = images.name, images.fingerprint, images.revision
 
     def __len__(self) -> int:
         return len(self._images)
@@ -150,7 +150,7 @@ def _is_scored(images: "ImageSet", card: ScorerCard, table: Path) -> bool:
         there = ScoreTable(table)
     except DataError:
         return False  # damaged, or something else: it is made anew
-    same = there.scorer == card and there.image_set == images.fingerprint()
+    same = there.scorer == card and there.revision == images.revision()
     return same and len(there.values) == len(images) and bool(np.isfinite(there.values).all())
 
 

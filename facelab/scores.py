@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +43,17 @@ class NamedImages(Protocol):
         """A hash of which images these are."""
 
 
+def revision_of(images: NamedImages) -> str:
+    """A hash of images as they are now (`facelab.data.base.ImageSet.revision`), or their fingerprint without one."""
+    tell: Callable[[], str] = getattr(images, "revision", images.fingerprint)
+    return tell()
+
+
 class _Header(Strict):
     format: str
     scorer: ScorerCard
     image_set: str
+    revision: str = ""
     images: int = Field(ge=0)
 
 
@@ -103,6 +110,7 @@ class ScoreTable:
     Attributes:
         scorer: Who made the scores.
         image_set: Fingerprint of the set that was scored.
+        revision: Hash of the images as they were when they were scored; empty in tables from before.
         values: float32, (N,), in the order of that set; NaN where an image could not be scored.
 
     Raises:
@@ -112,7 +120,7 @@ class ScoreTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         header = _read_header(path)
-        self.scorer, self.image_set = header.scorer, header.image_set
+        self.scorer, self.image_set, self.revision = header.scorer, header.image_set, header.revision
         found = array("f", (self._score(line, row) for line, row in _rows(path)))
         self.values: FloatArray = np.array(found, np.float32)
         if len(self.values) != header.images or not _ends_with_newline(path):
@@ -195,7 +203,13 @@ def write_scores(path: Path, images: NamedImages, values: FloatArray, scorer: Sc
     for row in np.flatnonzero(~np.isnan(single)):
         if not scorer.allows(float(str(single[row]))):
             raise DataError(f"{images.name(int(row))}: the score {values[row]} is not allowed ({scorer.describe()}).")
-    header = _Header(format=FORMAT, scorer=scorer, image_set=images.fingerprint(), images=len(images))
+    header = _Header(
+        format=FORMAT,
+        scorer=scorer,
+        image_set=images.fingerprint(),
+        revision=revision_of(images),
+        images=len(images),
+    )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

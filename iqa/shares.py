@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from facelab import distributed
 from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Scorer, Work
+from facelab.scores import revision_of
 
 
 class Share:
@@ -31,6 +32,10 @@ class Share:
     def fingerprint(self) -> str:
         """A hash of which images these are."""
         return f"{self._images.fingerprint()} {self._rows}"
+
+    def revision(self) -> str:
+        """A hash of these images as they are now."""
+        return f"{revision_of(self._images)} {self._rows}"
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """An image of the set."""

@@ -64,6 +64,10 @@ class PackImages(ImageSet):
         """The file and the number of the record, from 0."""
         return f"{self.path}, record {index}"
 
+    def name(self, index: int) -> str:
+        """The number of the record, from 0."""
+        return f"record {index}"
+
     def fingerprint(self) -> str:
         """Hash of all records and of the short side."""
         digest = hashlib.blake2b(f"{self.short_side} {self.same.tolist()}".encode(), digest_size=16)

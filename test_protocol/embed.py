@@ -119,7 +119,7 @@ class _Job:
     def _open(self, folder: Path) -> EmbeddingCache:
         made_of = {
             "model": model_hash(self.network),
-            "image_set": self.images.fingerprint(),
+            "image_set": self.images.revision(),
             "preprocessing": self.how.preprocessing(self.network, self.images),
         }
         if self.quality is not None and takes_quality(self.network):

@@ -18,12 +18,16 @@ from facelab.test_protocol.verification import Verification
 class JoinedImages(ImageSet):
     """Several image sets one after the other.
 
+    Args:
+        parts: The sets.
+        prefixes: What stands before the names of each part's images, where the parts' own names may be equal.
+
     Attributes:
         starts: First row of each part, and the number of all images.
     """
 
-    def __init__(self, parts: Sequence[ImageSet]) -> None:
-        self._parts = parts
+    def __init__(self, parts: Sequence[ImageSet], prefixes: Sequence[str] = ()) -> None:
+        self._parts, self._prefixes = parts, prefixes or [""] * len(parts)
         self.alignment = joined_alignment(part.alignment for part in parts)
         self.starts = np.cumsum([0, *map(len, parts)])
 
@@ -33,21 +37,31 @@ class JoinedImages(ImageSet):
 
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
-        part, row = self._place(index)
-        return part.read(row)
+        place, row = self._place(index)
+        return self._parts[place].read(row)
 
     def location(self, index: int) -> str:
         """Where the image lies in its part."""
-        part, row = self._place(index)
-        return part.location(row)
+        place, row = self._place(index)
+        return self._parts[place].location(row)
+
+    def name(self, index: int) -> str:
+        """Name of the image in its part, behind the part's prefix."""
+        place, row = self._place(index)
+        return f"{self._prefixes[place]}{self._parts[place].name(row)}"
 
     def fingerprint(self) -> str:
         """The parts' hashes, joined."""
         return "+".join(part.fingerprint() for part in self._parts)
 
-    def _place(self, index: int) -> tuple[ImageSet, int]:
+    def revision(self) -> str:
+        """The parts' hashes of the images as they are now, joined."""
+        return "+".join(part.revision() for part in self._parts)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of the part, and the row there."""
         place = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self._parts[place], index - int(self.starts[place])
+        return place, index - int(self.starts[place])
 
 
 class JointVerification(Protocol):
@@ -56,14 +70,15 @@ class JointVerification(Protocol):
     Args:
         name: Name in tables.
         parts: The sets; all of them want mirrored images, or none.
+        prefixes: What stands before the names of each set's images in score tables.
     """
 
     images: JoinedImages
 
-    def __init__(self, name: str, parts: Sequence[Verification]) -> None:
+    def __init__(self, name: str, parts: Sequence[Verification], prefixes: Sequence[str] = ()) -> None:
         self.name = name
         self.parts = parts
-        self.images = JoinedImages([part.images for part in parts])
+        self.images = JoinedImages([part.images for part in parts], prefixes)
         self.flip = parts[0].flip
 
     def reports(self, embeddings: Embeddings) -> list[Report]:

@@ -120,7 +120,9 @@ class MegaFace(Protocol):
         self.noisy_strangers = np.array([image in noises for image in strangers], bool)
         folders = [root] if masked is None else [root, masked]
         parts = [PathImages(folder, faces.images) for folder in folders]
-        self.images = JoinedImages([*parts, PathImages(distractors or root, strangers)])
+        self.images = JoinedImages(
+            [*parts, PathImages(distractors or root, strangers)], ["", *["masked/"] * (len(parts) - 1), ""]
+        )
 
     def evaluate(self, embeddings: Embeddings) -> Report:
         """Ranks and verification with each list of distractors, and with masked probes if there are any."""

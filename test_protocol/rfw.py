@@ -86,6 +86,7 @@ class RFW(JointVerification):
         super().__init__(
             "RFW",
             [_Group(roots[g], lists[g], flip, fusion, thresholds, fars, exclude, name=f"RFW {g}") for g in groups],
+            [f"{group}/" for group in groups],
         )
         self.groups = groups
 

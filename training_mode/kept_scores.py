@@ -12,7 +12,7 @@ from facelab.errors import DataError
 from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Work
 from facelab.iqa.shares import Share, score_in_shares
 from facelab.scorer_card import ScorerCard
-from facelab.scores import ScoreTable, write_scores
+from facelab.scores import ScoreTable, revision_of, write_scores
 
 
 def kept_table(card: ScorerCard, images: ReadableImages, more: str = "") -> Path:
@@ -20,10 +20,10 @@ def kept_table(card: ScorerCard, images: ReadableImages, more: str = "") -> Path
 
     Args:
         card: The scorer, whose version says what its numbers depend on.
-        images: The set.
+        images: The set, as it is now: images that were written anew are scored anew.
         more: What they depend on besides.
     """
-    made_of = f"{card.model_dump_json()} {images.fingerprint()} {more}"
+    made_of = f"{card.model_dump_json()} {revision_of(images)} {more}"
     return cache_folder() / "scores" / f"{card.name}-{hashlib.sha256(made_of.encode()).hexdigest()[:24]}.csv"
 
 
@@ -40,7 +40,7 @@ def score_once(
     Raises:
         DataError: If an image cannot be scored, or the table cannot be written.
     """
-    path = kept_table(scorer.card, images)
+    path = distributed.broadcast_object(kept_table(scorer.card, images))
     values = distributed.broadcast_object(_known(path, scorer.card, images))
     rows = np.flatnonzero(np.isnan(values))
     if not len(rows):

@@ -91,7 +91,7 @@ def test_a_source_comes_back(
     for index in range(6):
         np.testing.assert_array_equal(back.read(index), source.read(index))
     assert (path.parent / "property").read_text() == "3,12,10"
-    assert path.with_suffix(".lst").read_text().splitlines()[0] == f"{int(header)}\t0\t{source.location(0)}"
+    assert path.with_suffix(".lst").read_text().splitlines()[0] == f"{int(header)}\t0\t{source.name(0)}"
     assert back.location(0) == f"{path} record {int(header)} (offset {back.records.offsets[int(header)]})"
     assert len(list(path.parent.iterdir())) == 3 + indexed
 

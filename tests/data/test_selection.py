@@ -213,6 +213,30 @@ def test_records_become_a_folder_and_records_again(faces: Path, tmp_path: Path) 
     assert back.labels.tolist() == folder.labels.tolist()
     assert [back.encoded(index) for index in range(6)] == [folder.encoded(index) for index in range(6)]
     assert list(ListFile(tmp_path / "back" / "train.txt")) == [name.encode() for name in map(back.name, range(6))]
+    assert list(back.names) == list(folder.names)  # the .lst beside the records knows them: lists still fit
+    (tmp_path / "a.lst").unlink()
+    write_image_folder(tmp_path / "numbers", RecordIO(tmp_path / "a.rec"))
+    assert ImageFolder(tmp_path / "numbers").name(5) == "2/00000005.png"
+
+
+@pytest.mark.parametrize(
+    ("names", "written"),
+    [
+        (["p/a.bmp", "q/b.png"], ["p/a.png", "q/b.png"]),
+        (["/data/ms1m/p/a.png", "/data/ms1m/q/b.png"], ["p/a.png", "q/b.png"]),
+        (["p/a.png", "p/a.jpg"], ["0/00000000.png", "1/00000001.png"]),  # both would be p/a.png
+        (["../a.png", "../../b.png"], ["0/00000000.png", "1/00000001.png"]),
+    ],
+)
+def test_exported_files_keep_usable_names_only(
+    names: list[str], written: list[str], faces: Path, tmp_path: Path
+) -> None:
+    text_file(tmp_path / "two.txt", "p0/0.png 0\np1/0.png 1\n")
+    source = ImageList(faces, tmp_path / "two.txt")
+    write_recordio(tmp_path / "a.rec", source, source.encoded)
+    text_file(tmp_path / "a.lst", "".join(f"{row}\t{row}\t{name}\n" for row, name in enumerate(names)))
+    write_image_folder(tmp_path / "back", RecordIO(tmp_path / "a.rec"))
+    assert [name.decode() for name in ListFile(tmp_path / "back" / "train.txt")] == written
 
 
 def test_other_formats_are_encoded_as_jpeg(faces: Path) -> None:

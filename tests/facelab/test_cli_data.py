@@ -74,7 +74,7 @@ def test_records_there_and_back(faces: Path) -> None:
     Path("out/train.idx").unlink()
     assert "train.idx" in run("index", "out/train.rec").output
     assert run("from-rec", "out/train.rec", "back").exit_code == 0
-    assert (Path("back/2/00000005.png")).read_bytes() == (faces / "p2" / "2.png").read_bytes()
+    assert (Path("back/p2/2.png")).read_bytes() == (faces / "p2" / "2.png").read_bytes()
 
 
 def test_refusals_are_one_sentence(faces: Path) -> None:

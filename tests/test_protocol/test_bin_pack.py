@@ -77,6 +77,10 @@ def test_short_side_rounds_down() -> None:
     assert short_side_size(133, 100, 50) == (66, 50)
 
 
+def test_names_are_numbers_of_records(write_pack: Write) -> None:
+    assert PackImages(write_pack()).name(3) == "record 3"
+
+
 def test_fingerprints_follow_content_and_size(write_pack: Write) -> None:
     first = PackImages(write_pack()).fingerprint()
     assert PackImages(write_pack()).fingerprint() == first

@@ -67,6 +67,12 @@ def test_trials_and_mistakes_count_over_all_groups(protocol: RFW) -> None:
     assert protocol.images.location(32).endswith("data/B/m.0x/m.0x_0001.jpg")
 
 
+def test_names_of_images_do_not_say_where_they_lie(protocol: RFW) -> None:
+    names = [protocol.images.name(row) for row in range(60)]
+    assert names[:2] == ["A/m.0/m.0_0001.jpg", "A/m.0/m.0_0002.jpg"]
+    assert len(set(names)) == 60
+
+
 def test_roots_and_lists_by_group(protocol: RFW, tmp_path: Path) -> None:
     roots = {group: tmp_path / "data" / group for group in "AB"}
     lists = {group: tmp_path / "txts" / group / f"{group}_pairs.txt" for group in "AB"}

@@ -24,6 +24,8 @@ def test_resolutions_add_metrics_to_one_report(make_net: Callable[..., Any]) -> 
     protocol = PROTOCOLS.build("SyntheticPairs", {**OPTIONS, "resolution": [16, 8]})
     assert len(protocol.images) == 3 * 24
     assert "at 8 pixels" in protocol.images.location(71)
+    assert protocol.images.name(71) == f"{protocol.images.name(23)} at 8 pixels"
+    assert protocol.images.name(0) == "person 1000000, photo 0"
     (report,) = run_protocols(make_net(32), [("SyntheticPairs", protocol)])
     names = [metric.name for metric in report.metrics]
     assert names[0] == "accuracy"
