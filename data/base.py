@@ -132,6 +132,10 @@ class Source(ImageSet):
         """Number of images, N."""
         return len(self.labels)
 
+    def people_hash(self) -> str:
+        """A hash (hex) of whom the labels mean, for checkpoints: names and labels, not where the set lies."""
+        return self.fingerprint()
+
 
 class Sampler(ABC):
     """Which images make an epoch, in which order. A pure function of (epoch, position), so any position can be resumed.

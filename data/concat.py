@@ -73,6 +73,10 @@ class Concat(Source):
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.sources[number], row - int(self._starts[number])
 
+    def people_hash(self) -> str:
+        """Hash of what the sources say of theirs."""
+        return hash_of([str(self.num_classes), *(source.people_hash() for source in self.sources)])
+
     def fingerprint(self) -> str:
         """Hash of the sources' fingerprints and labels."""
         return hash_of([str(self.num_classes), *(source.fingerprint() for source in self.sources)])

@@ -129,6 +129,10 @@ class Degraded(Source):
         """Name of the original."""
         return self.source.name(index)
 
+    def people_hash(self) -> str:
+        """Those of the inner source."""
+        return self.source.people_hash()
+
     def fingerprint(self) -> str:
         """Hash of the originals, the ranges and the seed."""
         return hash_of((self.source.fingerprint(), repr(self.degradation), str(self.seed)))

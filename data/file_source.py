@@ -79,6 +79,10 @@ class FileSource(Source):
         names = hash_of(self.name(index) for index in range(len(self)))
         return names + hashlib.blake2b(np.ascontiguousarray(self.labels).data, digest_size=16).hexdigest()
 
+    def people_hash(self) -> str:
+        """Hash of all names and labels."""
+        return self.names_digest()
+
     def probes(self) -> list[int]:
         """Up to 1000 images spread evenly over the source, the first and the last among them."""
         return [int(index) for index in np.unique(np.linspace(0, len(self) - 1, PROBES).astype(np.int64))]

@@ -170,10 +170,9 @@ def _check_batch(batch_size: int, rank: int, world_size: int, sampler: Sampler) 
             f"batch_size is {batch_size}, which {world_size} processes cannot share evenly; take {near}, for example."
         )
     if batch_size > len(sampler):
-        raise ConfigError(
-            f"batch_size is {batch_size}, but an epoch of the data set has only {len(sampler)} images; "
-            f"set batch_size to {len(sampler)} or less."
-        )
+        count = f"{len(sampler)} image{'' if len(sampler) == 1 else 's'}"
+        advice = f"set batch_size to {len(sampler)} or less" if len(sampler) > 1 else "training needs more"
+        raise ConfigError(f"batch_size is {batch_size}, but an epoch of the data set has only {count}; {advice}.")
     if batch_size // world_size % sampler.rows_per_group:
         raise ConfigError(
             f"batch_size is {batch_size}, {batch_size // world_size} images on each of {world_size} processes, but the "

@@ -65,6 +65,10 @@ class LowResolutionSource(Source):
         """Name of the sharp image, and the resolution."""
         return f"{self.source.name(index)} at {self.resolutions[index]} pixels"
 
+    def people_hash(self) -> str:
+        """Those of the inner source."""
+        return self.source.people_hash()
+
     def fingerprint(self) -> str:
         """A hash (hex) of the sharp images and the resolutions."""
         return hash_of([self.source.fingerprint(), self._key])

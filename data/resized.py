@@ -59,3 +59,8 @@ class Resized(ResizedImages, Source):
     def __init__(self, source: Source, height: int, width: int) -> None:
         super().__init__(source, height, width)
         self.labels, self.num_classes = source.labels, source.num_classes
+        self._source = source
+
+    def people_hash(self) -> str:
+        """Those of the source as stored."""
+        return self._source.people_hash()

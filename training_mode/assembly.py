@@ -1,5 +1,6 @@
 """Builds the parts of a run from its settings, and takes and restores its whole state."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab import distributed
 from facelab.backbone.base import check_quality
@@ -28,9 +30,10 @@ from facelab.plugins import import_plugins
 from facelab.scorer_card import require_scorer
 from facelab.scores import Scores, ScoreTable
 from facelab.training_mode.base import MODES, TrainingMode
-from facelab.training_mode.network import open_network
+from facelab.training_mode.network import open_base, open_network, refuse_unread_scores
 from facelab.training_mode.quality import Scoring, Show
 from facelab.training_mode.settings import RunConfig
+from facelab.training_mode.training_set import KEY, describe
 
 RenderProgress = Callable[[int, int], None]
 
@@ -79,6 +82,7 @@ class Parts:
         optim: Optimisers and schedule.
         progress: Where it stands.
         card: Description of the network for its checkpoints.
+        training_set: Whom it trains on, see `facelab.training_mode.training_set`.
     """
 
     config: RunConfig
@@ -90,6 +94,7 @@ class Parts:
     optim: Optimization
     progress: Progress
     card: dict[str, Any]
+    training_set: dict[str, Any]
 
 
 def assemble(config: RunConfig, show: Show | None = None) -> Parts:
@@ -106,6 +111,8 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
     source = open_source(config, None if show is None else partial(show, "preparing the data"))
+    base = open_base(config)
+    refuse_unread_scores(config, base[0])
     scoring = scoring_of(config, device, show)
     scores = open_quality(config, source, scoring)
     loader = open_loader(config, source, device, scores)
@@ -115,7 +122,7 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
             f"training.batch_size is {config.training.batch_size}, but the data set has only "
             f"{len(source)} images; lower it."
         )
-    network = open_network(config, device, scores)
+    network = open_network(config, base, device, scores)
     backbone, card = network.backbone, network.card
     check_quality(backbone, given=config.data.quality is not None)
     head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
@@ -134,12 +141,31 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
     ).to(device)
     mode = build(MODES, config.mode, backbone=backbone, classifier=classifier, gate=network.gate)
     mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
+    refuse_single_images(mode, loader.local_batch_size)
     optim = open_optimization(config, mode, updates_per_epoch, device)
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
     feed = DeviceFeed(loader, config, device, online)
-    return Parts(config, device, source, feed, mode, classifier, optim, start, card)
+    return Parts(config, device, source, feed, mode, classifier, optim, start, card, describe(source))
+
+
+def refuse_single_images(mode: TrainingMode, images: int) -> None:
+    """BatchNorm cannot normalise one image: it is its own mean.
+
+    Args:
+        mode: What is trained.
+        images: In one pass of this process.
+
+    Raises:
+        ConfigError: If there is one, and something trained has BatchNorm that follows the batch.
+    """
+    modules = (part for module in mode.trained_modules() for part in module.modules())
+    if images < 2 and any(isinstance(part, _BatchNorm) and part.training for part in modules):
+        raise ConfigError(
+            "the network has BatchNorm, which needs at least two images in each pass of a process, and there is one: "
+            "raise training.batch_size, or lower training.accumulate or the number of processes."
+        )
 
 
 def open_source(config: RunConfig, progress: RenderProgress | None = None) -> Source:
@@ -235,6 +261,7 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
             "mode": parts.mode.state(),
             "optimization": optimization,
             "window": progress.window.state(),
+            KEY: parts.training_set,
         },
         local={"rng": rng_state(), "mode": parts.mode.local_state()},
         rows=rows,
@@ -263,11 +290,20 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     _put_rows(training["optimization"], rows)
     parts.optim.load_state_dict(training["optimization"])
     local = read_local(checkpoint)
-    restore_rng(local["rng"])
+    parts.progress.update = training["update"]
+    if distributed.rank() < local["processes"]:
+        restore_rng(local["rng"])
+    else:  # a new process must not repeat the dropout of an old one
+        torch.manual_seed(_new_seed(parts.config.seed, parts.progress.update, distributed.rank()))
     if local["processes"] == distributed.world_size():
         parts.mode.load_local_state(local["mode"])
-    parts.progress.update = training["update"]
     parts.progress.window.load_state(training["window"], parts.device)
+
+
+def _new_seed(seed: int, update: int, rank: int) -> int:
+    """A seed for the random state of a process that joins at an update, in 0..2^63-1."""
+    digest = hashlib.sha256(f"{seed} {update} {rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _refuse_other_base(parts: Parts, stored: Mapping[str, Any], checkpoint: Path) -> None:

@@ -29,6 +29,17 @@ class TrainingMode(ABC):
 
     citation: ClassVar[Citation | None] = None
 
+    @classmethod
+    def reads_gate(cls, options: Mapping[str, Any]) -> bool:
+        """Whether its loss looks at the quality scores of a batch, through a gate or as they are.
+
+        Scores and gates that neither mode nor network reads are refused, because scoring takes long.
+
+        Args:
+            options: The mode's own options in the configuration.
+        """
+        return True
+
     @abstractmethod
     def step(self, batch: Batch) -> StepOutput:
         """Forward pass of one batch on the device."""

@@ -7,12 +7,13 @@ import torch
 
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES, Gate
-from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.base import BACKBONES, Backbone, takes_quality
 from facelab.catalogue import resolve
 from facelab.config import merge
 from facelab.errors import ConfigError
 from facelab.face_model import adapter_card, load_model, model_card
 from facelab.scores import Scores
+from facelab.training_mode.base import MODES
 from facelab.training_mode.settings import RunConfig
 
 
@@ -32,18 +33,56 @@ class Network:
     gate: Gate | None
 
 
-def open_network(config: RunConfig, device: torch.device, scores: Scores | None) -> Network:
-    """Build or load the network of a run.
+def open_base(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
+    """The network of a run without adapters, built anew or loaded, on the CPU; and its description.
+
+    Raises:
+        FacelabError: If it cannot be built, or takes images of another size.
+    """
+    return _base_model(config) if config.base is not None else _new_backbone(config)
+
+
+def refuse_unread_scores(config: RunConfig, base: Backbone) -> None:
+    """Refuse scores and gates that nothing would look at, before every image is scored.
 
     Args:
         config: The settings.
+        base: The network without adapters.
+
+    Raises:
+        ConfigError: If neither network, adapter nor mode reads what the settings give.
+    """
+    mode, options = resolve(MODES, config.mode)
+    adapter = None if config.adapter is None else ADAPTERS.get(resolve(ADAPTERS, config.adapter)[0])
+    by_gate = MODES.get(mode).reads_gate(options) or (adapter is not None and adapter.needs_gate)
+    readers = f"the mode '{mode}' as it is set" + (" and its network" if adapter is None else " and its adapter")
+    if config.gate is not None and not by_gate:
+        raise ConfigError(
+            f"there is a gate, but neither of {readers} reads it; leave gate out, or choose an adapter with experts, "
+            "such as DualLoRA, or adaptation with distillation or alignment."
+        )
+    if config.data.quality is not None and not (by_gate or takes_quality(base)):
+        raise ConfigError(
+            f"data.quality scores the training images, but neither of {readers} reads scores; leave data.quality out, "
+            "or choose an adapter with experts, such as DualLoRA, and a gate."
+        )
+
+
+def open_network(
+    config: RunConfig, base: tuple[Backbone, dict[str, Any]], device: torch.device, scores: Scores | None
+) -> Network:
+    """Put adapters and gate of a run into its base.
+
+    Args:
+        config: The settings.
+        base: What `open_base` gave.
         device: Where it goes.
         scores: Quality scores of the training images; gates are calibrated on them.
 
     Raises:
         FacelabError: If base, backbone, adapter, gate and scores do not go together.
     """
-    backbone, card = _base_model(config) if config.base is not None else _new_backbone(config)
+    backbone, card = base
     gate, gate_spec = _calibrated_gate(config, scores)
     if config.adapter is not None:
         name, options = resolve(ADAPTERS, config.adapter)

@@ -27,6 +27,7 @@ from facelab.training_mode.assembly import Parts, assemble, restore, scoring_of,
 from facelab.training_mode.base import exported_buffers
 from facelab.training_mode.callbacks import Checkpointing, Evaluation
 from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig
+from facelab.training_mode.training_set import check_training_set
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _run(
         tables = scoring.tables(config.evaluation.quality, protocols, network, config.data.quality)
     scores = open_scores(protocols, tables, network, complete=complete)
     if found:
+        check_training_set(parts.training_set, found, allow_changes=allow_changes, say=console.print)
         restore(parts, found)
         if distributed.is_main():
             console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")

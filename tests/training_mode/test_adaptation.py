@@ -69,7 +69,8 @@ def test_the_base_stays_and_the_adapters_learn(tmp_path: Path, run_tiny: Run, ba
     for name, tensor in before.items():
         assert torch.equal(after[f"network.{name}"], tensor), name
     assert any(bool(tensor.any()) for name, tensor in after.items() if name.endswith("low_rank_up"))
-    assert float(after["gate.tau"]) == pytest.approx(0.5, abs=0.41)
+    assert 0.1 < float(after["gate.tau"]) < 0.9, "between the two scores of the table"
+    assert float(after["gate.tau"]) == pytest.approx(0.5, abs=0.01), "the middle of the gap"
 
 
 def test_the_training_state_holds_the_base_by_hash_alone(

@@ -72,6 +72,11 @@ class Adaptation(Conventional):
         changes = not backbone.low_rank_layers()
         self.teacher = deepcopy(backbone).eval().requires_grad_(False) if distillation and changes else None
 
+    @classmethod
+    def reads_gate(cls, options: Mapping[str, Any]) -> bool:
+        """The losses of `distillation` and `alignment` do."""
+        return bool(options.get("distillation") or options.get("alignment"))
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
         embedding = self.embed(batch)

@@ -34,6 +34,11 @@ class Conventional(TrainingMode):
         self.shadow = None if ema is None else Shadow(backbone, decay=ema)
         self._replica = data_parallel(backbone)
 
+    @classmethod
+    def reads_gate(cls, options: Mapping[str, Any]) -> bool:
+        """Its loss looks at no scores; a network that takes them gets them."""
+        return cls is not Conventional
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
         output = self.classifier(self.embed(batch), batch.label)
