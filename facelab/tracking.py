@@ -3,7 +3,9 @@
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ from facelab.distributed import world_size
 from facelab.engine import Callback, Progress
 from facelab.errors import FacelabError
 from facelab.whole_file import write_whole
+
+if sys.platform != "win32":
+    import resource
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 
@@ -161,6 +166,19 @@ def _update_of(line: bytes) -> float:
         return float("inf")  # the last line of a killed run may be half written
 
 
+def peak_memory() -> float | None:
+    """Most memory of this process so far, in GB (10^9 bytes): that of its GPU if it uses one, else of the process.
+
+    None where the system does not tell.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9
+    if sys.platform == "win32":
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 class _ImagesPerSecond(ProgressColumn):
     """Images a second since the start of this process, over all processes of the run."""
 
@@ -175,20 +193,26 @@ class _ImagesPerSecond(ProgressColumn):
 
 
 class ConsoleProgress(Callback):
-    """A bar with rate, time left, loss and accuracy on a terminal; a line at every log where there is none.
+    """A bar with rate, time left, loss, accuracy and memory on a terminal; a line at every log where there is none.
+
+    The rate of a line is that since the one before, all processes together; the memory is the most of this process.
 
     Args:
         console: Where to print.
+        clock: Seconds since any moment.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self._clock = clock
+        self._since = (0, 0.0)  # update and time of the last log
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._text = ""
 
     def on_start(self, progress: Progress) -> None:
         """Show the bar."""
+        self._since = (progress.update, self._clock())
         if not self.console.is_terminal:
             return
         self._bar = Bar(
@@ -209,12 +233,20 @@ class ConsoleProgress(Callback):
     def on_log(self, progress: Progress, values: Mapping[str, float]) -> None:
         """Show the latest means."""
         names = ("loss", "accuracy", "lr")
-        self._text = "  ".join(f"{name} {values[name]:.4g}" for name in names if name in values)
+        memory = peak_memory()
+        shown = [f"{name} {values[name]:.4g}" for name in names if name in values]
+        self._text = "  ".join([*shown, *([] if memory is None else [f"{memory:.1f} GB"])])
         if self._bar is None:
             epoch = progress.update / progress.updates_per_epoch
-            self.console.print(
-                f"epoch {epoch:6.2f}/{progress.epochs}  update {progress.update}/{progress.total}  {self._text}"
-            )
+            where = f"epoch {epoch:6.2f}/{progress.epochs}  update {progress.update}/{progress.total}"
+            self.console.print(f"{where}  {self._rate(progress)}  {self._text}")
+
+    def _rate(self, progress: Progress) -> str:
+        """Images a second since the last log."""
+        (update, then), now = self._since, self._clock()
+        self._since = (progress.update, now)
+        images = (progress.update - update) * progress.batch_size
+        return f"{images / max(now - then, 1e-9):,.0f} images/s"
 
     def on_update(self, progress: Progress) -> None:
         """Move the bar."""

@@ -17,8 +17,12 @@ CONFIG = Path(__file__).parent / "tiny_run.yaml"
 SETTINGS = ("training.epochs=15", "checkpoint.every_updates=1", "mode.conventional.ema=0.9")
 
 
-def start(run: Path, resume: bool) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "facelab", "train", str(CONFIG), *SETTINGS, "--run", str(run)]
+LAUNCH = ("-m", "facelab.launch", "--standalone", "--nproc-per-node", "2")
+
+
+def start(run: Path, resume: bool, processes: int = 1) -> "subprocess.Popen[str]":
+    launch = LAUNCH if processes == 2 else ()
+    command = [sys.executable, *launch, "-m", "facelab", "train", str(CONFIG), *SETTINGS, "--run", str(run)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "--resume"] if resume else command,
@@ -81,3 +85,64 @@ def test_sigterm_writes_a_checkpoint_and_exits(tmp_path: Path) -> None:
     store = CheckpointStore(run / "checkpoints")
     update = read_tree(store.find("last") / "training.pt")["update"]
     assert f"stopped at update {update} of 60; go on with: facelab train --run {run} --resume" in output
+
+
+def processes_of(run: Path) -> dict[str, int]:
+    """Numbers of the living processes of a run: of the ``launcher`` and of the ranks."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if str(run).encode() not in words:
+                continue
+            settings = dict(word.partition(b"=")[::2] for word in (folder / "environ").read_bytes().split(b"\0"))
+        except OSError:  # it has just ended
+            continue
+        name = "launcher" if b"facelab.launch" in words else settings[b"RANK"].decode()
+        found[name] = int(folder.name)
+    return found
+
+
+def stop_one(run: Path, victim: str, number: signal.Signals, dice: random.Random) -> int:
+    """Resume on two processes, stop one after a moment, wait until nothing lives; the launcher's exit code."""
+    before = CheckpointStore(run / "checkpoints").index()["last"]
+    launcher = start(run, resume=True, processes=2)
+    while launcher.poll() is None and CheckpointStore(run / "checkpoints").index()["last"] == before:
+        time.sleep(0.005)
+    time.sleep(dice.uniform(0.0, 0.2))
+    if (process := processes_of(run).get(victim)) is not None:
+        os.kill(process, number)
+    output, _ = launcher.communicate(timeout=120)  # also waits for the ranks, which have the same output
+    assert "Traceback" not in output, output
+    deadline = time.monotonic() + 60
+    while living := processes_of(run):
+        assert time.monotonic() < deadline, f"{victim} got {number.name}, and {living} live on"
+        time.sleep(0.05)
+    return launcher.returncode
+
+
+EVERY_STOP = [(who, number) for who in ("launcher", "0", "1") for number in (signal.SIGKILL, signal.SIGTERM)]
+ONE = [("launcher", signal.SIGKILL)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("stops", [ONE, pytest.param(EVERY_STOP * 3, marks=pytest.mark.slow)], ids=["one", "all"])
+def test_launchers_and_ranks_that_are_stopped_leave_nothing_alive_and_lose_nothing(
+    tmp_path: Path, stops: list[tuple[str, signal.Signals]]
+) -> None:
+    output, _ = (whole := start(tmp_path / "whole", resume=False, processes=2)).communicate(timeout=600)
+    assert whole.returncode == 0, output
+
+    dice, run = random.Random(0), tmp_path / "stopped"
+    for victim, number in stops:
+        code = stop_one(run, victim, number, dice)
+        assert code in (0, -number if victim == "launcher" else 128 + number, 128 + number), (victim, number)
+    output, _ = (last := start(run, resume=True, processes=2)).communicate(timeout=600)
+    assert last.returncode == 0, output
+    assert not (run / ".lock").exists()
+
+    expected, found = final_state(tmp_path / "whole"), final_state(run)
+    assert expected.keys() == found.keys()
+    assert [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])] == []
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "stopped")]
+    assert lines[0] == lines[1]

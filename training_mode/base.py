@@ -30,7 +30,7 @@ class TrainingMode(ABC):
     citation: ClassVar[Citation | None] = None
 
     @classmethod
-    def reads_gate(cls, options: Mapping[str, Any]) -> bool:
+    def reads_scores(cls, options: Mapping[str, Any]) -> bool:
         """Whether its loss looks at the quality scores of a batch, through a gate or as they are.
 
         Scores and gates that neither mode nor network reads are refused, because scoring takes long.

@@ -1,6 +1,7 @@
 """The network that a run trains: built anew or taken from a base model, with adapters in it where the settings ask."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from facelab.catalogue import resolve
 from facelab.config import merge
 from facelab.errors import ConfigError
 from facelab.face_model import adapter_card, load_model, model_card
+from facelab.iqa.base import SCORERS
 from facelab.scores import Scores
 from facelab.training_mode.base import MODES
 from facelab.training_mode.settings import RunConfig
@@ -45,6 +47,8 @@ def open_base(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
 def refuse_unread_scores(config: RunConfig, base: Backbone) -> None:
     """Refuse scores and gates that nothing would look at, before every image is scored.
 
+    A table costs nothing: it may stand in settings that runs with and without a gate share.
+
     Args:
         config: The settings.
         base: The network without adapters.
@@ -52,19 +56,30 @@ def refuse_unread_scores(config: RunConfig, base: Backbone) -> None:
     Raises:
         ConfigError: If neither network, adapter nor mode reads what the settings give.
     """
-    mode, options = resolve(MODES, config.mode)
-    adapter = None if config.adapter is None else ADAPTERS.get(resolve(ADAPTERS, config.adapter)[0])
-    by_gate = MODES.get(mode).reads_gate(options) or (adapter is not None and adapter.needs_gate)
-    readers = f"the mode '{mode}' as it is set" + (" and its network" if adapter is None else " and its adapter")
-    if config.gate is not None and not by_gate:
+    name, options = resolve(MODES, config.mode)
+    mode, gated = MODES.get(name), "gate" in MODES.parameters(name)
+    adapter = None if config.adapter is None else resolve(ADAPTERS, config.adapter)[0]
+    experts = adapter is not None and ADAPTERS.get(adapter).needs_gate
+    if experts or mode.reads_scores(options) or (gated and adapter is None):  # the last is refused by the mode
+        return
+    readers = f"the mode '{name}' as it is set" + (" and its network" if adapter is None else f" and {adapter}")
+    advice = "choose an adapter with experts, such as DualLoRA, or the mode 'adaptation' with distillation or alignment"
+    if config.gate is not None:
+        gate, settings = resolve(GATES, config.gate)
+        if adapter is not None and any(True for _ in GATES.build(gate, settings).parameters()):
+            raise ConfigError(
+                f"the gate '{gate}' is trained with experts, and the adapter {adapter} has none; {advice}."
+            )
         raise ConfigError(
-            f"there is a gate, but neither of {readers} reads it; leave gate out, or choose an adapter with experts, "
-            "such as DualLoRA, or adaptation with distillation or alignment."
+            f"there is a gate, but neither of {readers} reads it; take it back by gate: null, or {advice}."
         )
-    if config.data.quality is not None and not (by_gate or takes_quality(base)):
+    read = takes_quality(base) or (gated and isinstance(config.data.quality, Path))
+    if isinstance(config.data.quality, dict):
+        resolve(SCORERS, config.data.quality)  # a mistyped name comes first
+    if config.data.quality is not None and not read:
         raise ConfigError(
-            f"data.quality scores the training images, but neither of {readers} reads scores; leave data.quality out, "
-            "or choose an adapter with experts, such as DualLoRA, and a gate."
+            f"data.quality scores the training images, but neither of {readers} reads scores; take it back by "
+            f"data.quality: null, or name a gate and {advice}."
         )
 
 

@@ -320,3 +320,29 @@ def test_two_processes_clip_the_network_alike_whatever_their_rows() -> None:
         assert result["norm"] == 5.0
         assert (result["net"], result["rows"]) == (1 - 5.0, 1 - 12.0 * rank)  # 5 is below 6.5; 13 would not be
         assert result["unmoved"]
+
+
+def two_ranks_break_a_gradient() -> dict[str, bool | str]:
+    """The losses are finite everywhere, but on the second process a gradient is not: d sqrt(x)/dx at 0."""
+    result: dict[str, bool | str] = {}
+    for kind in ("replicated", "sharded"):
+        net, rows = scalar(0.0), scalar(0.0)
+        config = OptimizerConfig(lr=1.0, **PLAIN)
+        groups = [*parameter_groups([net], config), *parameter_groups([rows], config, sharded=True)]
+        optim = Optimization(groups, config, ScheduleConfig(name="constant"), total_updates=9, updates_per_epoch=9)
+        broken, whole = (net, rows) if kind == "replicated" else (rows, net)
+        loss = next(broken.parameters()).sum()
+        optim.update((loss.sqrt() if distributed.rank() else loss) + next(whole.parameters()).sum())
+        result[f"{kind} unmoved"] = weight(net) == weight(rows) == 0.0
+        try:
+            optim.check()
+        except DivergenceError as error:
+            result[f"{kind} error"] = str(error)
+    return result
+
+
+def test_a_broken_gradient_on_one_process_stops_both() -> None:
+    for result in distributed.run_processes(two_ranks_break_a_gradient, 2):
+        for kind in ("replicated", "sharded"):
+            assert result[f"{kind} unmoved"], kind
+            assert "a gradient was not finite in update 1" in str(result[f"{kind} error"]), kind

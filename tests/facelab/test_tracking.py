@@ -2,14 +2,17 @@ import errno
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from facelab import tracking
 from facelab.engine import Progress
 from facelab.errors import FacelabError
-from facelab.tracking import ConsoleProgress, MetricsLog, environment, write_settings
+from facelab.tracking import ConsoleProgress, MetricsLog, environment, peak_memory, write_settings
 
 
 @pytest.fixture
@@ -82,14 +85,22 @@ def test_settings_and_environment_stand_beside_the_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "environment.json").read_text()) == environment()
 
 
-def test_a_console_that_is_no_terminal_gets_a_line_a_log(progress: Progress) -> None:
+def test_a_console_that_is_no_terminal_gets_a_line_a_log(progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    console = ConsoleProgress(Console(file=text, width=120))
+    times = iter([10.0, 12.0, 12.5])
+    console = ConsoleProgress(Console(file=text, width=120), clock=lambda: next(times))
+    monkeypatch.setattr(tracking, "peak_memory", lambda: 2.345)
     console.on_start(progress)
-    console.on_log(progress, {"loss": 1.5, "accuracy": 0.25, "lr": 0.1, "norm": 3})
-    console.on_update(progress)
+    for update in (10, 1010):
+        progress.update = update
+        console.on_log(progress, {"loss": 1.5, "accuracy": 0.25, "lr": 0.1, "norm": 3})
+        console.on_update(progress)
     console.on_end(progress)
-    assert text.getvalue() == "epoch   0.50/2  update 5/20  loss 1.5  accuracy 0.25  lr 0.1\n"
+    rest = "loss 1.5  accuracy 0.25  lr 0.1  2.3 GB"
+    assert text.getvalue().splitlines() == [
+        f"epoch   1.00/2  update 10/20  10 images/s  {rest}",
+        f"epoch 101.00/2  update 1010/20  8,000 images/s  {rest}",
+    ]
 
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(progress: Progress) -> None:
@@ -104,3 +115,16 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(progress: Progress) -> No
     assert "images/s" in text.getvalue()
     assert "left" in text.getvalue()
     assert "11/20" in text.getvalue()
+    assert re.search(r"\d\.\d GB", text.getvalue())
+
+
+def test_the_most_memory_is_that_of_the_process() -> None:
+    before = peak_memory()
+    block = torch.ones(50_000_000)  # 0.2 GB
+    after = peak_memory()
+    assert before is not None
+    assert after is not None
+    assert 0.05 < before <= after < 64
+    assert after > 0.2
+    del block
+    assert (peak_memory() or 0.0) >= after

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import facelab
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
-from facelab.backbone.base import BACKBONES
+from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.catalogue import build
 from facelab.checkpoint import CheckpointStore, read_model, read_tree
 from facelab.data.base import SOURCES
@@ -19,6 +20,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.face_model import load_model
 from facelab.head.base import HEADS
 from facelab.head.classifier import FullSoftmax
+from facelab.inputs import InputSpec
 from facelab.scorer_card import ScorerCard
 from facelab.scores import write_scores
 from facelab.training_mode.adaptation.mode import Adaptation
@@ -108,6 +110,30 @@ def test_the_state_of_moving_statistics_holds_no_table_that_is_computed() -> Non
     mode.load_state(mode.state())
     moving = {name for name in mode.state()["network"] if name.endswith("running_mean")}
     assert moving == {name for name in network.state_dict(prefix="network.") if name.endswith("running_mean")} != set()
+
+
+class Dropping(Backbone):
+    """A linear map of pixels, half of which it drops in training."""
+
+    def __init__(self) -> None:
+        super().__init__(InputSpec(8, 8), 4)
+        self.drop, self.linear = nn.Dropout(0.5), nn.Linear(3 * 8 * 8, 4)
+
+    def features(self, image: torch.Tensor) -> Features:
+        return Features(self.linear(self.drop(image.flatten(1))))
+
+
+def test_the_teacher_drops_nothing() -> None:
+    student = AdaptedBackbone(Dropping(), ADAPTERS.build("Full", {}), None)
+    classifier = FullSoftmax(2, 4, build(HEADS, "CosFace"))
+    mode = Adaptation(student, classifier, distillation=0.5)
+    assert mode.teacher is not None
+    image = torch.randn(2, 3, 8, 8)
+    assert student.training
+    assert not torch.equal(student(image), student(image))
+    assert not mode.teacher.training
+    assert torch.equal(mode.teacher(image), mode.teacher(image))
+    assert not any(parameter.requires_grad for parameter in mode.teacher.parameters())
 
 
 def test_a_run_is_not_resumed_on_another_base(

@@ -32,11 +32,14 @@ def test_a_head_that_reads_norms_is_refused_over_a_backbone_of_norm_1(head: str)
     ("words", "sentence"),
     [
         ([SHARPNESS], "data.quality .* neither of the mode 'conventional' as it is set and its network reads scores"),
-        ([SHARPNESS, "gate=sigmoid"], "there is a gate, but neither of the mode 'conventional' .* leave gate out"),
+        (
+            [SHARPNESS, "gate=sigmoid"],
+            "there is a gate, but neither of the mode 'conventional' .* take it back by gate: null",
+        ),
         (["mode=adaptation", "adapter={LoRA: {rank: 2}}", SHARPNESS], "neither of the mode 'adaptation' as it is set"),
         (
             ["mode={adaptation: {distillation: 0}}", "adapter={LoRA: {rank: 2}}", SHARPNESS, "gate=sigmoid"],
-            "there is a gate, but neither of the mode 'adaptation' as it is set and its adapter reads it",
+            "there is a gate, but neither of the mode 'adaptation' as it is set and LoRA reads it",
         ),
     ],
 )

@@ -73,7 +73,7 @@ class Adaptation(Conventional):
         self.teacher = deepcopy(backbone).eval().requires_grad_(False) if distillation and changes else None
 
     @classmethod
-    def reads_gate(cls, options: Mapping[str, Any]) -> bool:
+    def reads_scores(cls, options: Mapping[str, Any]) -> bool:
         """The losses of `distillation` and `alignment` do."""
         return bool(options.get("distillation") or options.get("alignment"))
 

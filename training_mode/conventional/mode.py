@@ -35,7 +35,7 @@ class Conventional(TrainingMode):
         self._replica = data_parallel(backbone)
 
     @classmethod
-    def reads_gate(cls, options: Mapping[str, Any]) -> bool:
+    def reads_scores(cls, options: Mapping[str, Any]) -> bool:
         """Its loss looks at no scores; a network that takes them gets them."""
         return cls is not Conventional
 
