@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from facelab.csv_cells import shown
 from facelab.network_cost import Work
 from facelab.published_costs import PublishedCost
 from facelab.thop_count import ThopCount
@@ -177,7 +178,9 @@ def as_csv(rows: Sequence[CostRow]) -> str:
     records = [_record(row) for row in rows]
     writer = csv.DictWriter(lines, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(
+        {key: "" if cell is None else shown(str(cell)) for key, cell in record.items()} for record in records
+    )
     return lines.getvalue()
 
 

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from facelab.config import Strict
+from facelab.csv_cells import meant, shown
 from facelab.errors import DataError
+from facelab.outside_file import opened, opened_text
 from facelab.scorer_card import ScorerCard
 
 FORMAT = "facelab scores 1"
@@ -123,10 +125,7 @@ class ScoreTable:
         self.scorer, self.image_set, self.revision = header.scorer, header.image_set, header.revision
         found = array("f", (self._score(line, row) for line, row in _rows(path)))
         self.values: FloatArray = np.array(found, np.float32)
-        if len(self.values) != header.images or not _ends_with_newline(path):
-            raise DataError(
-                f"{path}: is cut off: it has {len(self.values)} of {header.images} scores; make it anew: {MAKE}."
-            )
+        self._refuse_other_count(header.images)
 
     def of(self, images: NamedImages) -> Scores:
         """The scores of some images in their order: by row if this is the set that was scored, else by name.
@@ -176,6 +175,18 @@ class ScoreTable:
             )
         return score
 
+    def _refuse_other_count(self, said: int) -> None:
+        found = len(self.values)
+        if found > said:
+            raise DataError(f"{self.path}: has {found} scores, but its first line says {said}; make it anew: {MAKE}.")
+        if found < said:
+            raise DataError(f"{self.path}: is cut off: it has {found} of {said} scores; make it anew: {MAKE}.")
+        if not _ends_with_newline(self.path):
+            raise DataError(
+                f"{self.path}: is cut off, or its last line lacks its end; if its score is whole, add a line end, else "
+                f"make it anew: {MAKE}."
+            )
+
     def _refuse_missing(self, missing: list[str], count: int) -> None:
         if missing:
             raise DataError(
@@ -217,7 +228,7 @@ def write_scores(path: Path, images: NamedImages, values: FloatArray, scorer: Sc
             file.write(f"# {header.model_dump_json()}\n")
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
-            table.writerows((images.name(i), "" if np.isnan(s) else str(s)) for i, s in enumerate(single))
+            table.writerows((shown(images.name(i)), "" if np.isnan(s) else str(s)) for i, s in enumerate(single))
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -227,13 +238,15 @@ def write_scores(path: Path, images: NamedImages, values: FloatArray, scorer: Sc
 
 def _read_header(path: Path) -> _Header:
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        with opened_text(path, errors="surrogateescape") as file:
             first = file.readline(1 << 20)
     except OSError as error:
         raise DataError(f"{path}: the quality scores cannot be read ({error.strerror}); make them: {MAKE}.") from None
     try:
-        header = _Header.model_validate_json(first.removeprefix("#"))
-    except (ValidationError, ValueError):
+        if first.startswith('"'):  # a spreadsheet took it for cells
+            first = ",".join(next(csv.reader([first.strip()])))
+        header = _Header.model_validate_json(first.strip().rstrip(",").removeprefix("#"))
+    except (ValidationError, ValueError, csv.Error):
         raise DataError(f"{path}: is not a table of quality scores (its first line describes none).") from None
     if header.format != FORMAT:
         raise DataError(f"{path}: has the format '{header.format}'; this facelab reads '{FORMAT}'.")
@@ -242,19 +255,24 @@ def _read_header(path: Path) -> _Header:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of each row below the columns."""
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with opened_text(path, errors="surrogateescape", newline="") as file:
         file.readline()
         table = csv.reader(file)
         try:
-            if next(table, None) != COLUMNS:
+            if _first_two(next(table, [])) != COLUMNS:
                 raise DataError(f"{path}, line 2: expected the columns {','.join(COLUMNS)}.")
             for row in table:
-                yield table.line_num + 1, row
+                yield table.line_num + 1, [meant(cell) for cell in _first_two(row)]
         except csv.Error as error:
             raise DataError(f"{path}, line {table.line_num + 1}: is damaged ({error}).") from None
 
 
+def _first_two(row: list[str]) -> list[str]:
+    """Name and score; spreadsheets fill all rows up to the longest."""
+    return row if any(row[2:]) else row[:2]
+
+
 def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
+    with opened(path) as file:
         file.seek(-1, os.SEEK_END)
         return file.read() == b"\n"

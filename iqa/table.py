@@ -2,12 +2,15 @@
 
 import csv
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from facelab.csv_cells import meant
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, Progress, ReadableImages, ScoredSet, Scorer, Work
+from facelab.outside_file import opened_text
 from facelab.scorer_card import ScorerCard
 from facelab.scores import COLUMNS, ScoreTable
 
@@ -78,17 +81,17 @@ class Table(Scorer):
 
 def _first_character(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(1)
+        with opened_text(path, errors="surrogateescape") as file:
+            return file.readline(1 << 20).removeprefix('"')[:1]  # a spreadsheet puts quotes around it
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
 def _read_plain(path: Path, card: ScorerCard) -> dict[str, float]:
     """Score by name; an empty one is NaN."""
     scores: dict[str, float] = {}
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
+    with opened_text(path, errors="surrogateescape", newline="") as file:
+        for number, row in _numbered_rows(path, file):
             if number == 1 and row == COLUMNS:
                 continue
             where = f"{path}, line {number}"
@@ -97,9 +100,17 @@ def _read_plain(path: Path, card: ScorerCard) -> dict[str, float]:
             score = _number(row[1], where)
             if not math.isnan(score) and not card.allows(score):
                 raise DataError(f"{where}: the score {row[1]} is outside of what was declared ({card.describe()}).")
-            if scores.setdefault(row[0], score) != score and not math.isnan(score):
-                raise DataError(f"{where}: '{row[0]}' has another score above.")
+            name = meant(row[0])
+            if scores.setdefault(name, score) != score and not math.isnan(score):
+                raise DataError(f"{where}: '{name}' has another score above.")
     return scores
+
+
+def _numbered_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from enumerate(csv.reader(file), start=1)
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}).") from None
 
 
 def _number(text: str, where: str) -> float:

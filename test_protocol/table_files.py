@@ -2,9 +2,12 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
+from facelab.csv_cells import shown
 from facelab.test_protocol.comparison import LEGEND, NOISE, Cell, Comparison
 from facelab.test_protocol.metric_text import conditions, format_metric, unit_of
 from facelab.test_protocol.report_store import Reports, write_reports
@@ -21,7 +24,8 @@ def as_csv(reports: Reports) -> str:
             for m in report.metrics:
                 numbers = (m.value, m.spread, *(m.interval or (None, None)))
                 told = ("" if number is None else repr(number) for number in numbers)
-                writer.writerow((model, report.protocol, m.name, *told, m.unit, m.kind, m.note))
+                cells = (model, report.protocol, m.name, *told, m.unit, m.kind, m.note)
+                writer.writerow(map(shown, cells))
     return lines.getvalue()
 
 
@@ -31,11 +35,12 @@ def comparison_csv(comparison: Comparison) -> str:
     writer = csv.writer(lines, lineterminator="\n")
     links = list(dict.fromkeys(label for of_model in comparison.links for label in of_model))
     titles = (*comparison.columns, *(f"{label} file" for label in links), "within noise of the best")
-    writer.writerow(titles)
+    writer.writerow(map(shown, titles))
     for row, of_model in zip(comparison.rows, comparison.links, strict=True):
         told = [cell.text if cell.value is None else repr(cell.value) for cell in row[1:]]
         noise = "; ".join(title for title, cell in zip(comparison.columns, row, strict=True) if cell.noise)
-        writer.writerow((row[0].text, *told, *(of_model.get(label, "") for label in links), noise))
+        cells = (row[0].text, *told, *(of_model.get(label, "") for label in links), noise)
+        writer.writerow(map(shown, cells))
     return lines.getvalue()
 
 
@@ -44,12 +49,12 @@ def comparison_markdown(comparison: Comparison) -> str:
     linked = any(comparison.links)
     rows = []
     for row, of_model in zip(comparison.rows, comparison.links, strict=True):
-        links = ", ".join(f"[{_plain_cell(label)}](<{target}>)" for label, target in of_model.items())
+        links = ", ".join(f"[{_plain_cell(label)}](<{_target(target)}>)" for label, target in of_model.items())
         rows.append([*map(_markdown_cell, row), *([links] if linked else [])])
     columns = [*map(_plain_cell, comparison.columns), *(["files"] if linked else [])]
-    notes = [LEGEND] if comparison.has_noise else []
-    warnings = [f"**Warning:** {warning}" for warning in comparison.warnings]
-    return "\n".join([_markdown_table(columns, rows), *(f"{_plain_cell(note)}\n" for note in (*notes, *warnings))])
+    notes = [f"{LEGEND}\n"] if comparison.has_noise else []
+    warnings = [f"**Warning:** {_plain_cell(warning)}\n" for warning in comparison.warnings]
+    return "\n".join([_markdown_table(columns, rows), *notes, *warnings])
 
 
 def as_markdown(reports: Reports, comparison: Comparison) -> str:
@@ -61,9 +66,9 @@ def as_markdown(reports: Reports, comparison: Comparison) -> str:
                 [_plain_cell(f"{m.name}{unit_of(m)}"), format_metric(m), m.kind, _plain_cell(m.note)]
                 for m in report.metrics
             ]
-            heading = f"## {report.protocol}: {model}"
+            heading = f"## {_plain_cell(report.protocol)}: {_plain_cell(model)}"
             table = _markdown_table(["metric", "value", "kind", "note"], lines)
-            parts.append(f"{heading}\n\n{conditions(report)}\n\n{table}")
+            parts.append(f"{heading}\n\n{_plain_cell(conditions(report))}\n\n{table}")
     return "\n".join(parts)
 
 
@@ -72,8 +77,21 @@ def _markdown_cell(cell: Cell) -> str:
     return f"**{text}**" if cell.best else text
 
 
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MARKDOWN = {**_ENTITIES, **{sign: f"\\{sign}" for sign in "\\|`*~$"}}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word an underscore is only an underscore
+
+
 def _plain_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Text of which Markdown makes nothing: no HTML, link, emphasis, code, formula or further column."""
+    escaped = "".join(_MARKDOWN.get(sign, sign) for sign in _CONTROL.sub(" ", text))
+    return _EDGE.sub(r"\\_", escaped).replace("](", "]\\(")
+
+
+def _target(path: str) -> str:
+    """A link's target between ``<`` and ``>``."""
+    return quote(path, safe="/:.-_~ ()[],;=+@!'")
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -99,6 +117,7 @@ def as_latex(comparison: Comparison) -> str:
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _LATEX |= {NOISE: r"$^{\dagger}$"}
 
 
@@ -108,7 +127,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in _CONTROL.sub(" ", text))
 
 
 def write_tables(folder: Path, reports: Reports, comparison: Comparison) -> dict[str, Path]:

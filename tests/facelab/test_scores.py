@@ -1,6 +1,8 @@
 """Quality score tables: what is written comes back, in any order, and nothing damaged is believed."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +134,47 @@ def test_direction_and_required_scores() -> None:
 def test_a_scorer_needs_an_honest_range() -> None:
     with pytest.raises(ValueError, match=r"low 1\.0 must be below high 0\.0"):
         ScorerCard(name="x", low=1.0, high=0.0)
+
+
+def test_names_like_formulas_are_written_as_text_and_come_back(tmp_path: Path) -> None:
+    names = ["=1+1/a.jpg", "-x.jpg", "plain.jpg", "'=odd.jpg"]
+    card = ScorerCard(name="Made")
+    write_scores(tmp_path / "t.csv", Names(names), np.arange(4, dtype=np.float32), card)
+    assert "\n'=1+1/a.jpg,0.0\n'-x.jpg,1.0\nplain.jpg,2.0\n''=odd.jpg,3.0\n" in (tmp_path / "t.csv").read_text()
+    table = ScoreTable(tmp_path / "t.csv")
+    assert list(table.names()) == names
+    assert table.of(Names(names[::-1], "other")).values.tolist() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "".join(f"{line},,\n" for line in text.splitlines()),
+    ],
+)
+def test_what_editors_and_spreadsheets_make_of_a_table_is_read(edit: Callable[[str], str], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write_scores(path, Names(["a", "b"]), np.array([0.25, 0.5], np.float32), CARD)
+    first, *rest = path.read_text().splitlines(keepends=True)
+    quoted = io.StringIO()
+    csv.writer(quoted, lineterminator="\n").writerow(first.strip().split(","))
+    for header in (first, quoted.getvalue()):
+        path.write_text(edit("".join([header, *rest])), newline="")
+        assert ScoreTable(path).values.tolist() == [0.25, 0.5]
+        assert list(ScoreTable(path).names()) == ["a", "b"]
+
+
+def test_a_last_line_without_its_end_and_rows_too_many_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write_scores(path, Names(["a", "b"]), np.array([0.25, 0.5], np.float32), CARD)
+    text = path.read_text()
+    path.write_text(text.rstrip("\n"))
+    with pytest.raises(
+        DataError, match="is cut off, or its last line lacks its end; if its score is whole, add a line"
+    ):
+        ScoreTable(path)
+    path.write_text(text + "b,0.5\n")
+    with pytest.raises(DataError, match="has 3 scores, but its first line says 2"):
+        ScoreTable(path)

@@ -2,12 +2,13 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
 
 from facelab.errors import DataError
-from facelab.test_protocol.base import Report
+from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.comparison import Cell, Comparison, compare
 from facelab.test_protocol.table_files import (
     as_csv,
@@ -56,7 +57,7 @@ def test_markdown_of_a_comparison() -> None:
 
 def test_latex_of_a_comparison() -> None:
     latex = as_latex(MARKED)
-    assert r"a|b\_1 & \textbf{99.00} \\" in latex
+    assert r"a\textbar{}b\_1 & \textbf{99.00} \\" in latex
     assert r"c & 98.90$^{\dagger}$ \\" in latex
     assert "% Warning: not tested alike" in latex
 
@@ -66,9 +67,34 @@ def test_markdown_and_latex_escape(reports: dict[str, list[Report]]) -> None:
     assert "all \\| same accuracy" in markdown
     assert "**9" in markdown or "**100.00" in markdown
     latex = as_latex(compare(reports))
-    assert r"weak\_50\% \& <i>" in latex
+    assert r"weak\_50\% \& \textless{}i\textgreater{}" in latex
     assert r"\textbf{" in latex
     assert latex.count(r"\\") == 3
+
+
+HOSTILE = "=cmd|'/C calc'!A0 <img src=x onerror=alert(1)> [x](javascript:y) `*_b_*` $x$ \\\nnext"
+
+
+def test_names_from_outside_do_nothing_in_spreadsheet_page_or_paper() -> None:
+    hostile = Comparison(
+        ("model", HOSTILE), ((Cell(HOSTILE), Cell("99.00", -0.5)),), ({HOSTILE: "a>b<c\n.log"},), (HOSTILE,)
+    )
+    report = Report(HOSTILE, (Metric(HOSTILE, -0.5, note=HOSTILE),), {"precision": HOSTILE, "device": "cpu"})
+    for text in (comparison_csv(hostile), as_csv({HOSTILE: [report]})):
+        for row in csv.reader(io.StringIO(text)):
+            assert all(not cell.startswith(("=", "+", "@")) for cell in row)
+            assert all(float(cell) == -0.5 for cell in row if cell.startswith("-"))
+    for markdown in (comparison_markdown(hostile), as_markdown({HOSTILE: [report]}, hostile)):
+        assert "<img" not in markdown
+        assert "](javascript" not in markdown
+        assert (
+            "&lt;img src=x onerror=alert(1)&gt; [x]\\(javascript:y) \\`\\*\\_b\\_\\*\\` \\$x\\$ \\\\ next" in markdown
+        )
+        assert "(<a%3Eb%3Cc%0A.log>)" in markdown
+        tables = [line for line in markdown.splitlines() if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables[:3]} == {4}
+    assert r"=cmd\textbar{}'/C calc'" in as_latex(hostile)
+    assert "\\textbackslash{} next" in as_latex(hostile)
 
 
 def test_files_are_replaced_whole(reports: dict[str, list[Report]], tmp_path: Path) -> None:
