@@ -20,7 +20,7 @@ from facelab.catalogue import build
 from facelab.inputs import InputSpec, normalise
 
 SMALL_COPY = Path(__file__).parents[1] / "golden" / "vargfacenet"
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5  # of what the symbol gave in fp32 from what ours gives in float64
 
 
 def published(name: str, shape: list[int]) -> Tensor:
@@ -49,16 +49,16 @@ def check(folder: Path) -> None:
     options = json.loads((folder / "index.json").read_text())["vargfacenet"]["options"]
     with np.load(folder / "vargfacenet.npz") as arrays:
         pixels, expected = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["embedding"])
-    network = loaded(options)
+    network = loaded(options).double()
     assert sum(parameter.numel() for parameter in network.parameters()) == options["parameters"]
     assert network.last_norm.eps == options["bn_eps"]
     maps = inner_maps(network, options["block_statistics"])
     with torch.inference_mode():
-        embedding = network(normalise(pixels.permute(0, 3, 1, 2).contiguous(), network.input_spec))
+        embedding = network(normalise(pixels.permute(0, 3, 1, 2).contiguous(), network.input_spec).double())
     assert float(((embedding - expected).norm(dim=1) / expected.norm(dim=1)).max()) < TOLERANCE
     for name, expected_block in options["block_statistics"].items():
         assert list(maps[name].shape[1:]) == expected_block["shape"]
-        found = (float(maps[name].mean()), float(maps[name].std(correction=0)))
+        found = (float(maps[name].mean()), float(maps[name].std()))
         assert found == pytest.approx((expected_block["mean"], expected_block["std"]), rel=TOLERANCE), name
 
 
