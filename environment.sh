@@ -1,7 +1,9 @@
 # Sourced by train.sh, tests/run.sh and .ci/run: finds a Python that can run facelab, or makes one in .venv.
 # Sets PYTHON, and exports PYTHONPATH where facelab is run from the checkout without being installed.
+# FACELAB_VENV names another folder than .venv, and FACELAB_OWN_VENV=1 ignores the active Python.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+VENV=${FACELAB_VENV:-$ROOT/.venv}
 NEEDED="torch torchvision numpy scipy yaml cv2 timm rich pydantic typer matplotlib jinja2 safetensors tensorboard"
 NEEDED_BY_TESTS="pytest xdist hypothesis ruff mypy build sklearn onnx onnxruntime onnxscript thop peft"
 
@@ -62,27 +64,27 @@ with_clock() {
     fi
 }
 
-# make_environment EXTRAS: makes .venv, or completes one that was left half installed, and installs facelab into it.
+# make_environment EXTRAS: makes $VENV, or completes one that was left half installed, and installs facelab into it.
 make_environment() {
     local base
-    if [[ ! -x $ROOT/.venv/bin/python ]]; then
+    if [[ ! -x $VENV/bin/python ]]; then
         base=$(find_new_enough) || {
             say "facelab needs Python 3.11 or newer, but there is none on PATH ($(python3 --version 2>&1 || true))."
             return 1
         }
-        "$base" -m venv "$ROOT/.venv" || {
+        "$base" -m venv "$VENV" || {
             say "'$base -m venv' failed; on Debian and Ubuntu it needs the package python3-venv."
             return 1
         }
     fi
-    with_clock "installing facelab and what it needs into .venv" "$ROOT/.venv/install.log" \
-        "$ROOT/.venv/bin/python" -m pip install --disable-pip-version-check --no-input -e "$ROOT$1" || {
-        say "if .venv itself is broken, delete it and try again"
+    with_clock "installing facelab and what it needs into ${VENV#"$ROOT/"}" "$VENV/install.log" \
+        "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input -e "$ROOT$1" || {
+        say "if ${VENV#"$ROOT/"} itself is broken, delete it and try again"
         return 1
     }
 }
 
-# use_environment [dev]: sets PYTHON to the active Python if it has all that is needed, else to that of .venv.
+# use_environment [dev]: sets PYTHON to the active Python if it has all that is needed, else to that of $VENV.
 use_environment() {
     local needed=$NEEDED extras="" active lacks
     if [[ ${1:-} == dev ]]; then
@@ -90,18 +92,17 @@ use_environment() {
         extras="[dev]"
     fi
     PYTHON=""
-    # FACELAB_OWN_VENV=1 ignores the active Python.
     if [[ -z ${FACELAB_OWN_VENV:-} ]] && active=$(find_new_enough); then
         # shellcheck disable=SC2086  # a list of words
         lacks=$(missing "$active" $needed)
         if [[ -z $lacks ]]; then
             PYTHON=$active
         else
-            say "using .venv, because $active lacks: $lacks"
+            say "using ${VENV#"$ROOT/"}, because $active lacks: $lacks"
         fi
     fi
     if [[ -z $PYTHON ]]; then
-        PYTHON=$ROOT/.venv/bin/python
+        PYTHON=$VENV/bin/python
         # shellcheck disable=SC2086
         if [[ ! -x $PYTHON ]] || [[ -n $(missing "$PYTHON" $needed) ]]; then
             make_environment "$extras" || return 1

@@ -3,6 +3,7 @@
 #   bash tests/run.sh                      all but the slow, the packaging and the browser tests
 #   bash tests/run.sh -m golden            those against the outputs of the original programs
 #   bash tests/run.sh tests/head -x        one folder, up to the first failure
+#   bash tests/run.sh tests/head -n 0      in one process, as a debugger needs it
 set -euo pipefail
 # shellcheck source=environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
@@ -10,8 +11,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
 use_environment dev
 cd "$ROOT"
 # Tests of BRISQUE read the model in the package brisque; what that package depends on brings a second OpenCV.
-if [[ $PYTHON == "$ROOT/.venv/bin/python" && -n $(missing "$PYTHON" brisque) ]]; then
+if [[ $PYTHON == "$VENV/bin/python" && -n $(missing "$PYTHON" brisque) ]]; then
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input --no-deps brisque==0.2.0 ||
         say "the package brisque cannot be installed; the tests of BRISQUE's scores are skipped"
 fi
-exec "$PYTHON" -m pytest -m "not slow and not packaging and not browser" "$@"
+# One file stays in one process, which shares what its tests prepared; more than four processes are bound by memory.
+workers=$(processors)
+exec "$PYTHON" -m pytest -n "$((workers < 4 ? workers : 4))" --dist loadfile -m "not slow and not packaging and not browser" "$@"
