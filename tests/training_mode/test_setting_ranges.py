@@ -1,0 +1,65 @@
+"""Every number in the settings of a run: its range to the last digit."""
+
+import math
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from facelab.config import Strict
+from facelab.optimization import OptimizerConfig
+from facelab.schedules import ScheduleConfig
+from facelab.training_mode.settings import CheckpointSettings, DataSettings, EvaluationSettings, TrainingSettings
+
+POSITIVE, NOT_NEGATIVE, COUNT = "(0, inf)", "[0, inf)", "[1, inf)"
+RANGES: dict[type[Strict], dict[str, str]] = {
+    OptimizerConfig: {
+        **dict.fromkeys(("lr", "class_lr", "eps"), POSITIVE),
+        **{"momentum": "[0, 1)", "weight_decay": NOT_NEGATIVE},
+    },
+    ScheduleConfig: {
+        **dict.fromkeys(("warmup_epochs", "warmup_start", "minimum"), NOT_NEGATIVE),
+        **{"gamma": "(0, 1]", "power": POSITIVE},
+    },
+    DataSettings: {"workers": COUNT, "prefetch": COUNT},
+    TrainingSettings: {
+        **dict.fromkeys(("epochs", "batch_size", "accumulate", "log_every"), COUNT),
+        "clip_norm": POSITIVE,
+    },
+    EvaluationSettings: {"every_epochs": NOT_NEGATIVE, "every_updates": COUNT, "batch_size": COUNT},
+    CheckpointSettings: dict.fromkeys(("every_epochs", "every_updates", "keep_every_epochs"), COUNT),
+}
+NUMBERS = [(model, field, span) for model, ranges in RANGES.items() for field, span in ranges.items()]
+NEEDED: dict[type[Strict], dict[str, Any]] = {DataSettings: {"source": "SyntheticFaces"}}
+
+
+def is_whole(model: type[Strict], field: str) -> bool:
+    annotation = model.model_fields[field].annotation
+    return annotation is int or int in get_args(annotation)
+
+
+@pytest.mark.parametrize(("model", "field", "span"), NUMBERS)
+def test_a_number_is_taken_up_to_its_bounds_and_refused_beyond(model: type[Strict], field: str, span: str) -> None:
+    low, high = map(float, span[1:-1].split(", "))
+    step: Any = (lambda value, to: int(value + to)) if is_whole(model, field) else math.nextafter
+    inside, outside = (low, step(low, -1)) if span[0] == "[" else (step(low, 1), low)
+    allowed, refused = [inside], [outside]
+    if math.isinf(high):
+        refused += [] if is_whole(model, field) else [high, math.nan]
+    else:
+        allowed.append(high if span[-1] == "]" else step(high, 0))
+        refused.append(step(high, 2) if span[-1] == "]" else high)
+    needed = NEEDED.get(model, {})
+    for value in allowed:
+        assert getattr(model.model_validate({**needed, field: value}), field) == value
+    for value in refused:
+        with pytest.raises(ValidationError, match=field):
+            model.model_validate({**needed, field: value})
+
+
+@pytest.mark.parametrize("model", RANGES)
+def test_no_number_is_left_out(model: type[Strict]) -> None:
+    numbers = {
+        name for name, field in model.model_fields.items() if field.annotation in (int, float, int | None, float | None)
+    }
+    assert numbers == set(RANGES[model])
