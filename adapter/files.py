@@ -17,6 +17,7 @@ from facelab.adapter.peft_format import read_peft
 from facelab.backbone.base import Backbone
 from facelab.card_check import AdapterPart, check_part
 from facelab.errors import CheckpointError
+from facelab.outside_file import require_regular
 from facelab.outside_json import parse_json
 from facelab.scorer_card import ScorerCard
 from facelab.state_hash import state_hash
@@ -132,6 +133,7 @@ def _read_peft(folder: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
 
 def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("facelab", "null")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)

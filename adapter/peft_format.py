@@ -12,6 +12,7 @@ from facelab.adapter.base import AdaptedBackbone
 from facelab.adapter.low_rank import LowRankLayer
 from facelab.checkpoint import read_safetensors
 from facelab.errors import CheckpointError, ConfigError
+from facelab.outside_json import read_json
 from facelab.whole_file import write_whole
 
 PREFIX = "base_model.model."
@@ -99,11 +100,9 @@ def read_peft(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """
     path = folder / CONFIGURATION
     try:
-        given = json.loads(path.read_bytes())
+        given = read_json(path, "an adapter's description", not_finite=True, error=CheckpointError)
         stored = _Configuration.model_validate(given)
-    except OSError as error:
-        raise CheckpointError(f"'{path}' cannot be read ({error.strerror}).") from None
-    except (ValidationError, ValueError, RecursionError):
+    except ValidationError:
         raise CheckpointError(f"'{path}' does not describe plain LoRA as `export-adapter --peft` writes it.") from None
     if more := [key for key, value in given.items() if value != PLAIN.get(key) and _asks_for_more(key, value)]:
         raise CheckpointError(f"'{path}' asks for '{more[0]}', which is more than plain LoRA.")

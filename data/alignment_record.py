@@ -12,6 +12,8 @@ from facelab.data.alignment import TemplateForm, template
 from facelab.data.base import UNKNOWN_ALIGNMENT
 from facelab.data.files import FolderFiles, ImageFiles
 from facelab.errors import DataError
+from facelab.outside_file import opened
+from facelab.outside_json import parse_json
 
 FILE = "alignment.json"
 SHOWN = 12  # hex digits of a hash in a report
@@ -43,7 +45,7 @@ class AlignmentRecord(Strict):
         """
         places = ";".join(f"{x:.4f},{y:.4f}" for x, y in template(size, form))
         try:
-            with landmarks.open("rb") as file:
+            with opened(landmarks) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{landmarks}: cannot be read ({error.strerror}).") from None
@@ -97,8 +99,9 @@ def read_alignment(files: ImageFiles) -> str:
     if files.size(FILE) is None:
         return UNKNOWN_ALIGNMENT
     try:
-        return AlignmentRecord.model_validate_json(files.read(FILE)).describe()
-    except ValidationError:
+        given = parse_json(files.read(FILE), files.where(FILE), "an alignment record")
+        return AlignmentRecord.model_validate(given).describe()
+    except (ValidationError, DataError):
         raise DataError(
             f"{files.where(FILE)}: does not describe an alignment; such files are written by `facelab data align`. "
             "Remove it if nobody knows how the images were aligned."

@@ -17,6 +17,7 @@ from facelab.data.images import decode_file, resize_image
 from facelab.data.ordered_map import ordered_map
 from facelab.data.refusals import Refusal
 from facelab.errors import CorruptImage, DataError, in_range
+from facelab.outside_json import read_json
 from facelab.whole_file import write_whole
 
 RECORD = "crops.json"
@@ -120,11 +121,11 @@ class CropCutter:
         yield from ordered_map(self._cut_file, self.boxes, workers=workers, ahead=max(1, 2 * workers))
 
     def _refuse_other(self) -> None:
-        try:
-            before = json.loads((self.out / RECORD).read_text())
-        except FileNotFoundError:
+        if not (self.out / RECORD).exists():
             return
-        except (OSError, ValueError):
+        try:
+            before = read_json(self.out / RECORD, "a record of crops")
+        except DataError:
             before = "something that cannot be read"
         if before != self._record:
             raise DataError(f"{self.out}: was cut with {before}, not {self._record}; write to another folder.")

@@ -1,7 +1,6 @@
 """Images as raw bytes in one memory map: no decoding at all while training."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -18,6 +17,9 @@ from facelab.data.labels import checked_labels
 from facelab.data.mapped_file import MappedFile
 from facelab.data.writing import require_space, written_folder
 from facelab.errors import DataError
+from facelab.outside_arrays import parse_npy
+from facelab.outside_file import read_regular
+from facelab.outside_json import read_json
 
 FORMAT = "facelab packed images 1"
 PIXELS, LABELS, META = "images.u8", "labels.npy", "meta.json"
@@ -150,12 +152,7 @@ def _same_size(pixels: Pixels, height: int, width: int, source: Source, row: int
 
 
 def _read_meta(path: Path) -> PackedMeta:
-    try:
-        given: Any = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); is this a folder of packed images?") from None
-    except ValueError:
-        raise DataError(f"{path}: is not JSON.") from None
+    given: Any = read_json(path, "the description of packed images")
     if not isinstance(given, dict) or given.get("format") != FORMAT:
         raise DataError(f"{path}: is not of the format '{FORMAT}'.")
     try:
@@ -170,11 +167,11 @@ def _read_meta(path: Path) -> PackedMeta:
 
 def _read_labels(path: Path, count: int) -> Labels:
     try:
-        labels = np.load(path, allow_pickle=False)
+        labels = parse_npy(read_regular(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
     except ValueError as error:
         raise DataError(f"{path}: is no array of labels ({error}).") from None
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (count,) or labels.min() < 0:
+    if labels.dtype != np.int64 or labels.shape != (count,) or labels.min() < 0:
         raise DataError(f"{path}: must hold {count} whole numbers (int64) from 0.")
     return labels

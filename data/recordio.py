@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from facelab.data.images import decode_image
 from facelab.data.labels import checked_labels
 from facelab.data.records import EXACT, FIRST, LABEL, LENGTH_BITS, LONGEST, Integers, RecordFile
 from facelab.errors import DataError
+from facelab.outside_file import read_regular
 
+MAX_PROPERTY = 4096  # bytes of the property file
 MANY = 1_000_000  # images from which labels are taken from the identity records where the file has them
 PROBES = 1000  # images whose own label must then agree
 FLAG, FIELD, FIRST_LABEL, SECOND_LABEL = 0, 1, 6, 7  # words of a record's content
@@ -181,8 +184,11 @@ def _check_property(path: Path, num_classes: int) -> None:
     """Compare with ``num_classes,height,width`` in the property file, if there is one."""
     if not path.is_file():
         return
-    fields = path.read_text("ascii", "replace").split(",")
-    if len(fields) != 3 or not all(field.strip().isdecimal() for field in fields):
+    try:
+        fields = read_regular(path, MAX_PROPERTY).decode("ascii", "replace").split(",")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    if len(fields) != 3 or not all(re.fullmatch(r"\s*[0-9]{1,18}\s*", field) for field in fields):
         raise DataError(f"{path}: is not 'classes,height,width'.")
     if int(fields[0]) != num_classes:
         raise DataError(

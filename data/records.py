@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from facelab.data.mapped_file import MappedFile
 from facelab.data.writing import written_files
 from facelab.errors import CorruptImage, DataError
+from facelab.outside_file import opened
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -234,7 +235,7 @@ def write_index(path: Path) -> Path:
 def _read_index(path: Path, file: MappedFile) -> tuple[Integers, Integers]:
     """Keys and offsets of an index, ascending by key."""
     try:
-        with path.open("rb") as lines:
+        with opened(path) as lines:
             table = np.concatenate([np.zeros((0, 2), np.int64), *_index_blocks(path, lines)])
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -5,7 +5,7 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO
 
 READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """Opening without blocking: a pipe that nobody writes to opens at once and is then refused."""
@@ -38,13 +38,13 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def opened(path: str | os.PathLike[str]) -> BinaryIO:
+def opened(path: str | os.PathLike[str]) -> io.BufferedReader:
     """A regular file, open for reading bytes.
 
     Raises:
         OSError: As `open_regular`.
     """
-    return cast(BinaryIO, os.fdopen(open_regular(path)[0], "rb"))
+    return os.fdopen(open_regular(path)[0], "rb")
 
 
 def opened_text(

@@ -8,20 +8,22 @@ import io
 import json
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from facelab.config import Strict
 from facelab.errors import DataError
+from facelab.outside_arrays import read_npz
+from facelab.outside_file import opened
+from facelab.outside_json import parse_json, read_json
 from facelab.test_protocol.extraction import Block, cut
 from facelab.whole_file import write_whole
 
 MANIFEST = "manifest.json"
 BLOCK_ROWS = 1024
-DAMAGE = (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError, RuntimeError)
-"""What numpy and zipfile raise for files whose bytes were changed."""
+DAMAGE = (OSError, ValueError, KeyError, TypeError, OverflowError, DataError)
+"""What files give whose bytes were changed."""
 
 
 class Manifest(Strict):
@@ -64,8 +66,8 @@ class EmbeddingCache:
             manifest = Manifest(images=images, rows=rows, made_of=made_of)
             write_whole(path, manifest.model_dump_json(indent=1) + "\n")
         try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+            manifest = Manifest.model_validate(read_json(path, "a manifest"))
+        except (DataError, ValidationError):
             raise DataError(f"{path}: is damaged; delete the folder {folder}.") from None
         if manifest.images != images:
             raise DataError(f"{path}: counts {manifest.images} images instead of {images}; delete the folder {folder}.")
@@ -99,9 +101,11 @@ class EmbeddingCache:
                 "the cache must lie where all processes reach it."
             )
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                failed = tuple((int(row), str(reason)) for row, reason in json.loads(arrays["failed"].item()))
-                block = Block(rows, arrays["values"], arrays["flipped"] if flip else None, failed)
+            with opened(path) as file:
+                arrays = read_npz(file)
+            told = parse_json(str(arrays["failed"].item()), str(path), "a list of failed images")
+            failed = tuple((int(row), str(reason)) for row, reason in told)
+            block = Block(rows, arrays["values"], arrays["flipped"] if flip else None, failed)
             shapes = {part.shape for part in (block.values, block.flipped) if part is not None}
             if len(shapes) != 1 or block.values.dtype != np.float32 or block.values.shape[:1] != (len(rows),):
                 raise ValueError(f"{block.values.dtype} of shape {block.values.shape}")

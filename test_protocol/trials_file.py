@@ -2,15 +2,14 @@
 
 import hashlib
 import io
-import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
+from facelab.outside_arrays import read_npz
 from facelab.outside_file import read_regular
 
 MAX_BYTES = 1 << 30  # 15.7 million pairs need 0.2 GB
@@ -36,8 +35,8 @@ def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path}: is damaged or of another report: its hash is not the one that the report states.")
     try:
-        arrays = _unpack(content)
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile, NotImplementedError, zlib.error) as error:
+        arrays = read_npz(io.BytesIO(content), MAX_BYTES, MAX_ARRAYS)
+    except (OSError, ValueError, MemoryError) as error:
         raise DataError(f"{path}: is not a file of trials ({error}).") from None
     for name, values in arrays.items():
         if values.ndim != 1 or values.dtype.kind not in "biuf":
@@ -52,15 +51,3 @@ def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
         if name in arrays and (missing := [other for other in others if other not in arrays]):
             raise DataError(f"{path}: '{name}' is there without '{missing[0]}'.")
     return arrays
-
-
-def _unpack(content: bytes) -> dict[str, NDArray[Any]]:
-    with ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-        size = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ARRAYS:
-        raise ValueError(f"it holds {len(entries):,} arrays, more than the {MAX_ARRAYS} that are allowed")
-    if size > MAX_BYTES:
-        raise ValueError(f"it unpacks to {size:,} bytes, more than the {MAX_BYTES:,} that are allowed")
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return {name: np.asarray(stored[name]) for name in stored.files}

@@ -118,8 +118,8 @@ def test_meta_is_checked(packed: Path, change: dict[str, object], reason: str) -
 
 
 def test_a_folder_of_something_else_is_refused(faces: Path, packed: Path) -> None:
-    with pytest.raises(DataError, match="is this a folder of packed images"):
+    with pytest.raises(DataError, match="it should be the description of packed images"):
         Packed(faces)
     (packed / "meta.json").write_text("{")
-    with pytest.raises(DataError, match="is not JSON"):
+    with pytest.raises(DataError, match="is not the description of packed images in JSON"):
         Packed(packed)

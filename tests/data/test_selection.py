@@ -154,7 +154,9 @@ def test_every_kind_of_source_is_recognised(faces: Path, tmp_path: Path) -> None
 
 
 def test_what_is_no_source_is_refused(faces: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: there is no such file or folder; a source is a folder of people"):
+    with pytest.raises(
+        DataError, match=r"nowhere: there is no such file or folder; a source is a folder or an archive"
+    ):
         open_source(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="no list of images; a root is only needed for one"):
         open_source(faces, faces)
