@@ -32,8 +32,16 @@ def moved(reports: Reports, folder: Path, to: Path) -> dict[str, list[Report]]:
             if isinstance(told, Mapping)
             else {}
         )
-        files[model] = {label: path for label, path in paths.items() if os.path.exists(path)}
+        files[model] = {label: path for label, path in paths.items() if _is_there(path)}
     return with_files(reports, files, to)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path from a report leads anywhere; one that no system would take does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _without_files(report: Report) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -103,5 +104,8 @@ def test_links_follow_a_report_to_another_folder(reports: dict[str, list[Report]
     assert stored["strong"][0].options["files"]["model"] == "../checkpoints"
     there = moved(stored, tmp_path / "run" / "test", tmp_path / "comparison")
     assert there["strong"][0].options["files"] == {"model": "../run/checkpoints"}
+    odd = {"log": "x" * 5000, "model": "a\0b"}
+    named = {"strong": [replace(stored["strong"][0], options={"files": odd})]}
+    assert "files" not in moved(named, tmp_path, tmp_path)["strong"][0].options
     gone = moved(stored, tmp_path / "elsewhere" / "test", tmp_path)
     assert "files" not in gone["strong"][0].options
