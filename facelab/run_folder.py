@@ -130,7 +130,8 @@ class _Lock:
         return True
 
     def _sign(self) -> None:
-        os.write(self._file, f"{os.getpid()} {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # on a full disk nobody is named
+            os.write(self._file, f"{os.getpid()} {socket.gethostname()}\n".encode())
 
 
 def _make(folder: Path, made: list[Path]) -> Path:

@@ -171,7 +171,7 @@ def peak_memory() -> float | None:
 
     None where the system does not tell.
     """
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated() / 1e9
     if sys.platform == "win32":
         return None

@@ -10,7 +10,7 @@ from facelab.config import Tree, merge, parse_overrides
 from facelab.errors import ConfigError, FacelabError
 from facelab.outside_yaml import read_yaml
 from facelab.plugins import refuse_plugins
-from facelab.run_folder import claimed
+from facelab.run_folder import LOCK, claimed
 from facelab.training_mode.run import RunResult, run_training, saved_config, trained_files
 from facelab.training_mode.settings import (
     SPEC_PATHS,
@@ -107,7 +107,12 @@ def _launch_study(study: Study, console: Console, resume: bool, allow_changes: b
             f"'{study.folder}' already holds a study; go on with it by --resume, or choose another folder."
         )
     distributed.barrier()
-    stopped_by, reports = run_study(study, console, allow_changes=allow_changes)
+    try:
+        stopped_by, reports = run_study(study, console, allow_changes=allow_changes)
+    except FacelabError:
+        if distributed.is_main() and {path.name for path in study.folder.iterdir()} <= {STUDY, LOCK}:
+            (study.folder / STUDY).unlink(missing_ok=True)  # refused before anything came of it
+        raise
     if stopped_by:
         console.print(f"stopped; go on with: facelab train --run {study.folder} --resume")
     elif distributed.is_main():

@@ -39,7 +39,10 @@ def check_training_set(
     before, after = (f"{one['images']} images of {one['people']} people" for one in (then, now))
     changed = f"the training set changed: '{checkpoint}' was trained on {before}, and there are {after} now"
     if before == after:
-        changed = f"the training set changed: '{checkpoint}' was trained on {before}, but with other names or labels"
+        changed = (
+            f"the training set changed: '{checkpoint}' was trained on {before}, and there are as many now, but with "
+            "other names or labels"
+        )
     if then["people"] != now["people"]:
         raise ConfigError(
             f"{changed}, so its class rows do not fit. Bring the old one back, or start a new run with this one's "

@@ -81,6 +81,12 @@ def test_two_processes_need_two_images_each() -> None:
     assert all("has BatchNorm" in sentence for sentence in run_processes(assembled_alone, 2))
 
 
+def test_a_base_that_goes_on_is_trained_as_a_new_network_is(tmp_path: Path, run_tiny: Run) -> None:
+    base = run_tiny(tmp_path / "base", "training.epochs=1").folder
+    mode = assemble(load_config(TINY, ["backbone=null", f"base={base}"])).mode
+    assert all(part.training for module in mode.trained_modules() for part in module.modules())
+
+
 def assembled_alone() -> str:
     """Runs in each of several processes."""
     try:

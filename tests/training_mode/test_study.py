@@ -36,6 +36,13 @@ variants:
     return path
 
 
+def test_nothing_is_left_of_a_study_whose_first_run_is_refused(study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("base: {extends", "base: {head: ArcFase, extends"))
+    with pytest.raises(ConfigError, match="unknown head 'ArcFase'"):
+        launch(str(study), [])
+    assert list(tmp_path.iterdir()) == [study]
+
+
 def test_it_ends_in_one_table_and_goes_on_where_it_stopped(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,7 +67,7 @@ class Adaptation(Conventional):
         if alignment and gate is None:
             raise ConfigError("adaptation alignment tells low from high images by a gate, and there is none; name one.")
         super().__init__(backbone, classifier, ema)
-        self.adapted = backbone.train()  # a loaded base comes in evaluation mode, without dropout and crossing
+        self.adapted = backbone
         self.gate = gate
         changes = not backbone.low_rank_layers()
         self.teacher = deepcopy(backbone).eval().requires_grad_(False) if distillation and changes else None

@@ -29,7 +29,7 @@ class Conventional(TrainingMode):
     """
 
     def __init__(self, backbone: Backbone, classifier: Classifier, ema: float | None = None) -> None:
-        self.network = backbone
+        self.network = backbone.train()  # a loaded base comes in evaluation mode, without dropout, its BatchNorm still
         self.classifier = classifier
         self.shadow = None if ema is None else Shadow(backbone, decay=ema)
         self._replica = data_parallel(backbone)
