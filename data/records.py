@@ -28,6 +28,7 @@ LONGEST = (1 << LENGTH_BITS) - 1
 WHOLE, FIRST, MIDDLE, LAST = range(4)
 LABEL = struct.Struct("<IfQQ")  # number of labels (0: one, in the next field), label, id, second id
 EXACT = 1 << 24  # float32 tells neighbouring whole numbers apart up to here
+MOST_COMPARED = 1_000_000  # records of which every end is compared with the next beginning: a page for each
 BLOCK = 1 << 22  # bytes of an index read at once
 INDEX_LINES = re.compile(rb"(?:(?:[ \t]*+[0-9]{1,18}[ \t]++[0-9]{1,18})?+[ \t]*+\r?+\n)*+")
 
@@ -110,6 +111,7 @@ class RecordFile:
             self.keys = np.arange(len(self.offsets))
         else:
             self.keys, self.offsets = _read_index(self.index, self._file)
+            self._check_complete(self.index)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -162,6 +164,33 @@ class RecordFile:
         words = self.words(rows, -1)
         ends = self.offsets[rows] + PREFIX.size + (words & LONGEST)
         return np.asarray((self.words(rows, -2) == MAGIC) & (words >> LENGTH_BITS <= FIRST) & (ends <= self._file.size))
+
+    def _check_complete(self, index: Path) -> None:
+        """Refuse an index that leaves records out: all that follow its last one, or some in between."""
+        if not len(self):
+            return
+        again = f"remove {index.name} and write it anew with `facelab data index {self.path}`"
+        last = int(self.offsets.max())
+        end = walk(self._file, last)[1]
+        if end < self._file.size:
+            raise DataError(
+                f"{index}: ends early: its last record ends at byte {end}, but {self.path.name} has "
+                f"{self._file.size} bytes; {again}."
+            )
+        if len(self) > MOST_COMPARED:
+            return
+        rows = np.argsort(self.offsets, kind="stable")
+        starts, words = self.offsets[rows], self.words(rows, -1)
+        ends = starts + PREFIX.size + (words & LONGEST)
+        ends += -ends % 4
+        before_gap = (ends[:-1] < starts[1:]) & (words[:-1] >> LENGTH_BITS == WHOLE) & self.is_sound(rows[:-1])
+        missing = np.flatnonzero(before_gap & (self._word_at(ends[:-1]) == MAGIC))
+        if len(missing):
+            raise DataError(f"{index}: leaves out the record at byte {ends[missing[0]]}; {again}.")
+
+    def _word_at(self, offsets: Integers) -> NDArray[np.uint32]:
+        words = self._file.words()
+        return words[np.minimum(offsets // 4, len(words) - 1)]
 
 
 def walk(file: MappedFile, offset: int) -> tuple[list[tuple[int, int]], int]:

@@ -245,6 +245,23 @@ def test_an_index_may_have_blank_lines_and_other_line_ends(tmp_path: Path, monke
         assert [found.content(row) for row in range(3)] == [b"a", b"bc", b"d"]
 
 
+def test_an_index_that_ends_early_or_leaves_records_out_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.rec", [labelled(0, label, b"image") for label in range(5)])
+    lines = path.with_suffix(".idx").read_text().splitlines(keepends=True)
+    assert len(RecordFile(path)) == 5
+    for kept in range(1, 5):
+        path.with_suffix(".idx").write_text("".join(lines[:kept]))
+        with pytest.raises(DataError, match=r"a\.idx: ends early: its last record ends at byte .* `facelab data index"):
+            RecordFile(path)
+    for left_out in range(1, 4):
+        path.with_suffix(".idx").write_text("".join(lines[:left_out] + lines[left_out + 1 :]))
+        offset = lines[left_out].split()[1]
+        with pytest.raises(DataError, match=rf"a\.idx: leaves out the record at byte {offset}; remove a\.idx"):
+            RecordFile(path)
+    path.with_suffix(".idx").write_text("".join(lines[::-1]))
+    assert len(RecordFile(path)) == 5
+
+
 def test_a_cut_file_is_refused_before_training(tmp_path: Path, source: ImageFolder) -> None:
     write_recordio(tmp_path / "a.rec", source, source.encoded, RecordLayout(header=False))
     whole = (tmp_path / "a.rec").read_bytes()
