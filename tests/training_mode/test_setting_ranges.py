@@ -63,3 +63,14 @@ def test_no_number_is_left_out(model: type[Strict]) -> None:
         name for name, field in model.model_fields.items() if field.annotation in (int, float, int | None, float | None)
     }
     assert numbers == set(RANGES[model])
+
+
+@pytest.mark.parametrize("betas", [[0.0, 0.9], [0.9, 0.0], [math.nextafter(1.0, 0.0), 0.5]])
+def test_betas_of_adamw_start_at_0(betas: list[float]) -> None:
+    assert OptimizerConfig.model_validate({"betas": betas}).betas == tuple(betas)
+
+
+@pytest.mark.parametrize("betas", [[1.0, 0.9], [0.9, 1.0], [math.nextafter(0.0, -1.0), 0.5]])
+def test_betas_of_adamw_end_before_1(betas: list[float]) -> None:
+    with pytest.raises(ValidationError, match=r"betas must lie in \[0, 1\)"):
+        OptimizerConfig.model_validate({"betas": betas})
