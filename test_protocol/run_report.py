@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +26,7 @@ from facelab.test_protocol.table_files import as_latex, comparison_csv, comparis
 from facelab.test_protocol.training_charts import training_charts
 from facelab.whole_file import write_whole
 
+MOST_PLOTS = 400  # each takes a fifth of a second
 MAX_QUOTED = 1 << 20  # bytes of a file that the page quotes
 SIDE_BY_SIDE = "side-by-side.png"
 METRICS, CONFIG, ENVIRONMENT = "metrics.jsonl", "config.yaml", "environment.json"  # what a run's folder holds
@@ -105,17 +107,18 @@ def warnings_of(reports: Reports) -> list[str]:
 
 
 def write_plots(folder: Path, reports: Reports, comparison: Comparison) -> list[Path]:
-    """Every chart of the reports as PNG, and the rates of several models side by side.
+    """The charts of the reports as PNG, at most `MOST_PLOTS`, and the rates of several models side by side.
 
     Raises:
         DataError: If a file cannot be written.
     """
     styles = styles_of(reports)
-    written = [
-        plot([chart], folder / name)
+    named = (
+        (name, chart)
         for protocol, of_models in by_protocol(reports).items()
         for name, chart in _numbered(protocol, charts_of(protocol, of_models, styles)).items()
-    ]
+    )
+    written = [plot([chart], folder / name) for name, chart in islice(named, MOST_PLOTS)]
     bars = plot_side_by_side(comparison, folder / SIDE_BY_SIDE)
     return written if bars is None else [*written, bars]
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from rich.console import Console
 
+from facelab.test_protocol import run_report
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.comparison import compare
 from facelab.test_protocol.model_links import moved, with_files
 from facelab.test_protocol.report_store import read_reports
-from facelab.test_protocol.run_report import write_comparison, write_run_report
+from facelab.test_protocol.run_report import write_comparison, write_plots, write_run_report
 
 
 def test_a_run_gets_tables_plots_and_a_page(reports: dict[str, list[Report]], tmp_path: Path) -> None:
@@ -95,6 +97,13 @@ def test_a_comparison_gets_its_files(reports: dict[str, list[Report]], tmp_path:
     assert sorted(files) == ["csv", "html", "json", "md", "tex"]
     assert "Comparison of 2 models" in files["html"].read_text()
     assert json.loads(files["json"].read_text())["columns"][1] == "LFW accuracy [%]"
+
+
+def test_plots_end_where_nobody_would_look_at_them(
+    reports: dict[str, list[Report]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_report, "MOST_PLOTS", 2)
+    assert len(write_plots(tmp_path, reports, compare(reports))) == 3  # two, and all models side by side
 
 
 def test_links_follow_a_report_to_another_folder(reports: dict[str, list[Report]], tmp_path: Path) -> None:
