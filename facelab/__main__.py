@@ -1,10 +1,19 @@
 """Where the ``facelab`` command and ``python -m facelab`` begin."""
 
 import os
+import sys
+import warnings
 
 # By default an OpenMP thread that waits keeps its core busy for milliseconds. Where other programs want the cores too,
 # that makes training several times slower; a shorter wait costs an idle machine a few percent. Read when torch starts.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+# What libraries warn of is meant for those who program with them. `PYTHONWARNINGS=default` brings it back, and facelab
+# says by itself what its users can mend. The variables reach the processes that load images.
+if not sys.warnoptions:
+    warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from facelab.cli import main
 
