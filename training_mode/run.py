@@ -1,5 +1,6 @@
 """One training run from settings to report: assemble, resume, train, evaluate, write what a user wants to look at."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, model_files, w
 from facelab.training_mode.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
 from facelab.training_mode.base import exported_buffers
 from facelab.training_mode.callbacks import Checkpointing, Evaluation
-from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig
+from facelab.training_mode.settings import FREE_TO_CHANGE, RunConfig, make_config
 from facelab.training_mode.training_set import check_training_set
 
 
@@ -184,10 +185,14 @@ def open_protocols(config: RunConfig, console: Console) -> list[tuple[str, Proto
 def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
     """Compare the settings with those that a run was started with.
 
+    What the run's version did not know yet has the value that it has by default.
+
     Raises:
         ConfigError: If something that matters differs and ``allow`` is false; the message lists what.
     """
     old, new = read_yaml(folder / CONFIG), config.tree()
+    with suppress(ConfigError):  # else a value is no longer allowed, and stands among the differences as it is
+        old = make_config(old, str(folder / CONFIG)).tree()
     changed = [line for line in differences(old, new) if not line.startswith(FREE_TO_CHANGE)]
     if changed and not allow:
         raise ConfigError(

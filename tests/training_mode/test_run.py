@@ -123,6 +123,20 @@ def test_changed_settings_are_listed_and_refused(tmp_path: Path, run_tiny: Run, 
     assert run_tiny(cut, "optimizer.lr=0.2", "seed=3", resume=True, allow_changes=True).progress.complete
 
 
+def test_a_setting_that_is_newer_than_the_run_is_no_change(tmp_path: Path, run_tiny: Run, cut_back: Cut) -> None:
+    run_tiny(tmp_path / "whole", "checkpoint.keep_every_epochs=1")
+    cut = cut_back(tmp_path / "whole", tmp_path / "cut", UPDATES_PER_EPOCH)
+    tree = yaml.safe_load((cut / "config.yaml").read_text())
+    del tree["training"]["clip"], tree["schedule"]["compat"], tree["data"]["online_quality"]
+    (cut / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert run_tiny(cut, resume=True).progress.complete
+    assert_equal_states(tmp_path / "whole", cut)
+    tree["schedule"]["name"] = "gone"
+    (cut / "config.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match="schedule.name: 'gone' -> 'cosine'"):
+        run_tiny(cut, resume=True)
+
+
 def test_settings_that_cannot_matter_may_change(tmp_path: Path, run_tiny: Run, cut_back: Cut) -> None:
     run_tiny(tmp_path / "whole", "checkpoint.keep_every_epochs=1")
     cut = cut_back(tmp_path / "whole", tmp_path / "cut", UPDATES_PER_EPOCH)
