@@ -1,9 +1,10 @@
 """The command line: ``facelab train | test | compare | embed | verify | list | show | cite | data`` and more."""
 
+import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -36,6 +37,9 @@ QualityOption = Annotated[
         "default the scorer that the adapters were trained with.",
     ),
 ]
+
+LONGEST = 2000  # letters of an error
+OUT_OF_MEMORY = ("allocate", "out of memory", "Storage size")  # what torch says of memory in a RuntimeError
 
 
 def _show_version(wanted: bool) -> None:
@@ -171,12 +175,28 @@ def _parsed(quality: str | None) -> "Quality | None":
 
 def main() -> None:
     """Run the command line; an error that is the user's to mend ends with one sentence and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a letter, and a file's name be no text at all
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FacelabError as error:
-        where = f" (process {os.environ.get('RANK', '?')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        message = Text.assemble(("error", "bold red"), f"{where}: {error}")  # in one piece: other processes write too
-        Console(stderr=True, soft_wrap=True).print(message)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # what no command expects: a full disk, a name of 5,000 letters, a folder without rights
+        _fail(f"'{error.filename}': {error.strerror}." if error.filename else f"{error.strerror or error}.")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in OUT_OF_MEMORY):
+            raise
+        _fail(f"not enough memory ({str(error).splitlines()[0] if str(error) else 'of the process'}).")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    where = f" (process {os.environ.get('RANK', '?')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    if len(sentence) > LONGEST:
+        sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in sentence)  # names may hold anything
+    message = Text.assemble(("error", "bold red"), f"{where}: {shown}")  # in one piece: other processes write too
+    Console(stderr=True, soft_wrap=True).print(message)
+    sys.exit(1)

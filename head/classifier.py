@@ -16,6 +16,8 @@ from facelab.head.class_rows import Initial, initial_numbers, initial_rows
 
 __all__ = ["CLASSIFIERS", "Classifier", "ClassifierOutput", "FullSoftmax"]
 
+MOST_ROWS = 1000  # of one class
+
 
 @CLASSIFIERS.register("FullSoftmax")
 class FullSoftmax(Classifier):
@@ -68,7 +70,7 @@ class FullSoftmax(Classifier):
         rows_per_class: int = 1,
     ) -> None:
         super().__init__()
-        in_range("FullSoftmax rows_per_class", rows_per_class, 1, math.inf)
+        in_range("FullSoftmax rows_per_class", rows_per_class, 1, MOST_ROWS)
         if rows_per_class > 1 and not head.normalised:
             raise ConfigError(
                 f"FullSoftmax rows_per_class is {rows_per_class}, but {type(head).__name__} takes inner products, "
