@@ -97,12 +97,13 @@ class Parts:
     training_set: dict[str, Any]
 
 
-def assemble(config: RunConfig, show: Show | None = None) -> Parts:
+def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = False) -> Parts:
     """Build a run that stands at its beginning.
 
     Args:
         config: The settings.
         show: Told what is prepared, how much is done, and of how much.
+        resumed: Whether the run began already, perhaps under a version that took scores which nothing reads.
 
     Raises:
         FacelabError: If any setting, file or combination of them cannot work.
@@ -112,7 +113,8 @@ def assemble(config: RunConfig, show: Show | None = None) -> Parts:
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
     source = open_source(config, None if show is None else partial(show, "preparing the data"))
     base = open_base(config)
-    refuse_unread_scores(config, base[0])
+    if not resumed:
+        refuse_unread_scores(config, base[0])
     scoring = scoring_of(config, device, show)
     scores = open_quality(config, source, scoring)
     loader = open_loader(config, source, device, scores)

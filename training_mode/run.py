@@ -84,7 +84,7 @@ def _run(
         check_changes(folder, config, allow_changes)
         store.require_unharmed(found)
     with counted_bars(console) as show:
-        parts = assemble(config, show)
+        parts = assemble(config, show, resumed=found is not None)
         protocols = open_protocols(config, console)
         network, complete = parts.mode.inference_network(), config.evaluation.on_corrupt == "error"
         scoring = scoring_of(config, parts.device, show)

@@ -10,7 +10,7 @@ from facelab.checkpoint import CheckpointStore
 from facelab.distributed import run_processes
 from facelab.errors import ConfigError
 from facelab.iqa.base import SCORERS
-from facelab.training_mode.assembly import assemble, restore
+from facelab.training_mode.assembly import assemble, restore, supplied_size
 from facelab.training_mode.run import RunResult
 from facelab.training_mode.settings import load_config
 
@@ -119,3 +119,42 @@ def test_processes_that_join_draw_different_dropout(tmp_path: Path, run_tiny: Ru
     (first, again), (other, other_again) = run_processes(first_random_numbers, 2, str(checkpoint))
     assert (first, other) == (again, other_again)
     assert first != other
+
+
+def test_a_run_that_began_with_scores_that_nothing_reads_goes_on(
+    tmp_path: Path, run_tiny: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACELAB_CACHE", str(tmp_path / "cache"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("facelab.training_mode.assembly.refuse_unread_scores", lambda *_: None)
+        run_tiny(tmp_path / "run", "training.epochs=1", SHARPNESS)
+    assert run_tiny(tmp_path / "run", "training.epochs=1", SHARPNESS, resume=True).progress.complete
+
+
+def test_passes_that_fill_no_update_are_left_out() -> None:
+    words = ["data.source.SyntheticFaces.per_identity=10", "training.batch_size=32", "training.accumulate=2"]
+    parts = assemble(load_config(TINY, words))  # 80 images in 5 passes of 16
+    assert parts.progress.updates_per_epoch == 2
+    assert [len(batch.label) for batch in parts.feed.batches(0, 0)] == [16] * 4
+    whole, rest = list(parts.feed.batches(0, 0)), list(parts.feed.batches(0, 1))
+    assert [batch.index.tolist() for batch in rest] == [batch.index.tolist() for batch in whole[2:]]
+
+
+def test_an_update_that_needs_more_passes_than_an_epoch_has_is_refused() -> None:
+    words = ["training.batch_size=128", "training.accumulate=2"]
+    with pytest.raises(ConfigError, match="training.batch_size is 128, but the data set has only 64 images; lower it"):
+        assemble(load_config(TINY, words))
+
+
+def test_sources_that_draw_get_the_size_of_square_networks_alone() -> None:
+    assert supplied_size(load_config(TINY, ["data.size=48"])) == {"size": 48}
+    assert supplied_size(load_config(TINY, ["data.size=[32, 24]"])) == {}
+
+
+def test_heads_that_learn_and_class_rows_have_the_rates_of_the_settings() -> None:
+    words = ["head=AdaM-Softmax", "optimizer.lr=0.5", "optimizer.class_lr=0.25", "schedule.name=constant"]
+    groups = assemble(load_config(TINY, words)).optim.optimizers[0].param_groups
+    rates = {bool(group.get("sharded")): group["lr"] for group in groups}
+    assert rates == {False: 0.5, True: 0.25}
+    parameters = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(parameters) == len(set(parameters)), "none is moved twice"
