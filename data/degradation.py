@@ -1,14 +1,13 @@
 """Realistic low-resolution versions of faces: blur, reduction, noise, JPEG and enlargement, the same in every run."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from facelab.catalogue import build
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.images import decode_image, hash_of
+from facelab.data.inner_source import Progress, SourceSpec, open_inner
 from facelab.data.keyed_random import mix
 from facelab.errors import ConfigError, in_range
 
@@ -94,6 +93,8 @@ class Degraded(Source):
         blur: Range of the blur, in pixels of the reduced image.
         noise: Range of the noise, in grey values.
         jpeg: Range of the JPEG quality.
+        size: Passed on to a source that draws its images, in pixels.
+        progress: Likewise; called with (images done, images in all).
 
     Raises:
         ConfigError: If the source cannot be built or a range is wrong.
@@ -104,14 +105,16 @@ class Degraded(Source):
 
     def __init__(
         self,
-        source: str | dict[str, Any] | Source,
+        source: SourceSpec,
         sizes: tuple[int, int] = (8, 24),
         seed: int = 0,
         blur: tuple[float, float] = (0.2, 0.8),
         noise: tuple[float, float] = (0.0, 6.0),
         jpeg: tuple[int, int] = (50, 95),
+        size: int | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        self.source = source if isinstance(source, Source) else build(SOURCES, source)
+        self.source = open_inner(source, size, progress)
         self.degradation = Degradation(sizes, blur, noise, jpeg)
         self.seed = seed
         self.labels, self.num_classes = self.source.labels, self.source.num_classes

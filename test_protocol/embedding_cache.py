@@ -53,6 +53,7 @@ class EmbeddingCache:
     def __init__(self, folder: Path, blocks: list[range]) -> None:
         self.folder = folder
         self.blocks = blocks
+        self._first: tuple[Path, int] | None = None  # a block that was read, and the length of its embeddings
 
     @staticmethod
     def plan(folder: Path, images: int, rows: int, made_of: dict[str, str]) -> list[range]:
@@ -71,6 +72,8 @@ class EmbeddingCache:
             raise DataError(f"{path}: is damaged; delete the folder {folder}.") from None
         if manifest.images != images:
             raise DataError(f"{path}: counts {manifest.images} images instead of {images}; delete the folder {folder}.")
+        if manifest.made_of != made_of:
+            raise DataError(f"{path}: is of another model, image set or preprocessing; delete the folder {folder}.")
         return cut(range(images), manifest.rows)
 
     def missing(self) -> list[range]:
@@ -85,14 +88,15 @@ class EmbeddingCache:
         """
         arrays: dict[str, Any] = {} if block.flipped is None else {"flipped": block.flipped}
         file = io.BytesIO()
-        np.savez(file, values=block.values, failed=np.array(json.dumps(block.failed)), **arrays)
+        owner = np.array(self.folder.name)  # else a block that was copied from another folder would be taken
+        np.savez(file, values=block.values, failed=np.array(json.dumps(block.failed)), owner=owner, **arrays)
         write_whole(self.path(block.rows), file.getvalue())
 
     def load(self, rows: range, flip: bool) -> Block:
         """Read what `save` wrote.
 
         Raises:
-            DataError: If the file is missing or damaged.
+            DataError: If the file is missing, damaged, or of another folder.
         """
         path = self.path(rows)
         if not path.is_file():
@@ -103,22 +107,45 @@ class EmbeddingCache:
         try:
             with opened(path) as file:
                 arrays = read_npz(file)
+            owner = str(arrays["owner"]) if "owner" in arrays else self.folder.name
             told = parse_json(str(arrays["failed"].item()), str(path), "a list of failed images")
             failed = tuple((int(row), str(reason)) for row, reason in told)
             block = Block(rows, arrays["values"], arrays["flipped"] if flip else None, failed)
-            shapes = {part.shape for part in (block.values, block.flipped) if part is not None}
-            if len(shapes) != 1 or block.values.dtype != np.float32 or block.values.shape[:1] != (len(rows),):
-                raise ValueError(f"{block.values.dtype} of shape {block.values.shape}")
+            _check(block)
         except DAMAGE as error:
             raise DataError(
                 f"{path}: the cached embeddings are damaged ({error}); delete the file, and only its images are "
                 "embedded again."
             ) from None
+        if owner != self.folder.name:
+            raise DataError(f"{path}: belongs to the cache folder '{owner}'; delete the file.")
+        other, width = self._first = self._first or (path, block.values.shape[1])
+        if block.values.shape[1] != width:
+            raise DataError(
+                f"{path}: has embeddings of length {block.values.shape[1]}, {other.name} of length {width}; delete the "
+                "one that is not of this model, or the folder."
+            )
         return block
 
     def path(self, rows: range) -> Path:
         """The file of a block."""
         return self.folder / f"{rows.start:09d}-{rows.stop:09d}.npz"
+
+
+def _check(block: Block) -> None:
+    """Refuse arrays that no extraction gives.
+
+    Raises:
+        ValueError: If so; says what is wrong.
+    """
+    parts = [part for part in (block.values, block.flipped) if part is not None]
+    for part in parts:
+        if part.dtype != np.float32 or part.ndim != 2 or part.shape != (len(block.rows), parts[0].shape[1]):
+            raise ValueError(f"{part.dtype} of shape {part.shape}")
+        if not np.isfinite(part).all():
+            raise ValueError("values that are not finite")
+    if any(row not in block.rows for row, _ in block.failed):
+        raise ValueError("images of other blocks")
 
 
 def block_rows(images: int, processes: int, batch_size: int) -> int:

@@ -126,6 +126,24 @@ def test_crop_stays_inside_and_enlarges() -> None:
     assert found[:, 0, 5, 0].float().std() > 1  # not always the same place
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 20), (20, 64)])
+def test_crop_of_an_image_that_is_not_square_has_no_black_border(height: int, width: int) -> None:
+    image = torch.full((300, 3, height, width), 90, dtype=torch.uint8)
+    batch = batch_of(300, height, width)
+    found = only("crop", smallest=0.9)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    assert found.min() == found.max() == 90
+
+
+def test_contrast_is_about_the_mean_of_the_image_and_not_of_each_channel() -> None:
+    image = torch.tensor([40, 120, 200], dtype=torch.uint8)[None, :, None, None].expand(50, 3, 8, 10).contiguous()
+    batch = batch_of(50, 8, 10)
+    found = only("light", brightness=0.0, contrast=0.5)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    spread = found[:, 2, 0, 0].float() - found[:, 0, 0, 0].float()
+    assert (found[:, 1].float() - 120).abs().max() <= 1
+    assert spread.min() < 110
+    assert spread.max() > 200
+
+
 def test_shift_is_exact_and_reaches_every_place() -> None:
     batch = batch_of(300, 13, 9)
     image = only("shift", pixels=2)(batch, 0, 0).image

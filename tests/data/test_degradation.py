@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facelab.data.base import SOURCES
-from facelab.data.degradation import Degradation, Degraded
+from facelab.data.degradation import Degradation, Degraded, _reduced
 from facelab.data.image_folder import ImageFolder
 from facelab.errors import ConfigError
 
@@ -59,6 +59,34 @@ def test_noise_has_the_deviation_asked_for() -> None:
     noisy = Degradation((64, 64), blur=(0, 0), noise=(10, 10), jpeg=(100, 100))(grey, 0, 0)
     weights = np.array([0.299, 0.587, 0.114])  # of brightness, which JPEG stores at full resolution
     assert (noisy @ weights).std() == pytest.approx(10 * np.linalg.norm(weights), rel=0.1)
+
+
+def test_blur_is_in_pixels_of_the_reduced_image() -> None:
+    """A bright pixel of a reduced image is as wide in it, in pixels, whatever the reduction was."""
+    widths = []
+    for side in (56, 112, 224):
+        point = np.zeros((side, side, 3), np.uint8)
+        part = side // 14
+        point[6 * part : 7 * part, 6 * part : 7 * part] = 250
+        small = _reduced(point, 14, 1.0)[..., 0].astype(float)
+        place = np.arange(14)
+        mean = (small.sum(axis=0) * place).sum() / small.sum()
+        widths.append(np.sqrt((small.sum(axis=0) * (place - mean) ** 2).sum() / small.sum()))
+    assert widths == pytest.approx([1.0, 1.0, 1.0], abs=0.12)
+
+
+def test_reduction_averages_areas_also_where_sides_differ() -> None:
+    dots = np.zeros((96, 64, 3), np.uint8)
+    dots[::4, ::4] = 160  # one pixel of each 4x4, which linear sampling would miss
+    small = _reduced(dots, 16, 0.0)
+    assert small.shape == (24, 16, 3)
+    assert set(small.ravel().tolist()) == {10}
+
+
+def test_a_size_reaches_a_source_that_draws_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACELAB_CACHE", str(tmp_path))
+    spec = {"source": {"SyntheticFaces": {"identities": 2, "per_identity": 1}}, "sizes": [8, 8]}
+    assert SOURCES.build("Degraded", spec, size=48).read(0).shape == (48, 48, 3)
 
 
 def test_the_source_from_a_configuration(faces: Path) -> None:

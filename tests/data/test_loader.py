@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from facelab.data.base import Batch, Pixels, Source
-from facelab.data.batch_reader import CHUNK
+from facelab.data.batch_reader import CHUNK, Assembled
 from facelab.data.loader import Loader
 from facelab.data.refusals import Refusals
 from facelab.data.samplers import ClassBalanced, Sequential, Shuffle
@@ -207,12 +207,31 @@ def test_skip_takes_another_of_the_class_and_reports(workers: int) -> None:
 
 
 def test_replacements_do_not_depend_on_threads_or_processes() -> None:
-    source = Dots(bad=dict.fromkeys(range(5), CorruptImage))
+    source = Dots(bad=dict.fromkeys(range(30), CorruptImage))
     whole = indices(loader(source, on_corrupt="skip").batches(0))
     parts = [
         indices(loader(source, on_corrupt="skip", workers=2, rank=rank, world_size=2).batches(0)) for rank in (0, 1)
     ]
     assert [left + right for left, right in zip(*parts, strict=True)] == whole
+
+
+def test_replacements_behind_the_first_chunk_do_not_depend_on_processes() -> None:
+    """A process reads its part in chunks; what replaces an image must follow from its place in the epoch alone."""
+    size = 2 * (CHUNK + 44)
+    source = Dots(size, bad=dict.fromkeys(range(0, size, 3), CorruptImage))
+    options: dict[str, Any] = {"on_corrupt": "skip", "batch_size": size, "sampler": Sequential(source.labels)}
+    (whole,) = indices(loader(source, **options).batches(0))
+    parts = [indices(loader(source, **options, rank=rank, world_size=2).batches(0))[0] for rank in (0, 1)]
+    assert parts[0] + parts[1] == whole
+
+
+def test_an_image_gets_other_replacements_in_other_epochs_and_places() -> None:
+    source = Dots(bad={7: CorruptImage})
+    with_seed = [loader(source, on_corrupt="skip", sampler=Sequential(source.labels), seed=seed) for seed in (0, 1)]
+    epochs = [[indices(one.batches(epoch))[0][7] for epoch in range(6)] for one in with_seed]
+    assert all(len(set(found)) > 1 for found in epochs)
+    assert epochs[0] != epochs[1]
+    assert all(image % 10 == 7 for found in epochs for image in found)
 
 
 def test_a_class_without_a_good_image_is_replaced_by_another_class() -> None:
@@ -233,6 +252,16 @@ def test_too_many_corrupt_images_are_an_error() -> None:
     batches = loader(source, on_corrupt="skip", batch_size=100, workers=2).batches(0)
     with pytest.raises(DataError, match=r"^1[0-9]+ of 1[0-9]+ images that were read are corrupt, the first: dot \d+:"):
         list(batches)
+
+
+def test_a_tenth_of_the_images_that_were_read_may_be_corrupt() -> None:
+    """Images that were replaced were read too: 100 of 1000 is a tenth, 101 of 1000 is more."""
+    images = next(loader(Dots(900), batch_size=900).batches(0))
+    corrupt = tuple((row, f"dot {row}: is broken.") for row in range(101))
+    loader(Dots(900))._note(Assembled(images, corrupt[:100]))
+    fewer = next(loader(Dots(899), batch_size=899).batches(0))
+    with pytest.raises(DataError, match=r"^101 of 1000 images that were read are corrupt, the first: dot 0: is broken"):
+        loader(Dots(899))._note(Assembled(fewer, corrupt))
 
 
 @pytest.mark.parametrize("odd", [3, CHUNK - 1, CHUNK, CHUNK + 20])
@@ -267,6 +296,15 @@ def test_pixels_of_a_wrong_kind_are_refused() -> None:
         (
             {"batch_size": 32, "world_size": 8, "drop_last": False},
             "the last batch of an epoch has 4 images, which 8 processes cannot share; set drop_last",
+        ),
+        (
+            {
+                "batch_size": 20,
+                "world_size": 2,
+                "drop_last": False,
+                "sampler": ClassBalanced(np.arange(25) % 5, images_per_class=5),
+            },
+            "the last batch of an epoch has 5 images, which 2 processes cannot share; set drop_last",
         ),
     ],
 )

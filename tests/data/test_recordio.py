@@ -389,3 +389,13 @@ def test_a_real_training_set_is_rewritten_to_the_byte(
     source = RecordIO(real / name)
     write_recordio(tmp_path / name, source, source.encoded, RecordLayout(array_labels=array))
     assert (tmp_path / name).read_bytes() == (real / name).read_bytes()
+
+
+def test_a_fingerprint_sees_labels(tmp_path: Path, source: ImageFolder) -> None:
+    """Two files that differ in one label: the records lie at the same places."""
+    found = []
+    for name, labels in (("a", [0, 1, 1, 2, 2, 2]), ("b", [0, 1, 2, 2, 2, 2])):
+        contents = [labelled(label, row, source.encoded(row)) for row, label in enumerate(labels)]
+        found.append(RecordIO(write(tmp_path / f"{name}.rec", contents)))
+    np.testing.assert_array_equal(found[0].records.offsets, found[1].records.offsets)
+    assert found[0].fingerprint() != found[1].fingerprint()

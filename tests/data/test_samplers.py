@@ -71,6 +71,12 @@ def test_class_balanced_visits_classes_equally_often() -> None:
         assert sorted(classes[start : start + 7].tolist()) == list(range(7))
 
 
+def test_class_balanced_orders_the_classes_anew_in_each_round() -> None:
+    sampler = build("ClassBalanced", images_per_class=2)
+    classes = LABELS[sampler.rows(0, 0, 42)[::2, 0]].reshape(3, 7)
+    assert len({tuple(order) for order in classes.tolist()}) == 3
+
+
 def test_class_balanced_reaches_every_image() -> None:
     sampler = build("ClassBalanced", images_per_class=2)
     seen = {image for epoch in range(60) for image in epoch_of(sampler, epoch)}

@@ -77,6 +77,19 @@ def test_short_side_rounds_down() -> None:
     assert short_side_size(133, 100, 50) == (66, 50)
 
 
+def test_reduced_images_are_averaged_and_the_odd_pixel_is_cut_at_the_far_end() -> None:
+    dots = np.zeros((80, 64, 3), np.uint8)
+    dots[::4, ::4] = 160  # one pixel of each 4x4, which linear sampling would miss
+    grey = centre_square(dots, 16)
+    assert grey.shape == (16, 16, 3)
+    assert set(grey.ravel().tolist()) == {10}
+    row, column = np.indices((5, 7))
+    numbers = np.stack([row, column, row], axis=-1).astype(np.uint8)
+    assert centre_square(numbers[:, :4])[:, 0, 0].tolist() == [0, 1, 2, 3]
+    assert centre_square(numbers[:4])[0, :, 1].tolist() == [1, 2, 3, 4]
+    assert centre_square(numbers[:4, :5])[0, :, 1].tolist() == [0, 1, 2, 3]
+
+
 def test_names_are_numbers_of_records(write_pack: Write) -> None:
     assert PackImages(write_pack()).name(3) == "record 3"
 

@@ -51,6 +51,18 @@ def test_draws_equal_brute_force(digits: int) -> None:
         np.testing.assert_allclose(draws[:, draw], brute_force(trials, times), rtol=0, atol=1e-12)
 
 
+def test_draws_that_leave_one_kind_of_pairs_are_nan_for_every_statistic() -> None:
+    """Of two people, about half of the draws hold but one of them: no different pair is left."""
+    trials = all_pairs(2, seed=3, images=3)
+    statistics = [*map(bootstrap.tar_at_far, FARS), bootstrap.auc, bootstrap.eer, bootstrap.accuracy_at(0.5, 0.5)]
+    draws = ResampledRoc(trials["score"], trials["same"], units_of_pairs(trials), [0.5]).draw(statistics, 60, seed=0)
+    weights = np.concatenate(list(multiplicities(2, 60, 0)), axis=1)[1:]
+    alone = (weights == 0).any(axis=0)
+    assert 0 < alone.sum() < 60
+    for row in draws:
+        np.testing.assert_array_equal(np.isnan(row), alone)
+
+
 def test_draws_of_unknown_people_equal_brute_force() -> None:
     trials = all_pairs(8, seed=2)
     trials["left"] = np.full_like(trials["left"], -1)

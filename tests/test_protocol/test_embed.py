@@ -67,6 +67,17 @@ def test_progress_reaches_the_end(tiny_net: Any, tiny_images: Any) -> None:
     assert seen == [(4, 11), (8, 11), (11, 11)]
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_batch_larger_than_the_set_and_than_a_block(
+    cached: bool, tiny_net: Any, tiny_images: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path if cached else None
+    large = embed(tiny_net, tiny_images, batch_size=2000, flip=True, cache=folder)
+    small = embed(tiny_net, tiny_images, batch_size=4, flip=True)
+    np.testing.assert_allclose(large.values, small.values, atol=1e-5)
+    np.testing.assert_allclose(large.flipped, small.flipped, atol=1e-5)
+
+
 def test_cache_serves_the_same_model_and_no_other(
     tiny_net: Any, make_net: Callable[..., Any], tiny_images: Any, tmp_path: Path
 ) -> None:
@@ -76,6 +87,9 @@ def test_cache_serves_the_same_model_and_no_other(
     assert tiny_net.calls == calls
     np.testing.assert_array_equal(first.values, again.values)
     np.testing.assert_array_equal(first.flipped, again.flipped)
+    fresh = embed(tiny_net, tiny_images, flip=True)  # not through a cache
+    np.testing.assert_array_equal(first.values, fresh.values)
+    np.testing.assert_array_equal(first.flipped, fresh.flipped)
     embed(tiny_net, tiny_images, flip=False, cache=tmp_path)  # another setting
     other = make_net().eval()
     with torch.no_grad():

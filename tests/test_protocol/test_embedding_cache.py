@@ -1,5 +1,6 @@
 """An extraction that was killed goes on and ends bit-equal; damaged blocks are refused by name."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +65,10 @@ def test_interrupted_and_resumed_is_bit_equal(
     np.testing.assert_array_equal(whole.flipped, resumed.flipped)
     assert read == [end // 6 for end in ends]  # whole blocks are kept, and those alone
     assert tiny_net.calls == 2 * (17 - 2 * read[-1])
-    alone = embed(tiny_net, images, batch_size=3, flip=True)
+    alone = embed(tiny_net, images, batch_size=3, flip=True)  # not through a cache
     np.testing.assert_array_equal(whole.values, alone.values)
+    np.testing.assert_array_equal(whole.flipped, alone.flipped)
+    assert not np.array_equal(alone.flipped, alone.values)
 
 
 def test_a_folder_keeps_its_blocks_whatever_the_batch_size(tiny_net: Any, images: Any, tmp_path: Path) -> None:
@@ -93,6 +96,53 @@ def test_any_changed_byte_of_a_block_is_noticed_or_harmless(
         refusal = str(error)
     np.testing.assert_array_equal(whole.values, again.values)
     assert not refusal or re.search("000000006.* are damaged .*delete the file, and only its images are embe", refusal)
+
+
+def changed_block(folder: Path, **arrays: Any) -> Path:
+    """The second block with other arrays in it."""
+    file = next(folder.glob("*/000000006-*.npz"))
+    with np.load(file) as stored:
+        np.savez(file, **{**dict(stored), **arrays})
+    return file
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"values": np.zeros((6, 9), np.float32)}, "has embeddings of length 9, .* of length 8; delete the one"),
+        ({"values": np.zeros((5, 8), np.float32)}, r"damaged \(float32 of shape \(5, 8\)\)"),
+        ({"values": np.zeros((6, 8), np.float16)}, r"damaged \(float16 of shape"),
+        ({"values": np.full((6, 8), np.nan, np.float32)}, r"damaged \(values that are not finite\)"),
+        ({"values": np.zeros(6, np.float32)}, "damaged"),
+        ({"failed": np.array("5")}, "damaged"),
+        ({"failed": np.array('[[1, "a"]]')}, r"damaged \(images of other blocks\)"),
+        ({"failed": np.array("[" * 100_000)}, "damaged"),
+        ({"owner": np.array("elsewhere")}, "belongs to the cache folder 'elsewhere'; delete the file"),
+    ],
+)
+def test_foreign_and_damaged_blocks_are_named(
+    tiny_net: Any, images: Any, tmp_path: Path, arrays: dict[str, Any], sentence: str
+) -> None:
+    embed(tiny_net, images, batch_size=6, cache=tmp_path)
+    changed_block(tmp_path, **arrays)
+    with pytest.raises(DataError, match=rf"000000006-000000012\.npz: .*{sentence}"):
+        embed(tiny_net, images, batch_size=6, cache=tmp_path)
+
+
+def test_mirrored_embeddings_of_another_width_are_named(tiny_net: Any, images: Any, tmp_path: Path) -> None:
+    embed(tiny_net, images, batch_size=6, flip=True, cache=tmp_path)
+    changed_block(tmp_path, flipped=np.zeros((6, 9), np.float32))
+    with pytest.raises(DataError, match=r"damaged \(float32 of shape \(6, 9\)\)"):
+        embed(tiny_net, images, batch_size=6, flip=True, cache=tmp_path)
+
+
+def test_a_manifest_of_another_model_is_refused(tiny_net: Any, images: Any, tmp_path: Path) -> None:
+    embed(tiny_net, images, batch_size=6, cache=tmp_path)
+    manifest = next(tmp_path.glob("*/manifest.json"))
+    tree = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**tree, "made_of": {**tree["made_of"], "model": "another"}}))
+    with pytest.raises(DataError, match=r"manifest\.json: is of another model, image set or preprocessing; delete the"):
+        embed(tiny_net, images, batch_size=6, cache=tmp_path)
 
 
 def test_a_block_that_was_cut_off_is_named(tiny_net: Any, images: Any, tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def test_perfect_quality_rejects_the_errors_first_and_useless_quality_does_not()
 
 def test_numbers_dropped_are_exact() -> None:
     assert dropped((0.15, 0.3, 0.35, 0.7), 20).tolist() == [3, 6, 7, 14]
+    assert dropped((0.7,), 90).tolist() == [63]  # 62.99999999999999 in floats
+    assert dropped((0.29, 0.57, 0.58), 100).tolist() == [29, 57, 58]
 
 
 def test_what_cannot_be_measured_counts_as_an_error() -> None:
