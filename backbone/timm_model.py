@@ -99,6 +99,10 @@ class Timm(Backbone):
         if weights is not None:
             _load(self.network, weights, without_classifier=output == "norm_linear")
 
+    def published_name(self, name: str) -> str:
+        """Our name of a tensor of timm's."""
+        return f"network.{name}"
+
     def features(self, image: Tensor) -> Features:
         """Embedding (B, D), and the maps and tokens that the model offers, of normalised images (B, 3, H, W)."""
         network: Any = self.network

@@ -14,7 +14,7 @@ import facelab
 from facelab.build_limit import build_within
 from facelab.card_check import CARD_FORMAT, check_card
 from facelab.catalogue import Spec
-from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, read_safetensors, verify
+from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, verify
 from facelab.config import shown
 from facelab.errors import CheckpointError, ConfigError, DataError, one_of
 from facelab.inputs import InputSpec, normalise
@@ -348,17 +348,14 @@ def load_backbone(
         CheckpointError: If the weights do not fit.
         ConfigError: If the backbone is unknown.
     """
-    from facelab.backbone.base import BACKBONES
-    from facelab.catalogue import resolve
+    from facelab.backbone.import_names import import_backbone
+    from facelab.published_file import read_state
+    from facelab.published_source import SOURCES
 
-    registered, options = resolve(BACKBONES, spec)
-    if "weights" in BACKBONES.parameters(registered):  # it knows the names that others gave its tensors
-        network = BACKBONES.build(registered, {**options, "weights": weights})
-    else:
-        network = BACKBONES.build(registered, options)
-        load_weights(network, read_safetensors(weights), str(weights))
+    state, _ = SOURCES["facelab"].separate(read_state(str(weights)), str(weights))
+    network, card = import_backbone(spec, state, str(weights))
     shown = name or (spec if isinstance(spec, str) else next(iter(spec)))
-    return FaceModel(network, shown, model_card(registered, options, network), pick_device(device), weights)
+    return FaceModel(network, shown, card, pick_device(device), weights)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -14,7 +14,11 @@ from facelab.state_fit import named
 from facelab.torch_limits import check_size
 
 HUB = "hf://"
-INNER = ("state_dict", "state_dict_backbone", "params")  # keys under which training programs keep the network
+INNER = (  # keys under which training programs keep the network, one in the other perhaps
+    *("state_dict", "state_dict_backbone", "model_state_dict", "params"),
+    *("model", "backbone", "network", "net", "features", "module", "_orig_mod"),
+)
+DEEPEST = 8
 
 IGNORED = (  # what training programs save beside the network and nothing here reads
     "argparse.Namespace",
@@ -86,9 +90,8 @@ def read_state(source: str) -> dict[str, Tensor]:
     with safe_globals(STAND_INS):
         tree: Mapping[str, Any] = read_safetensors(path) if path.suffix == ".safetensors" else read_tree(path)
     keys = ", ".join(f"'{key}'" for key in list(tree)[:6])
-    for key in INNER:
-        if isinstance(tree.get(key), Mapping):
-            tree = tree[key]
+    for _ in range(DEEPEST):
+        tree = next((tree[key] for key in INNER if isinstance(tree.get(key), Mapping)), tree)
     state = {name: tensor for name, tensor in tree.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state:
         raise CheckpointError(f"'{source}' holds no tensors by name; its entries are {keys or 'none'}.")

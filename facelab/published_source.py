@@ -10,7 +10,10 @@ from facelab.state_fit import named
 
 T = TypeVar("T")
 
-WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel and torch.compile put these before every name
+# What may stand before every tensor of a network: DistributedDataParallel and torch.compile put the first two there,
+# training programs the others, in any order; `features.` is also part of some networks.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "features.")
+HEADS = ("head.", "fc.", "classifier.", "margin.", "loss.", "criterion.")
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,10 @@ class Source:
     Attributes:
         networks: The project's name of a network -> the entry of our catalogue, which knows colour order, value range
             and size, with the options that only released weights need. None: any backbone of ours.
-        fronts: What may stand before the tensors of the network where a head is saved with it.
-        heads: What stands before the tensors of that head.
         adapters: Whether a file may hold adapters.
     """
 
     networks: Mapping[str, Spec] | None
-    fronts: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()
     adapters: bool = field(default=False, kw_only=True)
 
     def separate(self, state: Mapping[str, T], where: str) -> tuple[dict[str, T], list[str]]:
@@ -40,22 +39,24 @@ class Source:
         Raises:
             CheckpointError: If there are tensors beside both; the message names them.
         """
-        state = _unwrapped(state)
-        for front in self.fronts:
-            inside = {name.removeprefix(front): value for name, value in state.items() if name.startswith(front)}
-            if 2 * len(inside) > len(state):  # a network has parts with such names itself, but never most of them
-                outside = [name for name in state if not name.startswith(front)]
-                if unknown := [name for name in outside if not name.startswith(self.heads)]:
-                    raise CheckpointError(f"'{where}' holds, beside network and head, {named('unknown', unknown)}.")
-                return _unwrapped(inside), outside
-        return dict(state), []
+        network, head = dict(state), []
+        while (word := _wrapper(network)) and not (word == "features." and _unknown(network, word)):
+            outside = [name for name in network if not name.startswith(word)]
+            if unknown := _unknown(network, word):
+                raise CheckpointError(f"'{where}' holds, beside network and head, {named('unknown', unknown)}.")
+            head += outside
+            network = {name.removeprefix(word): value for name, value in network.items() if name.startswith(word)}
+        return network, head
 
 
-def _unwrapped(state: Mapping[str, T]) -> dict[str, T]:
-    for word in WRAPPERS:
-        if state and all(name.startswith(word) for name in state):
-            return _unwrapped({name.removeprefix(word): value for name, value in state.items()})
-    return dict(state)
+def _wrapper(state: Mapping[str, object]) -> str | None:
+    """What stands before most tensors; a network has parts with such names itself, but not most of them."""
+    return next((word for word in WRAPPERS if 2 * sum(name.startswith(word) for name in state) > len(state)), None)
+
+
+def _unknown(state: Mapping[str, object], word: str) -> list[str]:
+    """Names that belong neither to the wrapped network nor to a head beside it."""
+    return [name for name in state if not name.startswith((word, *HEADS))]
 
 
 def _same(names: Iterable[str]) -> dict[str, Spec]:
@@ -105,10 +106,10 @@ PETALFACE: dict[str, Spec] = {
 }
 
 SOURCES = {
-    "facexzoo": Source(FACEXZOO, fronts=("backbone.",), heads=("head.",)),
+    "facexzoo": Source(FACEXZOO),
     "insightface": Source(INSIGHTFACE),
-    "adaface": Source(ADAFACE, fronts=("model.",), heads=("head.",)),
-    "magface": Source(MAGFACE, fronts=("features.",), heads=("fc.",)),
+    "adaface": Source(ADAFACE),
+    "magface": Source(MAGFACE),
     "transface": Source(TRANSFACE),
     "petalface": Source(PETALFACE, adapters=True),
     "facelab": Source(None),

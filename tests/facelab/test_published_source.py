@@ -14,6 +14,8 @@ from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.import_names import import_backbone, unused_names
 from facelab.catalogue import build, resolve
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
+from facelab.face_model import load_backbone
+from facelab.published_file import read_state
 from facelab.published_source import SOURCES, published_network
 
 SMALL: dict[str, Any] = {"IResNet": {"depth": 18, "feat_dim": 8, "input_spec": {"height": 16, "width": 16}}}
@@ -120,7 +122,9 @@ def test_the_head_stays_behind(network: Backbone, project: str, before: str, hea
 def test_tensors_beside_network_and_head_are_refused(network: Backbone) -> None:
     file = {f"backbone.{name}": tensor for name, tensor in their_state(network).items()}
     file |= {"head.weight": ROWS, "teacher.weight": ROWS, "fc.weight": ROWS}
-    with pytest.raises(CheckpointError, match=r"'a\.pt' holds, beside network and head, 2 unknown \('fc\.weight', 't"):
+    with pytest.raises(
+        CheckpointError, match=r"'a\.pt' holds, beside network and head, 1 unknown \('teacher\.weight'\)"
+    ):
         SOURCES["facexzoo"].separate(file, "a.pt")
 
 
@@ -204,3 +208,53 @@ def test_a_source_in_the_place_of_the_file_is_answered(words: list[str]) -> None
         ConfigError, match=r"'petalface' is a source and no file; .*: facelab import FILE --as petalface:NAME --out"
     ):
         run("import", *words)
+
+
+MORE = ("_orig_mod.", "module.", "model.")
+WRAPPED = [("module.",), ("_orig_mod.",), ("model.",), ("backbone.",), ("features.",), MORE]
+
+
+@pytest.mark.parametrize("words", WRAPPED)
+@pytest.mark.parametrize("project", SOURCES)
+def test_wrapped_networks_of_every_source(network: Backbone, project: str, words: tuple[str, ...]) -> None:
+    front, plain = "".join(words), their_state(network)
+    wrapped = {front + name: tensor for name, tensor in plain.items()}
+    assert SOURCES[project].separate(wrapped, "file") == (plain, [])
+    beside = {**wrapped, "head.weight": ROWS}
+    assert SOURCES[project].separate(beside, "file") == (plain, ["head.weight"])
+
+
+def test_what_lies_beside_network_and_head_is_named(network: Backbone) -> None:
+    wrapped = {f"module.model.{name}": tensor for name, tensor in their_state(network).items()}
+    with pytest.raises(CheckpointError, match=r"beside network and head, 1 unknown \('other\.weight'\)"):
+        SOURCES["facelab"].separate({**wrapped, "module.other.weight": ROWS}, "file")
+
+
+def test_a_network_with_a_part_called_features_is_no_wrapped_one() -> None:
+    """ReXNet's is most of the network."""
+    state = {**dict.fromkeys((f"features.{number}.weight" for number in range(9)), 1), "output_layer.weight": 2}
+    assert SOURCES["facexzoo"].separate(state, "file") == (state, [])
+
+
+def test_timm_networks_are_imported_under_the_names_of_timm(tmp_path: Path) -> None:
+    spec = {"Timm": {"model": "test_resnet", "output": "classifier", "feat_dim": 8}}
+    torch.manual_seed(0)
+    made = build(BACKBONES, spec).eval()
+    theirs = {f"model.{name.removeprefix('network.')}": tensor for name, tensor in made.state_dict().items()}
+    for state in (theirs, made.state_dict()):
+        torch.save({"epoch": 3, "model": {"state_dict": state}}, tmp_path / "timm.pt")
+        found, _ = SOURCES["facelab"].separate(read_state(str(tmp_path / "timm.pt")), "timm.pt")
+        loaded, _ = import_backbone(spec, found, "timm.pt")
+        assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in made.state_dict().items())
+    model = load_backbone(spec, tmp_path / "timm.pt", device="cpu")
+    assert model.feat_dim == 8
+
+
+def test_edgeface_is_imported(shared_root: Path, tmp_path: Path) -> None:
+    weights = shared_root / "data" / "weights" / "edgeface_xxs.safetensors"
+    if not weights.is_file():
+        pytest.skip("no weights of EdgeFace")
+    run("import", str(weights), "--as", "facelab:EdgeFace-XXS", "--out", str(tmp_path / "model"))
+    image = torch.randint(0, 256, (1, 3, 112, 112), dtype=torch.uint8)
+    expected = load_backbone("EdgeFace-XXS", weights, device="cpu").embed(image)
+    assert (facelab.load(tmp_path / "model", device="cpu").embed(image) == expected).all()
