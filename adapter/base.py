@@ -77,7 +77,7 @@ class ParameterCount:
         share = 100 * self.trainable / self.base
         parts = [f"{kind} updates of {layers} layers {count:,}" for kind, (layers, count) in self.kinds.items()]
         rest = self.trainable - self.added
-        parts += [f"{'of the base or gate' if parts else 'all of the base'} {rest:,}"] if rest else []
+        parts += [f"{'all of the base' if rest == self.base else 'of the base or gate'} {rest:,}"] if rest else []
         return (
             f"{self.trainable:,} parameters are trained, {share:.2f} % of the base's {self.base:,}: {', '.join(parts)}"
         )

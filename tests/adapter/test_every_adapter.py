@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def base(family: str) -> Backbone:
 
 
 def adapter_options(adapter: str, family: str) -> dict[str, Any]:
-    return {} if adapter == "Full" else {"rank": 2, "kinds": FAMILIES[family][1], "dropout": 0.0}
+    """Small ranks for adapters that have one; others, also of other packages, by their defaults."""
+    small = {"rank": 2, "kinds": FAMILIES[family][1], "dropout": 0.0}
+    known = signature(ADAPTERS.get(adapter)).parameters
+    return {name: value for name, value in small.items() if name in known}
 
 
 def adapted(adapter: str, family: str, **options: Any) -> AdaptedBackbone:

@@ -13,8 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
-NAMES = ("HalfMargin", "PlainNet", "Capped", "mirrored")
-QUICK_TESTS = ("head/test_heads.py", "backbone/test_every_backbone.py", "data/test_every_sampler.py")
+NAMES = ("HalfMargin", "PlainNet", "Biases", "Capped", "mirrored")
+QUICK_TESTS = (
+    "head/test_heads.py",
+    "backbone/test_every_backbone.py",
+    "adapter/test_every_adapter.py",
+    "data/test_every_sampler.py",
+)
 SMALLER = (
     "training.epochs=1",
     "data.size=32",
@@ -103,6 +108,12 @@ def test_each_example_is_listed_and_trained(name: str, output: tuple[Path, str])
     trained = [path.parent for path in folder.glob("runs/*/config.yaml") if name in path.read_text()]
     assert trained
     assert all((run / "checkpoints" / "index.json").is_file() for run in trained)
+
+
+def test_the_adapter_leaves_a_small_file(output: tuple[Path, str]) -> None:
+    folder, printed = output
+    assert 0 < (folder / "biases.safetensors").stat().st_size < 1 << 18
+    assert "parameters are trained" in printed
 
 
 def test_each_example_is_compared(output: tuple[Path, str]) -> None:
