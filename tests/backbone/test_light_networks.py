@@ -1,5 +1,6 @@
 """RepVGG's deploy form, and what FaceX-Zoo's light networks add to the matrix of every backbone."""
 
+import math
 from typing import Any
 
 import pytest
@@ -129,6 +130,25 @@ def test_blocks_of_rexnets_first_stage_do_not_expand() -> None:
         "blocks.2.expand.conv.weight": 6 * 17,
         "blocks.3.expand.conv.weight": 6 * 19,
     }
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed", "refused"),
+    [
+        ("first_channels", [1], [0]),
+        ("added_channels", [0], [-1]),
+        ("width", [0.01, 8.0], [0.0, 8.01, math.nan]),
+        ("depth", [0.01, 8.0], [0.0, 8.01, math.nan]),
+        ("squeeze", [0, 1, 10_000], [-1]),
+    ],
+)
+def test_rexnets_numbers_are_taken_up_to_their_bounds(option: str, allowed: list[Any], refused: list[Any]) -> None:
+    with torch.device("meta"):
+        for value in allowed:
+            ReXNet(SMALL_SPEC, 8, **{option: value})
+    for value in refused:
+        with pytest.raises(ConfigError, match=rf"ReXNet {option} is .*, but must lie in [\[(]"):
+            ReXNet(SMALL_SPEC, 8, **{option: value})
 
 
 def test_rexnet_with_gates_reads_published_names() -> None:
