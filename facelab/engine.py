@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.optimization import Optimization
+
+TALK_SECONDS, MOST_APART = 3.0, 50  # between two moments at which processes tell each other of signals, in updates too
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,20 @@ class Callback:
 
 
 class StopSignal:
-    """Turns SIGTERM and Ctrl-C into a wish that all processes fulfil after the same update."""
+    """Turns SIGTERM and Ctrl-C into a wish that all processes fulfil after the same update.
 
-    def __init__(self) -> None:
+    Several processes compare notes every few seconds, because a launcher that is asked to stop waits half a minute for
+    them; not after each update, because that costs time.
+
+    Args:
+        clock: Seconds since any moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.received = 0
+        self._clock = clock
+        self._updates = self._apart = 0
+        self._since = clock()
 
     @contextmanager
     def installed(self) -> Iterator["StopSignal"]:
@@ -175,11 +188,18 @@ class StopSignal:
             raise KeyboardInterrupt
         self.received = number
 
-    def agreed(self, may_talk: bool) -> int:
-        """The signal to stop for, the same on all processes; several processes compare only when they ``may_talk``."""
+    def agreed(self) -> int:
+        """The signal to stop for, or 0; the same on all processes. To be called after each update."""
+        self._updates += 1
         if distributed.world_size() == 1:
             return self.received
-        return max(distributed.gather_objects(self.received)) if may_talk else 0
+        if self._updates < self._apart:
+            return 0
+        now = self._clock()
+        told = distributed.gather_objects((self.received, (now - self._since) / self._updates))
+        self._apart = int(TALK_SECONDS / max(*(seconds for _, seconds in told), TALK_SECONDS / MOST_APART))
+        self._updates, self._since = 0, now
+        return max(number for number, _ in told)
 
 
 def train(
@@ -221,7 +241,7 @@ def train(
                 callback.on_log(progress, values)
         for callback in callbacks:
             callback.on_update(progress)
-        progress.stopped_by = stop.agreed(log_now)
+        progress.stopped_by = stop.agreed()
         if progress.stopped_by:
             break
     optim.check()

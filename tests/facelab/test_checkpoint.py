@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from facelab import checkpoint as module
-from facelab.checkpoint import CheckpointStore, Snapshot, read_card, read_model, read_rows, read_tree, verify
+from facelab.checkpoint import (
+    CheckpointStore,
+    Snapshot,
+    read_card,
+    read_local,
+    read_model,
+    read_rows,
+    read_tree,
+    verify,
+)
 from facelab.errors import CheckpointError
 
 
@@ -256,3 +265,22 @@ def test_the_manifest_lists_every_file(store: CheckpointStore) -> None:
     folder = store.save(1, snapshot())
     listed = json.loads((folder / "manifest.json").read_text())["sha256"]
     assert {*listed, "manifest.json"} == {path.name for path in folder.iterdir()}
+
+
+def test_rows_of_other_processes_are_not_read(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is mapped; of those that hold other rows, only their range is looked at."""
+    folder, lazily = store.save(1, snapshot()), []
+    load = torch.load
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        lazily.append(options["mmap"])
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    kept = read_rows(folder, 1, 3)["weight"]
+    assert torch.equal(kept, torch.arange(10.0).reshape(5, 2)[1:3])
+    assert read_local(folder)["processes"] == 1
+    assert lazily == [True, True]
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    assert torch.equal(kept, torch.arange(10.0).reshape(5, 2)[1:3]), "a copy, not the map"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from facelab import distributed
 from facelab.engine import Callback, MetricWindow, Progress, StepOutput, StopSignal, restore_rng, rng_state, train
 from facelab.errors import DivergenceError
 from facelab.optimization import Optimization, OptimizerConfig, parameter_groups
@@ -156,3 +157,21 @@ def test_random_state_is_put_back() -> None:
     drawn = torch.rand(3)
     restore_rng(state)
     assert_close(torch.rand(3), drawn)
+
+
+def stops_agreed_on(seconds: float) -> list[int]:
+    """Runs in each of two processes, of which the second is slower and gets a signal in update 4."""
+    times = iter(range(1000))
+    stop = StopSignal(clock=lambda: next(times) * seconds * (1 + distributed.rank()))
+    agreed = []
+    for update in range(1, 121):
+        if update == 4 and distributed.rank():
+            stop.received = signal.SIGTERM
+        agreed.append(stop.agreed())
+    return [number + 1 for number, found in enumerate(agreed) if found][:1]
+
+
+@pytest.mark.parametrize(("seconds", "update"), [(10.0, 4), (0.0, 51)])
+def test_several_processes_stop_after_the_same_update_soon(seconds: float, update: int) -> None:
+    """At once where updates are slow; where they take no time, after as many as processes may run without a word."""
+    assert distributed.run_processes(stops_agreed_on, 2, seconds) == [[update], [update]]
