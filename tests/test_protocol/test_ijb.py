@@ -14,9 +14,10 @@ from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
 from facelab.test_protocol.facexzoo_conf import facexzoo_sets
 from facelab.test_protocol.identification import Search
 from facelab.test_protocol.ijb import IJBB, IJBC
-from facelab.test_protocol.ijb_reference import evals_ranks
+from facelab.test_protocol.ijb_reference import evals_open_set, evals_ranks, merged_search
 from facelab.test_protocol.ijb_verification import people_of_templates
 from facelab.test_protocol.run import run_protocols
+from facelab.test_protocol.score_tiles import Faces
 
 PEOPLE, PER_TEMPLATE = 8, 3
 GALLERY, PROBE = 100, 200  # template ids: gallery 100 + person, probe 200 + person
@@ -302,6 +303,19 @@ def test_the_mean_rank_of_the_newer_insightface_script_pools_over_probes() -> No
     assert np.isnan(evals_ranks((found([none], [0.1]),), (1, 5))).all()
     with pytest.raises(ConfigError, match=r"ranks are \[0\]"):
         evals_ranks((first,), (0,))
+
+
+def test_published_searches_want_mates_strictly_above_threshold_and_rivals() -> None:
+    unit = np.array([[0.6, 0.8], [0.6, -0.8]])  # a mate and a stranger, equally near to the probe
+    merged = merged_search(
+        Faces(np.array([[1.0, 0.0]]), np.array([0])), Faces(unit, np.array([0, 1])), ranks=(1,), fars=(1.0,)
+    )
+    assert (merged.recall, merged.threshold) == ((0.0,), (0.6,))
+    entries = np.zeros(3, np.int64)
+    for mate, rival, tpir in ((0.5, 0.1, 0.0), (0.51, 0.51, 0.0), (0.51, 0.5, 1.0)):
+        scores = np.array([mate, -np.inf, -np.inf]), np.array([rival, 0.5, 0.2])
+        (point,) = evals_open_set(Search(*scores, entries, entries, entries, entries), (0.5,))
+        assert (point.tpir, point.threshold) == (tpir, 0.5)
 
 
 def test_the_report_of_the_newer_insightface_script_has_the_pooled_mean(root: Path) -> None:
