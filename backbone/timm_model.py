@@ -15,6 +15,7 @@ from facelab.backbone.output_layer import LastNorm, OutputLayer
 from facelab.citation import Citation
 from facelab.errors import CheckpointError, ConfigError, did_you_mean, in_range, one_of
 from facelab.inputs import InputSpec
+from facelab.outside_file import require_regular
 from facelab.vision import load_timm
 
 Output = Literal["classifier", "norm_linear"]
@@ -179,6 +180,7 @@ def _output_shape(model: str, network: nn.Module, spec: InputSpec) -> torch.Size
 
 def _load(network: nn.Module, path: Path, *, without_classifier: bool) -> None:
     try:
+        require_regular(path)
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the weights '{path}': {_first_line(error)}.") from None

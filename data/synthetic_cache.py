@@ -23,6 +23,7 @@ from facelab.data.synthetic_person import draw_person
 from facelab.data.synthetic_photo import draw_photo
 from facelab.data.synthetic_render import GENERATOR_VERSION, render_face
 from facelab.errors import DataError
+from facelab.outside_arrays import mapped_npy
 
 if sys.platform != "win32":
     import fcntl
@@ -119,12 +120,12 @@ def open_cached(path: Path, plan: Plan) -> NDArray[np.uint8]:
         DataError: If the file does not hold the faces of ``plan``.
     """
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        pixels = mapped_npy(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"the cache file '{path}' is damaged ({error}); delete it and it is rendered again.") from None
     if pixels.shape != plan.shape or pixels.dtype != np.uint8:
         raise DataError(f"the cache file '{path}' holds {pixels.dtype} {pixels.shape}, not {plan.shape}; delete it.")
-    return pixels  # type: ignore[no-any-return]
+    return pixels
 
 
 def _unreported(done: int, total: int) -> None:

@@ -4,11 +4,14 @@ import ast
 import math
 import operator
 import zlib
+from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facelab.outside_file import opened
 
 MAX_BYTES = 1 << 32
 MAX_ARRAYS = 1000
@@ -47,11 +50,28 @@ def parse_npy(content: bytes) -> NDArray[Any]:
         ValueError: If it is no such file, holds objects, or its size is not what its header says.
     """
     shape, fortran, dtype, start = _header(content)
+    _check(shape, dtype, len(content) - start)
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C").copy()
+
+
+def mapped_npy(path: Path) -> NDArray[Any]:
+    """The array of an ``.npy`` file as a read-only memory map.
+
+    Raises:
+        ValueError: As `parse_npy`.
+        OSError: If it cannot be read, or is no regular file.
+    """
+    with opened(path) as file:
+        shape, fortran, dtype, start = _header(file.read(12 + MAX_HEADER))
+        _check(shape, dtype, file.seek(0, 2) - start)
+        return np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def _check(shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> None:
     if dtype.hasobject or dtype.itemsize == 0 or dtype.fields is not None:
         raise ValueError(f"it holds {dtype}, not numbers or text")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError(f"{len(content) - start} bytes do not make {dtype} {shape}")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C").copy()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f"{size:,} bytes do not make {dtype} {shape}")
 
 
 def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -2,12 +2,13 @@
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from facelab.outside_arrays import parse_npy, read_npz
+from facelab.outside_arrays import mapped_npy, parse_npy, read_npz
 
 
 def npy(array: Any) -> bytes:
@@ -61,6 +62,18 @@ def spoilt(old: bytes, new: bytes) -> bytes:
 def test_refuses(content: bytes) -> None:
     with pytest.raises(ValueError, match=".+"):
         parse_npy(content)
+
+
+def test_maps(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / "a.npy").write_bytes(npy(array))
+    found = mapped_npy(tmp_path / "a.npy")
+    np.testing.assert_array_equal(found, array)
+    assert not found.flags.writeable
+    for spoiled in (npy(array)[:-1], b"", b"\x93NUMPY\x01\x00\x08\x00((((((((", npy(array) + b"more"):
+        (tmp_path / "b.npy").write_bytes(spoiled)
+        with pytest.raises(ValueError, match=r".+"):
+            mapped_npy(tmp_path / "b.npy")
 
 
 def test_archives_are_limited() -> None:
