@@ -211,13 +211,14 @@ class CheckpointStore:
             names = sorted(_manifest(checkpoint)["sha256"])[distributed.rank() :: distributed.world_size()]
             distributed.together(lambda: verify(checkpoint, names))
         except CheckpointError as error:
-            good = [name for name in self.names() if name != checkpoint.name and _is_unharmed(self.folder / name)]
-            offer = (
-                f"Unharmed: {', '.join(good)}; go on from one by --resume {good[-1]}."
-                if good
-                else "There is no unharmed one; start anew in another folder."
-            )
+            offer = self.unharmed_instead(checkpoint, "go on from one by --resume")
+            offer = offer or "There is no unharmed one; start anew in another folder."
             raise CheckpointError(f"{error} {offer}") from None
+
+    def unharmed_instead(self, checkpoint: Path, option: str) -> str:
+        """The sentence that offers the other unharmed checkpoints, such as with ``--resume``; empty without any."""
+        good = [name for name in self.names() if name != checkpoint.name and _is_unharmed(self.folder / name)]
+        return f"Unharmed: {', '.join(good)}; {option} {good[-1]}." if good else ""
 
 
 def is_checkpoint_name(word: str) -> bool:

@@ -326,7 +326,11 @@ def load_model(
         CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
     """
     folder = find_checkpoint(source, checkpoint)
-    verify(folder, (CARD, MODEL))
+    try:
+        verify(folder, (CARD, MODEL))
+    except CheckpointError as error:
+        offer = CheckpointStore(folder.parent).unharmed_instead(folder, "take one by --checkpoint")
+        raise CheckpointError(f"{error} {offer}".rstrip()) from None
     card = read_card(folder)
     network = model_from_card(card, read_model(folder), str(folder))
     if adapter is not None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,15 @@ def test_a_network_that_takes_quality_gets_one_score_for_each_image(photos: list
     for scores in ([0.1], [0.1, 0.2, 0.3], [[0.1, 0.2]]):
         with pytest.raises(DataError, match="quality scores"):
             weighted.embed(photos, quality=scores)  # type: ignore[arg-type]
+
+
+def test_a_damaged_checkpoint_is_answered_with_those_that_can_be_loaded(tmp_path: Path, trained_run: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    store = CheckpointStore(run / "checkpoints")
+    first, *_, last = store.names()
+    assert first != last
+    (store.folder / last / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=f"is damaged: .* Unharmed: {first}.*; take one by --checkpoint step-"):
+        facelab.load(run)
+    assert facelab.load(run, checkpoint=first).name == "run"
