@@ -1,12 +1,23 @@
-"""Prints the lowest version that pyproject.toml allows of each dependency, in the form of pip's constraints."""
+"""Prints the lowest version that pyproject.toml allows of each dependency of the tests, as constraints for pip."""
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
 # Lower releases of these two come with 5.5 GB of CUDA, whatever the machine.
 AS_ALWAYS = {"torch", "torchvision"}
+
+
+def requirements(extra: str) -> Iterator[str]:
+    """What an extra installs, with the extras that it names itself."""
+    for requirement in PROJECT["optional-dependencies"][extra]:
+        if named := re.fullmatch(r"facelab\[(.+)\]", requirement):
+            for other in named[1].split(","):
+                yield from requirements(other)
+        else:
+            yield requirement
 
 
 def lowest(requirement: str) -> tuple[str, str]:
@@ -18,9 +29,6 @@ def lowest(requirement: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    extras = PROJECT["optional-dependencies"].values()
-    for requirement in [*PROJECT["dependencies"], *(one for extra in extras for one in extra)]:
-        if not requirement.startswith("facelab["):
-            name, version = lowest(requirement)
-            if name not in AS_ALWAYS:
-                print(f"{name}=={version}")
+    for name, version in map(lowest, [*PROJECT["dependencies"], *requirements("dev")]):
+        if name not in AS_ALWAYS:
+            print(f"{name}=={version}")
