@@ -29,6 +29,7 @@ WORDS = {
     "on_corrupt": "what became of images that cannot be read",
     "failed_images": "images that could not be read",
     "flip": "mirrored images",
+    "resize": "resizing",
     "quality": "quality scores",
 }
 """What a sentence calls a condition where its name does not say it."""
@@ -39,7 +40,7 @@ IN_PREPROCESSING = ("alignment", "input", "resize", "precision", "device", "flip
 NONE_IF_MISSING = ("quality", "failed_images")
 """Conditions that a report names only where there is something to say."""
 
-HASH = re.compile(r"[0-9a-f]{32,}")
+HASH = re.compile(r"[0-9a-f]{16,}(\+[0-9a-f]{16,})*")
 DIGITS = 8
 """Digits of a hash that a sentence shows."""
 
@@ -84,7 +85,7 @@ def _differences(reports: Mapping[str, Report]) -> str:
     differing = differing_conditions(list(reports.values()))
     if any(name in differing for name in IN_PREPROCESSING):
         differing.pop("preprocessing", None)
-    return "; ".join(
+    return ", ".join(
         f"{WORDS.get(name, name)} ({_each(list(reports), _texts(name, values, reports))})"
         for name, values in differing.items()
     )
@@ -128,7 +129,7 @@ def _each(models: Sequence[str], texts: Sequence[str]) -> str:
     having: dict[str, list[str]] = {}
     for model, text in zip(models, texts, strict=True):
         having.setdefault(text, []).append(model)
-    return ", ".join(f"{_joined(names)}: {text}" for text, names in having.items())
+    return "; ".join(f"{_joined(names)}: {text}" for text, names in having.items())
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from facelab.test_protocol.report_store import Reports
 
 HERE = Path(__file__).parent
 MAX_POINTS = 400  # of a line in the page; what a screen can show
+WORD = re.compile(r"[^\s@]*@?\s*")
+DRAWN = re.compile(r".*\.npy\[\d+\] \((.+)\)")
 KINDS = {
     "false match": "False matches: two people, and yet alike",
     "false non-match": "False non-matches: one person, and yet unlike",
@@ -70,7 +73,7 @@ def render_page(
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": format_metric, "uri": _uri, "link": _link, "short": _short}
+    environment.filters |= {"metric": format_metric, "uri": _uri, "link": _link, "short": _short, "words": _words}
     styles, charts = styles_of(reports), list(training)
     sections = [_section(name, of_models, charts, styles) for name, of_models in by_protocol(reports).items()]
     script = (HERE / "page.js").read_text(encoding="utf-8")
@@ -158,6 +161,13 @@ def _link(path: str) -> str:
     return quote(path)  # a colon too, so that no path is taken for another scheme
 
 
+def _words(title: str) -> list[str]:
+    """Where the title of a metric may be broken: at spaces and behind ``@``, not within numbers."""
+    return [word for word in WORD.findall(title) if word]
+
+
 def _short(location: str) -> str:
-    """The last two parts of a path: the person and the file."""
+    """The last two parts of a path, the person and the file; of a drawn image who it is."""
+    if drawn := DRAWN.fullmatch(location):
+        return drawn[1]
     return "/".join(location.replace("\\", "/").rstrip("/").split("/")[-2:])

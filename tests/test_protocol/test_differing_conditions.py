@@ -34,13 +34,13 @@ def test_what_differs_is_named_with_its_values() -> None:
     }
     assert warning(reports) == (
         "LFW: not tested alike, so the numbers may not be comparable; what differs: "
-        "alignment (r50: ArcFace, r100: unknown); mirrored images (r50: yes, r100: not said)."
+        "alignment (r50: ArcFace; r100: unknown), mirrored images (r50: yes; r100: not said)."
     )
 
 
 def test_models_with_the_same_value_are_named_together() -> None:
     reports = {"r50": report(precision="fp32"), "r100": report(precision="bf16"), "swin": report(precision="fp32")}
-    assert "precision (r50 and swin: fp32, r100: bf16)." in warning(reports)
+    assert "precision (r50 and swin: fp32; r100: bf16)." in warning(reports)
 
 
 def test_the_hash_of_the_preprocessing_is_named_only_where_nothing_else_says_what_differs() -> None:
@@ -50,25 +50,26 @@ def test_the_hash_of_the_preprocessing_is_named_only_where_nothing_else_says_wha
         "r50": report(preprocessing="0" * 32, input="112x112 BGR, -1..1"),
         "r100": report(preprocessing="f" * 32, input="112x112 RGB, -1..1"),
     }
-    assert warning(told).endswith("what differs: the network's input (r50: 112x112 BGR, r100: 112x112 RGB).")
+    assert warning(told).endswith("what differs: the network's input (r50: 112x112 BGR; r100: 112x112 RGB).")
 
 
 def test_other_images_are_counted_and_their_hash_is_cut() -> None:
-    reports = {"r50": report(image_set="a" * 64, images=7701), "r100": report(image_set="b" * 64, images=12)}
-    said = "what differs: the images (r50: 7,701 of list aaaaaaaa, r100: 12 of list bbbbbbbb)."
+    parts = "+".join(["b" * 16] * 4)  # of a set that is joined
+    reports = {"r50": report(image_set="a" * 64, images=7701), "r100": report(image_set=parts, images=12)}
+    said = "what differs: the images (r50: 7,701 of list aaaaaaaa; r100: 12 of list bbbbbbbb)."
     assert warning(reports).endswith(said)
 
 
 def test_of_listings_and_records_only_the_parts_that_differ_are_said() -> None:
     long = "five points of RetinaFace, similarity, 112x112, template ArcFace, detector "
     found = warning({"r50": report(alignment=long + "0123"), "r100": report(alignment=long + "4567")})
-    assert "alignment (r50: detector 0123, r100: detector 4567)." in found
+    assert "alignment (r50: detector 0123; r100: detector 4567)." in found
     scores = {"scorer": "Sharpness", "version": "a" * 64, "table": "b" * 32}
     found = warning({"frozen": report(), "lora": report(quality=scores), "dual": report(quality=scores)})
-    assert "quality scores (frozen: none, lora and dual: scorer Sharpness, version aaaaaaaa, table bbbbbbbb)." in found
+    assert "quality scores (frozen: none; lora and dual: scorer Sharpness, version aaaaaaaa, table bbbbbbbb)." in found
     found = warning({"lora": report(quality=scores), "dual": report(quality={**scores, "scorer": "BRISQUE"})})
-    assert "quality scores (lora: scorer Sharpness, dual: scorer BRISQUE)." in found
-    assert "alignment (a: x, b: x, y)." in warning({"a": report(alignment="x"), "b": report(alignment="x, y")})
+    assert "quality scores (lora: scorer Sharpness; dual: scorer BRISQUE)." in found
+    assert "alignment (a: x; b: x, y)." in warning({"a": report(alignment="x"), "b": report(alignment="x, y")})
 
 
 def test_words_are_never_cut() -> None:

@@ -13,7 +13,7 @@ from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.charts import Chart, Line
 from facelab.test_protocol.comparison import compare
 from facelab.test_protocol.line_style import COLOURS, OTHERS
-from facelab.test_protocol.page import render_page
+from facelab.test_protocol.page import _short, _words, render_page
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
 JPEG = b"\xff\xd8\xff\xe0"
@@ -102,6 +102,25 @@ def test_nothing_from_outside_becomes_markup_or_is_fetched(reports: dict[str, li
     assert "javascript%3Aalert%283%29" in page.all("a", "href")
     assert not any(link.startswith(("javascript:", "http")) for link in page.all("a", "href"))
     assert json.loads(page.scripts[0])[0]["lines"][0]["name"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("threshold@FAR=1e-3 [%]", ["threshold@", "FAR=1e-3 ", "[%]"]),
+        ("a @ b", ["a ", "@ ", "b"]),
+        ("", []),
+        ("@", ["@"]),
+    ],
+)
+def test_titles_are_broken_between_words(title: str, words: list[str]) -> None:
+    assert "".join(_words(title)) == title
+    assert _words(title) == words
+
+
+def test_images_are_called_by_what_tells_them_apart() -> None:
+    assert _short("/data/faces\\Ann/Ann_1.jpg") == "Ann/Ann_1.jpg"
+    assert _short("/c/synthetic-1.npy[3] (person 7, photo 4)") == "person 7, photo 4"
 
 
 def test_only_the_own_script_may_run(reports: dict[str, list[Report]]) -> None:
