@@ -1,11 +1,13 @@
 """Realistic low-resolution versions of faces: blur, reduction, noise, JPEG and enlargement, the same in every run."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
+from pydantic import ConfigDict
 
-from facelab.data.base import SOURCES, Pixels, Source
+from facelab.data.base import SOURCES, ImageSet, Pixels, Source
 from facelab.data.images import decode_image, hash_of
 from facelab.data.inner_source import Progress, SourceSpec, open_inner
 from facelab.data.keyed_random import mix
@@ -27,6 +29,8 @@ class Degradation:
     Raises:
         ConfigError: If a value is out of range, or a range is upside down.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # a mistyped key in YAML is refused
 
     sizes: tuple[int, int] = (8, 24)
     blur: tuple[float, float] = (0.2, 0.8)
@@ -80,8 +84,46 @@ def _enlarged(pixels: Pixels, shape: tuple[int, ...]) -> Pixels:
     return np.asarray(cv2.resize(pixels, sides, interpolation=cv2.INTER_CUBIC))
 
 
+class DegradedImages(ImageSet):
+    """The images of another set in low resolution, each at its own size.
+
+    Args:
+        images: The other set.
+        degradation: What is done to them.
+        seed: Chooses the random numbers; one image gets the same ones whenever it is read.
+    """
+
+    def __init__(self, images: ImageSet, degradation: Degradation, seed: int = 0) -> None:
+        self.images, self.degradation, self.seed = images, degradation, seed
+        self.alignment = images.alignment
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def read(self, index: int) -> Pixels:
+        """Image ``index`` in low resolution, RGB, uint8, (H, W, 3) of the original."""
+        return self.degradation(self.images.read(index), self.seed, index)
+
+    def location(self, index: int) -> str:
+        """Where the original lies."""
+        return self.images.location(index)
+
+    def name(self, index: int) -> str:
+        """Name of the original."""
+        return self.images.name(index)
+
+    def fingerprint(self) -> str:
+        """Hash of the originals, the ranges and the seed."""
+        return hash_of((self.images.fingerprint(), repr(self.degradation), str(self.seed)))
+
+    def revision(self) -> str:
+        """Hash of the originals as they are now, the ranges and the seed."""
+        return hash_of((self.images.revision(), repr(self.degradation), str(self.seed)))
+
+
 @SOURCES.register("Degraded")
-class Degraded(Source):
+class Degraded(DegradedImages, Source):
     """The images of another source in low resolution, with the same classes.
 
     Joined with the originals by ``Concat`` with ``share_labels: true``, each person is seen in both qualities.
@@ -115,31 +157,9 @@ class Degraded(Source):
         progress: Progress | None = None,
     ) -> None:
         self.source = open_inner(source, size, progress)
-        self.degradation = Degradation(sizes, blur, noise, jpeg)
-        self.seed = seed
+        super().__init__(self.source, Degradation(sizes, blur, noise, jpeg), seed)
         self.labels, self.num_classes = self.source.labels, self.source.num_classes
-        self.alignment = self.source.alignment
-
-    def read(self, index: int) -> Pixels:
-        """Image ``index`` in low resolution, RGB, uint8, (H, W, 3) of the original."""
-        return self.degradation(self.source.read(index), self.seed, index)
-
-    def location(self, index: int) -> str:
-        """Where the original lies."""
-        return self.source.location(index)
-
-    def name(self, index: int) -> str:
-        """Name of the original."""
-        return self.source.name(index)
 
     def people_hash(self) -> str:
         """Those of the inner source."""
         return self.source.people_hash()
-
-    def fingerprint(self) -> str:
-        """Hash of the originals, the ranges and the seed."""
-        return hash_of((self.source.fingerprint(), repr(self.degradation), str(self.seed)))
-
-    def revision(self) -> str:
-        """Hash of the originals as they are now, the ranges and the seed."""
-        return hash_of((self.source.revision(), repr(self.degradation), str(self.seed)))

@@ -33,8 +33,7 @@ def open_protocols(
         ConfigError: If nothing is chosen, or an option is wrong.
         DataError: If data are missing.
     """
-    from facelab.catalogue import build
-    from facelab.test_protocol.base import PROTOCOLS
+    from facelab.test_protocol.reduced import open_protocol
 
     specs, found = _of_words(words) if words else _of_run(names)
     if found:
@@ -43,7 +42,7 @@ def open_protocols(
         raise ConfigError(f"name a protocol, for example {EXAMPLES}; see: facelab list protocols.")
     sizes = {side for model in models for side in model.input_spec.size}
     supplied = {"size": sizes.pop()} if len(sizes) == 1 else {}
-    return [(name, build(PROTOCOLS, spec, **supplied)) for name, spec in specs.items()]
+    return [(name, open_protocol(spec, **supplied)) for name, spec in specs.items()]
 
 
 def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequence[str]) -> "dict[str, Quality]":

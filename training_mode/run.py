@@ -10,7 +10,6 @@ from rich.console import Console
 from facelab import distributed
 from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import Backbone
-from facelab.catalogue import build
 from facelab.checkpoint import CheckpointStore
 from facelab.config import differences
 from facelab.engine import Callback, Progress, StopSignal, train
@@ -19,9 +18,10 @@ from facelab.outside_yaml import read_yaml
 from facelab.progress_bar import counted_bars
 from facelab.run_folder import claimed
 from facelab.scores import Scores
-from facelab.test_protocol.base import PROTOCOLS, Protocol, Report
+from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.data_root import chosen_protocols
 from facelab.test_protocol.quality import open_scores
+from facelab.test_protocol.reduced import open_protocol
 from facelab.test_protocol.run import run_protocols
 from facelab.tracking import CONFIG, ConsoleProgress, MetricsLog, model_files, write_settings
 from facelab.training_mode.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
@@ -179,7 +179,7 @@ def open_protocols(config: RunConfig, console: Console) -> list[tuple[str, Proto
     specs, found = chosen_protocols(config.evaluation.data_root, config.evaluation.protocols)
     if found:
         console.print(found, highlight=False)
-    return [(name, build(PROTOCOLS, spec, **supplied_size(config))) for name, spec in specs.items()]
+    return [(name, open_protocol(spec, **supplied_size(config))) for name, spec in specs.items()]
 
 
 def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
