@@ -86,8 +86,7 @@ def evaluate_command(
     from facelab.training_mode.quality import Scoring
 
     names = [word for word in words if "=" not in word]
-    distributed.initialise()
-    try:
+    with distributed.joined():
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         models = open_models(names, checkpoint, backbone, weights, device)
         chosen = [word for word in words if "=" in word]
@@ -120,8 +119,6 @@ def evaluate_command(
             files = {model.name: model_files(model.source) for model in models}
             for what, path in write_run_report(folder, reports, console, files, draws=draws).items():
                 console.print(f"{what:>10}  {path}")
-    finally:
-        distributed.shutdown()
 
 
 def open_models(

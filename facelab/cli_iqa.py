@@ -57,15 +57,12 @@ def score_command(
     from facelab.face_model import pick_device
     from facelab.iqa.base import Work
 
-    distributed.initialise()
-    try:
+    with distributed.joined():
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         where = pick_device(device)
         judge = build_scorer(scorer, option or [], model, backbone, weights, where)
         for images, table in sets_to_score(words, scorer, root, size, out, console):
             score_set(images, judge, table, Work(where, batch_size, workers), console)
-    finally:
-        distributed.shutdown()
 
 
 @iqa_app.command("plot")

@@ -21,7 +21,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -98,9 +99,22 @@ def _backend() -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def lost_another(error: RuntimeError) -> bool:
-    """Whether a collective failed because another process is gone, which has said why itself."""
-    return world_size() > 1 and (isinstance(error, dist.DistError) or "gloo/" in str(error))
+@contextmanager
+def joined() -> Iterator[None]:
+    """Context in which this process is in the group that torchrun's environment describes, see `initialise`.
+
+    Raises:
+        FacelabError: If another process of the group is gone, which has said why itself.
+    """
+    initialise()
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo/" in str(error)):
+            raise
+        raise FacelabError("another process has ended, so this one ends too.") from None
+    finally:
+        shutdown()
 
 
 def rank() -> int:

@@ -57,8 +57,7 @@ def launch(
     foreign = resume and config is None
     tree, where = _settings(config, overrides, run if resume else None)
     shared = make_config({key: value for key, value in tree.items() if key not in (*STUDY_KEYS, "base")}, where)
-    distributed.initialise()
-    try:
+    with distributed.joined():
         console = Console(soft_wrap=True, quiet=not distributed.is_main())
         if VARIANTS in tree:
             if checkpoint != "last":
@@ -74,12 +73,6 @@ def launch(
         result = run_training(settings, run, console, resume=resume, checkpoint=checkpoint, allow_changes=allow_changes)
         if distributed.is_main():
             _conclude(result, settings, console)
-    except RuntimeError as error:
-        if not distributed.lost_another(error):
-            raise
-        raise FacelabError("another process of the run has ended, so this one ends too.") from None
-    finally:
-        distributed.shutdown()
     return result.progress.stopped_by
 
 

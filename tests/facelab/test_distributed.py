@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from facelab import distributed
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, FacelabError
 
 
 def test_one_process_needs_no_group() -> None:
@@ -110,3 +110,26 @@ def test_gradient_rules(both: list[dict[str, Any]]) -> None:
         assert (float(total), float(share)) == (3.0, outer)
         assert (float(same), float(summed)) == (rank + 1.0, 9.0)
         assert (float(unchanged), float(divided)) == (rank + 1.0, outer / 2)
+
+
+def lose_another() -> str:
+    """Runs in each of two processes, of which the second leaves without a word."""
+    try:
+        with distributed.joined():
+            if distributed.rank():
+                distributed.shutdown()
+                return "left"
+            for _ in range(3):
+                distributed.gather_objects(1)
+    except FacelabError as error:
+        return str(error)
+    return ""
+
+
+def test_a_process_that_is_left_alone_says_so() -> None:
+    assert distributed.run_processes(lose_another, 2) == ["another process has ended, so this one ends too.", "left"]
+
+
+def test_other_errors_are_left_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="gloo/ of one process"), distributed.joined():
+        raise RuntimeError("gloo/ of one process")
