@@ -24,7 +24,7 @@ from facelab.cli_names import config_or_setting
 from facelab.cli_options import CheckpointOption, PluginOption
 from facelab.cli_show import cite_command, list_command, show_command
 from facelab.cli_synthetic import synthetic_command
-from facelab.errors import FacelabError
+from facelab.errors import FacelabError, in_range
 
 if TYPE_CHECKING:
     from facelab.training_mode.settings import Quality
@@ -118,7 +118,8 @@ def embed_command(
     images: Annotated[list[Path], typer.Argument(help="Aligned face images.")],
     out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.")] = Path("embeddings.npz"),
     flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
-    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
+    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
     quality: QualityOption = None,
     checkpoint: CheckpointOption = "last",
     plugins: PluginOption = None,
@@ -129,7 +130,7 @@ def embed_command(
     import facelab
 
     embeddings = facelab.load(model, checkpoint=checkpoint).embed(
-        [str(path) for path in images], flip=flip, resize=resize, quality=_parsed(quality)
+        [str(path) for path in images], flip=flip, resize=resize, any_photo=any_photo, quality=_parsed(quality)
     )
     try:
         with out.open("wb") as file:
@@ -148,7 +149,8 @@ def verify_command(
         float | None, typer.Option(help="Similarity from which on two faces are the same person.")
     ] = None,
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
-    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
+    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
     quality: QualityOption = None,
     checkpoint: CheckpointOption = "last",
     plugins: PluginOption = None,
@@ -156,8 +158,10 @@ def verify_command(
     """Say how similar two faces are."""
     import facelab
 
+    if threshold is not None:
+        in_range("--threshold", threshold, -1.0, 1.0)
     similarity = facelab.load(model, checkpoint=checkpoint).similarity(
-        first, second, flip=flip, resize=resize, quality=_parsed(quality)
+        first, second, flip=flip, resize=resize, any_photo=any_photo, quality=_parsed(quality)
     )
     verdict = (
         ""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import torch
@@ -17,17 +17,20 @@ from facelab.catalogue import Spec
 from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, verify
 from facelab.config import shown
 from facelab.errors import CheckpointError, ConfigError, DataError, one_of
+from facelab.face_model_images import image_pixels, image_rows
 from facelab.inputs import InputSpec, normalise
 from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
     from facelab.adapter.base import AdaptedBackbone
     from facelab.backbone.base import Backbone
     from facelab.training_mode.given_quality import GivenQuality
 
 
-Image = str | Path | NDArray[np.uint8]
+Image = Union[str, Path, NDArray[np.uint8], "PILImage"]
 
 DEVICES = ("cpu", "cuda")
 
@@ -74,6 +77,7 @@ class FaceModel:
         *,
         flip: bool = False,
         resize: bool = False,
+        any_photo: bool = False,
         unit: bool = True,
         batch_size: int = 64,
         quality: "GivenQuality | None" = None,
@@ -81,13 +85,14 @@ class FaceModel:
         """Embeddings of aligned face images.
 
         Args:
-            images: Paths, RGB uint8 arrays (H, W, 3) or an array (N, H, W, 3), or a uint8 tensor (N, 3, H, W); one of
-                them or a sequence.
+            images: Paths, RGB uint8 arrays (H, W, 3), images of PIL, an array (N, H, W, 3), or a uint8 tensor
+                (N, 3, H, W); one of them or a sequence.
             flip: Add the embedding of the mirrored image (the sum is what most published tables use).
-            resize: Resize images of another size; without it they are refused, because a face that is not aligned to
-                the size of the network gives poor embeddings without any warning.
+            resize: Resize aligned faces of another size; without it they are refused, because a face that is not
+                aligned to the size of the network gives poor embeddings without any warning.
+            any_photo: With ``resize``, take images too that cannot be aligned faces by their shape or size.
             unit: Scale embeddings to norm 1; without it the norm, a sign of quality for many heads, is kept.
-            batch_size: Images in a forward pass.
+            batch_size: Images in a forward pass, from 1.
             quality: For networks that take quality scores: one for each image, the path of a table, which knows images
                 by the longest end of their paths, or a scorer as ``{"Sharpness": {}}``. By default the scorer that the
                 adapters were trained with, where they were trained with one and not with a table.
@@ -97,29 +102,37 @@ class FaceModel:
 
         Raises:
             ConfigError: If the network takes quality scores and there are none, or those of another scorer than its
-                gate was calibrated on; if it takes none and there are some.
+                gate was calibrated on; if it takes none and there are some; if ``batch_size`` is less than 1, or
+                ``any_photo`` comes without ``resize``.
             DataError: If an image cannot be read, has another size, or its colour order or range cannot be known; if
-                there are more or fewer scores than images, or one is missing or outside of its scorer's range.
+                there are more or fewer scores than images, or one is missing or outside of its scorer's range; if an
+                embedding is not finite.
         """
         from facelab.training_mode.given_quality import open_quality
 
-        rows = _rows(images)
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size!r}, but must be a whole number of images, at least 1.")
+        if any_photo and not resize:
+            raise ConfigError("any_photo says what may be resized; it goes with resize.")
+        rows = image_rows(images, self.input_spec)
         named = not isinstance(rows, Tensor) and all(isinstance(row, str | Path) for row in rows)
         names = [str(row) for row in rows] if named else None
         measure = open_quality(self.network, self.card, quality, names, len(rows), self.device)
         parts: list[NDArray[np.float32]] = []
-        for number, pixels in enumerate(self._batches(rows, resize, batch_size)):
+        for number, pixels in enumerate(self._batches(rows, resize, any_photo, batch_size)):
             scores = None if measure is None else measure(pixels, number * batch_size)
             parts.append(self._forward(pixels, flip, scores))
         embeddings = np.concatenate(parts) if parts else np.zeros((0, self.feat_dim), np.float32)
+        if broken := np.flatnonzero(~np.isfinite(embeddings).all(axis=1)).tolist():
+            raise DataError(f"'{self.name}' gives no finite embedding of image {broken[0]}; its weights are damaged.")
         if unit:
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         return embeddings
 
     def similarity(self, first: Image, second: Image, **options: Any) -> float:
-        """Cosine similarity of two faces, -1..1. Options as in `embed`."""
-        left, right = self.embed([first, second], **options)
-        return float(left @ right)
+        """Cosine similarity of two faces, -1..1. Options as in `embed`, but for ``unit``."""
+        left, right = self.embed([first, second], **(options | {"unit": True}))
+        return float(np.clip(left @ right, -1.0, 1.0))
 
     def _forward(self, pixels: Tensor, flip: bool, scores: Tensor | None) -> NDArray[np.float32]:
         quality = () if scores is None else (scores.to(self.device),)
@@ -131,63 +144,19 @@ class FaceModel:
         result: NDArray[np.float32] = embedding.float().cpu().numpy()
         return result
 
-    def _batches(self, rows: Tensor | Sequence[Any], resize: bool, batch_size: int) -> Iterable[Tensor]:
+    def _batches(
+        self, rows: Tensor | Sequence[Any], resize: bool, any_photo: bool, batch_size: int
+    ) -> Iterable[Tensor]:
         if isinstance(rows, Tensor):
             yield from torch.split(rows, batch_size)
             return
+        options = {"resize": resize, "any_photo": any_photo}
         for start in range(0, len(rows), batch_size):
-            arrays = [self._pixels(row, start + i, resize) for i, row in enumerate(rows[start : start + batch_size])]
+            arrays = [
+                image_pixels(row, start + i, self.input_spec, self.name, **options)
+                for i, row in enumerate(rows[start : start + batch_size])
+            ]
             yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-
-    def _pixels(self, image: Image, number: int, resize: bool) -> NDArray[np.uint8]:
-        from facelab.data.images import decode_file
-
-        if isinstance(image, str | Path):
-            where, pixels = f"'{image}'", decode_file(image)
-        else:
-            where, pixels = f"image {number}", _check_array(image, number)
-        if pixels.shape[:2] == self.input_spec.size:
-            return pixels
-        if not resize:
-            height, width = pixels.shape[:2]
-            raise DataError(
-                f"{where} is {height}x{width}, but '{self.name}' takes {self.input_spec.describe()}; "
-                "align it first (facelab data align), or pass resize=True if it is an aligned face of another size."
-            )
-        from facelab.data.images import resize_image
-
-        return resize_image(pixels, *self.input_spec.size)
-
-
-def _rows(images: Image | Tensor | Sequence[Image]) -> Tensor | Sequence[Any]:
-    """One image or several as several."""
-    if isinstance(images, Tensor):
-        _check_tensor(images)
-        return images
-    if not isinstance(images, str | Path | np.ndarray | Sequence):
-        raise DataError(
-            f"images must be paths, RGB uint8 arrays or a uint8 tensor, one or a sequence, got {type(images).__name__}."
-        )
-    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3)
-    return [images] if single else images  # type: ignore[return-value]
-
-
-def _check_tensor(images: Tensor) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise DataError(
-            f"a tensor of images must be RGB uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}; the value "
-            "range and colour order of anything else cannot be known."
-        )
-
-
-def _check_array(image: Any, number: int) -> NDArray[np.uint8]:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise DataError(
-            f"image {number} must be a path or an RGB uint8 array (H, W, 3), got {given}; the value range and colour "
-            "order of anything else cannot be known."
-        )
-    return image
 
 
 def model_card(

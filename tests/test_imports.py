@@ -15,7 +15,7 @@ LEAVES = tuple(
     for name in ("registry", "config", "errors", "distributed", "citation", "inputs", "outside_file", "outside_yaml")
 )
 CORE = tuple(f"facelab.{path.stem}" for path in (ROOT / "facelab").glob("*.py"))
-COMPOSERS = ("facelab.__init__", "facelab.__main__", "facelab.cli", "facelab.face_model")
+COMPOSERS = ("facelab.__init__", "facelab.__main__", "facelab.cli", "facelab.face_model", "facelab.face_model_images")
 
 # What each part may import beside itself and the core. The core itself imports only the core.
 SEES: dict[str, tuple[str, ...]] = {

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import facelab
+from facelab import cli
 from facelab.card_check import check_card
 from facelab.checkpoint import CheckpointStore, read_card
 from facelab.errors import CheckpointError, ConfigError, DataError
@@ -64,14 +66,19 @@ def test_nothing_gives_nothing(model: FaceModel) -> None:
     ("images", "sentence"),
     [
         (torch.zeros(1, 3, 32, 32), "must be RGB uint8 .N, 3, H, W., got torch.float32"),
-        ([np.zeros((32, 32, 3), np.float32)], "image 0 must be a path or an RGB uint8 array .H, W, 3., got float32"),
+        (
+            [np.zeros((32, 32, 3), np.float32)],
+            "image 0 must be a path, an RGB uint8 array .H, W, 3. or a PIL image, got float32",
+        ),
         (
             [np.zeros((32, 32), np.uint8)],
             r"got uint8 \(32, 32\); the value range and colour order of anything else cannot",
         ),
         ([np.zeros((40, 32, 3), np.uint8)], "image 0 is 40x32, but 'tiny' takes 32x32 BGR"),
-        (3, "images must be paths, RGB uint8 arrays or a uint8 tensor, one or a sequence, got int"),
-        ([None], "image 0 must be a path or an RGB uint8 array .H, W, 3., got NoneType"),
+        (3, "images must be paths, RGB uint8 arrays, PIL images or a uint8 tensor, one or a sequence, got int"),
+        (b"a.png", "one or a sequence, got bytes"),
+        (np.zeros(3, np.uint8), r"one or a sequence, got uint8 \(3,\)"),
+        ([None], "image 0 must be a path, an RGB uint8 array .H, W, 3. or a PIL image, got NoneType"),
         (["nowhere.jpg"], "cannot read the image 'nowhere.jpg': No such file or directory"),
     ],
 )
@@ -82,6 +89,93 @@ def test_what_cannot_be_known_is_refused(model: FaceModel, images: object, sente
 
 def test_another_size_is_resized_on_demand(model: FaceModel) -> None:
     assert model.embed([np.zeros((64, 64, 3), np.uint8)], resize=True).shape == (1, 16)
+
+
+ROOM = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "taken"),
+    [(32, 32, True), (8, 8, True), (128, 128, True), (64, 67, True), (64, 68, False), (7, 7, False), (129, 129, False)],
+)
+def test_only_what_may_be_an_aligned_face_is_resized(model: FaceModel, height: int, width: int, taken: bool) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    if taken:
+        assert model.embed(image, resize=True).shape == (1, 16)
+    else:
+        with pytest.raises(DataError, match="no aligned face of another size .*within 5 %, 8 pixels at least, 4 times"):
+            model.embed(image, resize=True)
+        assert model.embed(image, resize=True, any_photo=True).shape == (1, 16)
+
+
+def test_photos_of_a_room_are_not_verified(trained_run: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(room := tmp_path / "room.png"), ROOM)
+    words = ["verify", str(room), str(room), "--model", str(trained_run), "--resize"]
+    result = CliRunner().invoke(cli.app, words)
+    assert "room.png' is 48x64" in str(result.exception)
+    assert "--any-photo" in str(result.exception)
+    assert "cosine similarity 1.0000" in CliRunner().invoke(cli.app, [*words, "--any-photo"]).output
+    with pytest.raises(ConfigError, match="any_photo says what may be resized; it goes with resize"):
+        facelab.load(trained_run).embed(room, any_photo=True)
+
+
+@pytest.mark.parametrize("threshold", ["40", "-1.01", "nan", "inf"])
+def test_a_threshold_that_no_cosine_has_is_refused(trained_run: Path, photos: list[Path], threshold: str) -> None:
+    words = ["verify", *map(str, photos), "--model", str(trained_run), "--threshold", threshold]
+    result = CliRunner().invoke(cli.app, words)
+    assert isinstance(result.exception, ConfigError)
+    assert f"--threshold is {float(threshold)}, but must lie in [-1, 1]" in str(result.exception)
+
+
+@pytest.mark.parametrize("batch_size", [-1, 0, 1.5, "64"])
+def test_a_batch_of_nothing_is_refused(model: FaceModel, photos: list[Path], batch_size: Any) -> None:
+    with pytest.raises(ConfigError, match="batch_size is .*, but must be a whole number of images, at least 1"):
+        model.embed(photos, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK"])
+def test_images_of_pil_are_taken(model: FaceModel, photos: list[Path], mode: str) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    with pil.open(photos[0]) as opened:
+        image = opened.convert(mode)
+    expected = model.embed(np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(model.embed(image), expected)
+    np.testing.assert_array_equal(model.embed([image, image]), model.embed([np.asarray(image.convert("RGB"))] * 2))
+
+
+def test_images_of_pil_are_turned_as_files_are(model: FaceModel, photos: list[Path], tmp_path: Path) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    exif = pil.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    with pil.open(photos[0]) as opened:
+        opened.convert("RGB").save(tmp_path / "turned.png", exif=exif)
+    with pil.open(tmp_path / "turned.png") as turned:
+        np.testing.assert_array_equal(model.embed(turned), model.embed(tmp_path / "turned.png"))
+
+
+def test_images_of_pil_that_are_cut_or_not_of_8_bits_are_refused(
+    model: FaceModel, photos: list[Path], tmp_path: Path
+) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    with pytest.raises(DataError, match="image 0 is a PIL image of mode F"):
+        model.embed(pil.new("F", (32, 32)))
+    (tmp_path / "cut.png").write_bytes(photos[0].read_bytes()[:200])
+    with pil.open(tmp_path / "cut.png") as cut, pytest.raises(DataError, match="PIL image that cannot be decoded"):
+        model.embed(cut)
+
+
+def test_tensors_of_another_size_are_treated_as_arrays_are(model: FaceModel) -> None:
+    tensor = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    with pytest.raises(DataError, match="image 0 is 64x64, but 'tiny' takes 32x32"):
+        model.embed(tensor)
+    assert model.embed(tensor, resize=True).shape == (2, 16)
+
+
+def test_embeddings_that_are_not_finite_are_refused(trained_run: Path, photos: list[Path]) -> None:
+    broken = facelab.load(trained_run, device="cpu")
+    next(broken.network.parameters()).data.fill_(torch.nan)
+    with pytest.raises(DataError, match="'tiny' gives no finite embedding of image 0; its weights are damaged"):
+        broken.embed(photos)
 
 
 def test_a_file_that_is_no_image_is_named(model: FaceModel, tmp_path: Path) -> None:
