@@ -73,7 +73,7 @@ def refuse_unread_scores(config: RunConfig, base: Backbone) -> None:
         raise ConfigError(
             f"there is a gate, but neither of {readers} reads it; take it back by gate: null, or {advice}."
         )
-    read = takes_quality(base) or (gated and isinstance(config.data.quality, Path))
+    read = takes_quality(base) or isinstance(config.data.quality, Path)
     if isinstance(config.data.quality, dict):
         resolve(SCORERS, config.data.quality)  # a mistyped name comes first
     if config.data.quality is not None and not read:

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from facelab.checkpoint import CheckpointStore
+from facelab.data.synthetic import SyntheticFaces
 from facelab.distributed import run_processes
 from facelab.errors import ConfigError
 from facelab.iqa.base import SCORERS
+from facelab.scorer_card import ScorerCard
+from facelab.scores import write_scores
 from facelab.training_mode.assembly import assemble, restore, supplied_size
 from facelab.training_mode.run import RunResult
 from facelab.training_mode.settings import load_config
@@ -64,6 +68,12 @@ def test_scores_that_are_read_are_not_refused(
 ) -> None:
     monkeypatch.setenv("FACELAB_CACHE", str(tmp_path))
     assemble(load_config(TINY, [*words, SHARPNESS]))
+
+
+def test_a_table_of_scores_may_stand_in_settings_whose_network_reads_none(tmp_path: Path) -> None:
+    faces = SyntheticFaces(identities=8, per_identity=8, size=32)
+    write_scores(tmp_path / "table.csv", faces, np.ones(len(faces), np.float32), ScorerCard(name="made", low=0, high=1))
+    assemble(load_config(TINY, [f"data.quality={tmp_path / 'table.csv'}"]))
 
 
 @pytest.mark.parametrize("words", [("training.batch_size=1",), ("training.batch_size=6", "training.accumulate=6")])
