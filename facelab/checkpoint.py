@@ -42,7 +42,7 @@ MODEL, CARD, TRAINING, MANIFEST, INDEX = (
 )
 
 STEP = re.compile(r"step-(\d{1,18})")
-UNKNOWN_NAME = re.compile(r"GLOBAL ([\w.]+)")  # in the reason that torch gives
+UNKNOWN_NAME = re.compile(r"GLOBAL ([\w.]{1,200})")  # in the reason that torch gives
 UNREADABLE = (  # what torch's reader ends with where bytes are wrong
     *(OSError, RuntimeError, EOFError, ValueError, LookupError),
     *(TypeError, AttributeError, AssertionError, struct.error, OverflowError, MemoryError),
