@@ -16,6 +16,7 @@ from facelab.adapter.base import ADAPTERS, AdaptedBackbone, Adapter
 from facelab.adapter.files import load_adapter, save_adapter
 from facelab.adapter.gate import Gate, LearnedGate, SigmoidGate
 from facelab.adapter.gate_slot import expert_weights, gate_of_forward
+from facelab.adapter.low_rank import LowRankConv2d, LowRankLayer, LowRankLinear, LowRankOptions
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.recompute import recomputed
@@ -418,6 +419,17 @@ def test_what_the_network_fixes_stays_fixed() -> None:
     assert merged.get_parameter("fc.weight").requires_grad
     with pytest.raises(ConfigError, match=r"leaves nothing to train: .*1 fixed \('positions'\)"):
         AdaptedBackbone(FixedTable(), ADAPTERS.build("Full", {"parameters": ["positions"]}))
+
+
+@pytest.mark.parametrize("name", ["low_rank_down", "low_rank_up"])
+@pytest.mark.parametrize("kind", [LowRankLinear, LowRankConv2d])
+def test_drawn_factors_have_the_published_deviation(kind: type[LowRankLayer], name: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(1024, 1024) if kind is LowRankLinear else nn.Conv2d(128, 1024, 3)
+    adapted_layer = kind(layer, "dual", LowRankOptions(rank=32, initial="trunc_normal"))  # type: ignore[arg-type]
+    factor = getattr(adapted_layer, name).detach()
+    assert float(factor.std()) == pytest.approx(0.02, rel=0.05)
+    assert abs(float(factor.mean())) < 1e-3
 
 
 def test_two_experts_do_not_fit_into_pefts_format(tmp_path: Path) -> None:

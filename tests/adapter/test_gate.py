@@ -11,6 +11,7 @@ from facelab.scorer_card import ScorerCard
 GOOD = ScorerCard(name="good", low=0.0, high=1.0)
 BAD = ScorerCard(name="bad", low=0.0, high=150.0, higher_is_better=False)
 TWO_GROUPS = [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]
+RANGE, BINS = 0.8, 256
 
 
 def calibrated(name: str, scorer: ScorerCard = GOOD) -> Gate:
@@ -21,10 +22,35 @@ def calibrated(name: str, scorer: ScorerCard = GOOD) -> Gate:
 
 def test_threshold_lies_between_the_modes_and_the_gate_is_sure_at_both() -> None:
     tau, temperature = two_modes(TWO_GROUPS)
-    assert 0.3 < tau < 0.7
+    assert tau == pytest.approx(0.5, abs=RANGE / BINS)  # the middle of the gap
+    assert temperature == pytest.approx(0.6 / (2 * np.log(9)))  # 0.8 - 0.2 between the means; log(0.9 / 0.1)
     gate = SigmoidGate(tau=0.5, temperature=temperature)
     gate.calibrate(TWO_GROUPS, GOOD)
     torch.testing.assert_close(gate(torch.tensor([0.2, 0.5, 0.8])), torch.tensor([0.1, 0.5, 0.9]))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 5.0)])
+def test_the_threshold_of_two_values_lies_in_the_middle(low: float, high: float) -> None:
+    tau, _ = two_modes([low] * 3 + [high] * 5)
+    assert tau == pytest.approx((low + high) / 2, abs=(high - low) / BINS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_threshold_is_that_of_an_exhaustive_search(seed: int) -> None:
+    """Otsu's criterion at every cut between two neighbours, on modes that overlap; within one of 256 bins."""
+    random = np.random.default_rng(seed)
+    scores = np.sort(np.concatenate([random.normal(0.3, 0.12, 3000), random.normal(0.7, 0.15, 2000)]))
+    below = np.arange(1, len(scores))
+    sums = np.cumsum(scores)
+    apart = (scores.sum() - sums[:-1]) / (len(scores) - below) - sums[:-1] / below
+    criterion = below * (len(scores) - below) * apart**2
+    tau, temperature = two_modes(scores)
+    cut = int(np.searchsorted(scores, tau))
+    assert criterion[cut - 1] > criterion.max() * (1 - 1e-4)
+    bin_width = (scores[-1] - scores[0]) / BINS
+    near = scores[1:][criterion > criterion.max() * (1 - 1e-5)]
+    assert near.min() - bin_width < tau < near.max() + bin_width
+    assert temperature == pytest.approx(apart[cut - 1] / (2 * np.log(9)), rel=1e-3)
 
 
 def test_scores_that_are_missing_do_not_count() -> None:

@@ -123,3 +123,19 @@ def test_as_many_parameters_as_the_original_adds(entry: str, adapter: str, optio
         before = sum(parameter.numel() for parameter in network.parameters())
         ADAPTERS.build(adapter, {"targets": ["*.qkv"], **options}).inject(network)
     assert sum(parameter.numel() for parameter in network.parameters()) - before == added
+
+
+@pytest.mark.parametrize("adapter", ["LoRA", "DualLoRA"])
+def test_adapters_go_on_as_published(adapter: str) -> None:
+    """Statistics of BatchNorm move when training goes on, outputs are dropped, and further factors would be drawn."""
+    network, card = import_petalface(SMALL, their_state(small(adapter)), "a.pt")
+    ((name, options),) = card["adapter"].items()
+    assert name == adapter
+    assert {"moving_statistics": True, "dropout_on": "output", "initial": "trunc_normal"}.items() <= options.items()
+    assert isinstance(network, AdaptedBackbone)
+    norms = [layer for layer in network.train().modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    before = [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+    network(torch.rand(4, 3, 32, 32), *([torch.full((4,), 0.5)] if network.needs_quality else []))
+    after = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
