@@ -202,5 +202,5 @@ def _fail(sentence: str) -> NoReturn:
         sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
     shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in sentence)  # names may hold anything
     message = Text.assemble(("error", "bold red"), f"{where}: {shown}")  # in one piece: other processes write too
-    Console(stderr=True, soft_wrap=True).print(message)
+    Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(message)
     sys.exit(1)

@@ -41,7 +41,7 @@ def align_command(
     from facelab.data.refusals import Refusals
     from facelab.progress_bar import track
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     options = AlignOptions(size, form, file_format, quality, on_error, overwrite, workers)
     if (out / REPORT).exists() and not overwrite:
         raise DataError(f"{out / REPORT}: exists; write to another folder, or allow it with --overwrite.")

@@ -46,13 +46,13 @@ def compare_command(
     warnings = warnings_of(reports)
     reports = grouped_runs(reports, _groups(group or ())) if group else reports
     comparison = compare(reports, metrics=metric or (), draws=draws, warnings=warnings)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(render_table(comparison))
     for warning in warnings:
-        console.print("[bold yellow]warning[/]: ", end="")
-        console.print(warning, markup=False, highlight=False)
+        console.print("warning: ", style="bold yellow", end="")
+        console.print(warning)
     for what, path in write_comparison(out, reports, comparison).items():
-        console.print(f"{what:>10}  {path}", markup=False, highlight=False)
+        console.print(f"{what:>10}  {path}")
 
 
 def _gather(runs: Sequence[str], out: Path) -> "dict[str, list[Report]]":

@@ -48,7 +48,7 @@ def cost_command(
     from facelab.tracking import environment
     from facelab.whole_file import write_whole
 
-    specs, console = chosen(names or []), Console(width=max(Console().width, WIDTH))
+    specs, console = chosen(names or []), Console(width=max(Console().width, WIDTH), markup=False)
     rows = []
     with console.status("") as status:
         for place, (name, spec) in enumerate(specs.items(), 1):

@@ -63,8 +63,14 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A bar with rate and time left, where stderr is a terminal; yields a function of the number done (and of all)."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+    console = Console(stderr=True, markup=False, highlight=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, visible=total is not None)
         yield lambda done, of=total: bar.update(task, completed=done, total=of, visible=True)
@@ -77,7 +83,7 @@ def show_table(rows: Mapping[str, object]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, Text(f"{value:,}" if isinstance(value, int) else str(value)))
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False, highlight=False).print(table)
 
 
 @data_app.command("list")

@@ -87,7 +87,7 @@ def evaluate_command(
 
     names = [word for word in words if "=" not in word]
     with distributed.joined():
-        console = Console(soft_wrap=True, quiet=not distributed.is_main())
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         models = open_models(names, checkpoint, backbone, weights, device)
         chosen = [word for word in words if "=" in word]
         protocols = open_protocols(chosen, names, models, console)

@@ -28,7 +28,7 @@ def ijbs_crops_command(
     from facelab.data.refusals import Refusals
     from facelab.progress_bar import counted_bars
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     target = root / "crops" if out is None else out
     named = COLUMNS if columns is None else tuple(name.strip() for name in columns.split(","))
     cutter = CropCutter(root, target, CropOptions(size, margin, quality, first_frame, named, workers))

@@ -58,7 +58,7 @@ def score_command(
     from facelab.iqa.base import Work
 
     with distributed.joined():
-        console = Console(soft_wrap=True, quiet=not distributed.is_main())
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         where = pick_device(device)
         judge = build_scorer(scorer, option or [], model, backbone, weights, where)
         for images, table in sets_to_score(words, scorer, root, size, out, console):

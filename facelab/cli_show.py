@@ -67,7 +67,7 @@ def list_command(
     plugins: PluginOption = None,
 ) -> None:
     """List everything of one kind with its options and its paper."""
-    console = Console()
+    console = Console(markup=False)
     console.print(_config_table() if kind in ("configs", "config") else _registry_table(registry_of(kind)))
 
 
@@ -160,7 +160,7 @@ def show_command(
 ) -> None:
     """Print the resolved configuration, or how a run stands."""
     if (Path(source) / "config.yaml").is_file():
-        Console().print(_run_table(Path(source)))
+        Console(markup=False).print(_run_table(Path(source)))
         return
     import yaml
 

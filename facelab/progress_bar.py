@@ -36,8 +36,8 @@ class RateColumn(ProgressColumn):
 def open_bar(console: Console, unit: str = "images") -> Progress:
     """A bar that vanishes when it is done, and shows nothing where there is no terminal."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), RateColumn(unit),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 

@@ -58,7 +58,7 @@ def launch(
     tree, where = _settings(config, overrides, run if resume else None)
     shared = make_config({key: value for key, value in tree.items() if key not in (*STUDY_KEYS, "base")}, where)
     with distributed.joined():
-        console = Console(soft_wrap=True, quiet=not distributed.is_main())
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         if VARIANTS in tree:
             if checkpoint != "last":
                 raise ConfigError(f"a study goes on with all its runs; name the one to take back to '{checkpoint}'.")

@@ -224,4 +224,4 @@ def _report_corrupt(parts: Parts, folder: Path, console: Console) -> None:
     if corrupt.count:
         path = folder / f"corrupt-{distributed.rank():05d}.jsonl"
         corrupt.write(path)
-        console.print(f"[yellow]{corrupt.count} images could not be read and were replaced; see '{path}'.[/]")
+        console.print(f"{corrupt.count} images could not be read and were replaced; see '{path}'.", style="yellow")
