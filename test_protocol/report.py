@@ -12,9 +12,11 @@ def render_table(comparison: Comparison) -> Table:
     """A comparison for the terminal; the best of several models in bold, those within noise of it marked."""
     caption = LEGEND if comparison.has_noise else None
     table = Table(title="Results", title_justify="left", caption=caption, caption_justify="left")
-    table.add_column(comparison.columns[0], overflow="fold")
+    table.add_column(Text(comparison.columns[0]), overflow="fold")
     for title in comparison.columns[1:]:
-        table.add_column(title, justify="right", overflow="fold")  # cut, accuracy@16px and accuracy@8px look alike
+        table.add_column(
+            Text(title), justify="right", overflow="fold"
+        )  # cut, accuracy@16px and accuracy@8px look alike
     for row in comparison.rows:
         table.add_row(*map(_cell, row))
     return table

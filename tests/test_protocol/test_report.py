@@ -47,7 +47,8 @@ def test_long_names_of_columns_are_whole_on_a_narrow_terminal() -> None:
 
 def test_what_is_within_noise_is_marked_and_explained() -> None:
     rows = ((Cell("[red]a[/]"), Cell("99.00", 0.99, best=True)), (Cell("b"), Cell("98.90", 0.989, noise=True)))
-    text = printed(report.render_table(Comparison(("model", "LFW"), rows)))
+    text = printed(report.render_table(Comparison(("model", "[/]LFW"), rows)))
+    assert "[/]LFW" in text
     assert "98.90†" in text
     assert "99.00†" not in text
     assert "[red]a[/]" in text
