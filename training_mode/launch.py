@@ -11,7 +11,8 @@ from facelab.errors import ConfigError, FacelabError
 from facelab.outside_yaml import read_yaml
 from facelab.plugins import refuse_plugins
 from facelab.run_folder import LOCK, claimed
-from facelab.training_mode.run import RunResult, run_training, saved_config, trained_files
+from facelab.tracking import CONFIG
+from facelab.training_mode.run import RunResult, run_training, saved_settings, trained_files
 from facelab.training_mode.settings import (
     SPEC_PATHS,
     STUDY_KEYS,
@@ -79,8 +80,9 @@ def launch(
 def _settings(config: str | None, overrides: Sequence[str], resumed: Path | None) -> tuple[Tree, str]:
     """The merged settings, and where they come from."""
     if config is None and resumed is not None and resumed.is_dir():
-        path = resumed / STUDY if (resumed / STUDY).is_file() else saved_config(resumed)
-        return merge(read_yaml(path), parse_overrides(overrides), SPEC_PATHS), f"'{path}'"
+        path = resumed / (STUDY if (resumed / STUDY).is_file() else CONFIG)
+        tree = read_yaml(path) if path.name == STUDY else saved_settings(resumed)
+        return merge(tree, parse_overrides(overrides), SPEC_PATHS), f"'{path}'"
     name = config or DEFAULT_CONFIG
     return load_tree(name, overrides), f"'{find_config(name)}'"
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from facelab import distributed
 from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import Backbone
-from facelab.checkpoint import CheckpointStore
-from facelab.config import differences
+from facelab.checkpoint import TRAINING, CheckpointStore, read_tree
+from facelab.config import Tree, differences
 from facelab.engine import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside_yaml import read_yaml
@@ -190,7 +190,7 @@ def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
     Raises:
         ConfigError: If something that matters differs and ``allow`` is false; the message lists what.
     """
-    old, new = read_yaml(folder / CONFIG), config.tree()
+    old, new = saved_settings(folder), config.tree()
     with suppress(ConfigError):  # else a value is no longer allowed, and stands among the differences as it is
         old = make_config(old, str(folder / CONFIG)).tree()
     changed = [line for line in differences(old, new) if not line.startswith(FREE_TO_CHANGE)]
@@ -207,16 +207,26 @@ def trained_files(folder: Path) -> dict[str, Path]:
     return model_files(folder / "checkpoints" / last if last else None)
 
 
-def saved_config(folder: Path) -> Path:
-    """The settings file of a run.
+def saved_settings(folder: Path) -> Tree:
+    """The settings of a run as its folder has them; where their file is lost or damaged, those of its last checkpoint.
 
     Raises:
         CheckpointError: If the folder is not a run.
+        ConfigError: If the file is damaged, and there is no checkpoint.
     """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"'{folder}' is not a run: it has no {CONFIG}.")
-    return path
+    path, store = folder / CONFIG, CheckpointStore(folder / "checkpoints")
+    try:
+        if tree := read_yaml(path):
+            return tree
+        reason = f"'{path}' is empty."
+    except ConfigError as error:
+        reason = str(error)
+    if store.index()["last"] is not None:
+        stored: Tree = read_tree(store.find("last") / TRAINING, lazily=True)["config"]
+        return stored
+    if path.exists():
+        raise ConfigError(reason)
+    raise CheckpointError(f"'{folder}' is not a run: it has no {CONFIG}.")
 
 
 def _report_corrupt(parts: Parts, folder: Path, console: Console) -> None:

@@ -63,9 +63,9 @@ RANK = """
 import os, signal, sys, time
 from pathlib import Path
 
-signal.signal(signal.SIGTERM, lambda *_: (Path(f"stopped-{{os.environ['RANK']}}").touch(), os._exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: ((Path(sys.argv[1]) / f"stopped-{{os.environ['RANK']}}").touch(), os._exit(0)))
 {join}
-Path(f"ready-{{os.environ['RANK']}}").write_text(str(os.getpid()))
+(Path(sys.argv[1]) / f"ready-{{os.environ['RANK']}}").write_text(str(os.getpid()))
 time.sleep(60)
 """
 JOIN = "from facelab import distributed; distributed.initialise()"
@@ -74,7 +74,7 @@ JOIN = "from facelab import distributed; distributed.initialise()"
 def started(folder: Path, join: str) -> "subprocess.Popen[str]":
     """The launcher of two processes that are ready to be stopped."""
     (folder / "waits.py").write_text(RANK.format(join=join))
-    launcher = subprocess.Popen([*LAUNCH, "waits.py"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen([*LAUNCH, str(folder / "waits.py"), str(folder)], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list(folder.glob("ready-*"))) < 2:
         assert launcher.poll() is None

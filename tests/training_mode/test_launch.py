@@ -42,6 +42,28 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
         launch(None, [], run=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("content", [None, "", "head: [", "- no mapping"])
+def test_a_run_whose_settings_are_lost_goes_on_by_those_of_its_checkpoint(tmp_path: Path, content: str | None) -> None:
+    launch(TINY, ["training.epochs=1"], run=tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    before = path.read_text()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert launch(None, [], run=tmp_path / "run", resume=True) == 0
+    assert path.read_text() == before
+    path.unlink()
+    with pytest.raises(ConfigError, match="seed: 0 -> 3"):
+        launch(TINY, ["training.epochs=1", "seed=3"], run=tmp_path / "run", resume=True)
+
+
+def test_damaged_settings_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with pytest.raises(ConfigError, match="config.yaml' is empty"):
+        launch(None, [], run=tmp_path / "run", resume=True)
+
+
 def test_resuming_needs_a_folder() -> None:
     with pytest.raises(ConfigError, match="--resume needs --run FOLDER"):
         launch(None, [], resume=True)
