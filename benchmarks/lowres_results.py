@@ -153,12 +153,15 @@ def _differences(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> l
 
 
 def plot_rates(runs: Runs, path: Path) -> None:
-    """High, mixed and low rank-1 of all arms, one below the other."""
+    """High, mixed and low rank-1 of all arms, one below the other; lines are deviations over seeds."""
     figure, axes = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(runs)), layout="constrained")
     place = np.arange(len(runs))
     for shift, name in zip((-0.28, 0.0, 0.28), ("high", "mixed", "low"), strict=True):
-        rates = [100 * np.mean([run[f"{name} rank-1"] for run in found]) for found in runs.values()]
-        axes.bar_label(axes.barh(place + shift, rates, 0.26, label=name), fmt="%.1f", fontsize=6, padding=2)
+        seeds = [[100 * run[f"{name} rank-1"] for run in found] for found in runs.values()]
+        rates = [float(np.mean(of_arm)) for of_arm in seeds]
+        deviations = [float(np.std(of_arm, ddof=1)) if len(of_arm) > 1 else 0.0 for of_arm in seeds]
+        bars = axes.barh(place + shift, rates, 0.26, label=name, xerr=deviations, error_kw={"elinewidth": 0.8})
+        axes.bar_label(bars, fmt="%.1f", fontsize=6, padding=2)
     axes.set_yticks(place, list(runs), fontsize=8)
     axes.invert_yaxis()
     axes.margins(y=0.01)
@@ -190,6 +193,6 @@ def plot_embeddings(files: Mapping[str, Path], path: Path, people: int = 8) -> N
         for side, rows, mark in (("gallery", flat[:count], "s"), ("probe", flat[count:], "o")):
             colour = np.searchsorted(numbers, shown[f"{side}_person"][parts[side]])
             axes.scatter(*rows.T, c=colour, cmap="tab10", vmin=0, vmax=9, marker=mark, s=60 if mark == "s" else 14)
-        axes.set(title=title, xticks=[], yticks=[])
+        axes.set(title=title, xlabel="first main axis", ylabel="second main axis", aspect="equal")
     figure.savefig(path, dpi=90, bbox_inches="tight")
     pyplot.close(figure)
