@@ -58,7 +58,7 @@ class Timm(Backbone):
         key="wightman2019timm",
         title="PyTorch Image Models",
         authors="Wightman, Ross",
-        venue="GitHub repository huggingface/pytorch-image-models",
+        venue="GitHub repository pytorch-image-models",
         year=2019,
     )
 

@@ -2,6 +2,7 @@
 
 import inspect
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from facelab.citation import Citation
 from facelab.cli_names import CONFIGS, REGISTRIES, any_of, config_or_setting, one_of
 from facelab.cli_options import PluginOption
 from facelab.errors import ConfigError, did_you_mean
+from facelab.whole_words import WholeWords, plain_table
 
 if TYPE_CHECKING:
     from facelab.registry import Registry
@@ -68,13 +70,14 @@ def list_command(
 ) -> None:
     """List everything of one kind with its options and its paper."""
     console = Console(markup=False)
-    console.print(_config_table() if kind in ("configs", "config") else _registry_table(registry_of(kind)))
+    table = _config_table() if kind in ("configs", "config") else _registry_table(registry_of(kind))
+    console.print(WholeWords(table))
 
 
 def _registry_table(registry: "Registry[Any]") -> Table:
     from facelab.catalogue import entries
 
-    table = Table(title=f"{registry.kind}s", title_justify="left")
+    table = plain_table(title=f"{registry.kind}s")
     for column in ("name", "options and defaults", "paper"):
         table.add_column(column, overflow="fold")
     for name in registry.names():
@@ -104,11 +107,16 @@ def _paper(cls: type) -> str:
 def _config_table() -> Table:
     from facelab.training_mode.shipped import shipped_configs
 
-    table = Table("name", "what it is", title="shipped configurations", title_justify="left")
+    table = plain_table("name", "what it is", title="shipped configurations")
     for name, path in shipped_configs().items():
-        first = path.read_text().splitlines()[0]
-        table.add_row(name, first.lstrip("# "))
+        table.add_row(name, _first_sentence(path))
     return table
+
+
+def _first_sentence(path: Path) -> str:
+    """What the comment at the top of a configuration begins with."""
+    comment = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in comment).partition(". ")[0].rstrip(".") + "."
 
 
 def cite_command(
@@ -160,7 +168,7 @@ def show_command(
 ) -> None:
     """Print the resolved configuration, or how a run stands."""
     if (Path(source) / "config.yaml").is_file():
-        Console(markup=False).print(_run_table(Path(source)))
+        Console(markup=False).print(WholeWords(_run_table(Path(source))))
         return
     import yaml
 

@@ -63,8 +63,8 @@ class DataSettings(Strict):
     resize: bool = False
     sampler: Spec = "Shuffle"
     augment: AugmentConfig = AugmentConfig()
-    workers: int = Field(default=2, ge=1)
-    prefetch: int = Field(default=4, ge=1)
+    workers: int = Field(default=2, ge=1, le=1024)
+    prefetch: int = Field(default=4, ge=1, le=4096)
     on_corrupt: Literal["error", "skip"] = "error"
     quality: Quality | None = None
     online_quality: bool = False
