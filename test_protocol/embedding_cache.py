@@ -118,7 +118,7 @@ class EmbeddingCache:
                 "embedded again."
             ) from None
         if owner != self.folder.name:
-            raise DataError(f"{path}: belongs to the cache folder '{owner}'; delete the file.")
+            raise DataError(f"{path}: belongs to the cache folder '{owner[:80]}'; delete the file.")
         other, width = self._first = self._first or (path, block.values.shape[1])
         if block.values.shape[1] != width:
             raise DataError(

@@ -226,13 +226,14 @@ def sound_packed(folder: Path, part: str) -> bytes:
 
 
 def cached(path: Path) -> object:
-    cache = EmbeddingCache(path.parent, [range(3)])
+    cache = EmbeddingCache(path.parent / "embeddings", [range(3)])
+    cache.folder.mkdir(exist_ok=True)
     path.replace(cache.path(range(3)))
     return cache.load(range(3), True)
 
 
 def sound_cache(folder: Path) -> bytes:
-    cache = EmbeddingCache(folder, [range(3)])
+    cache = EmbeddingCache(folder / "embeddings", [range(3)])
     cache.save(Block(range(3), np.ones((3, 4), np.float32), np.ones((3, 4), np.float32), ((1, "broken"),)))
     return cache.path(range(3)).read_bytes()
 
