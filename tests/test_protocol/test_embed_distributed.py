@@ -86,7 +86,10 @@ def refusal(work: Callable[[], object]) -> str:
 
 def test_two_processes(tmp_path: Path) -> None:
     """One start of two processes for all cases, because that is what takes the time."""
-    whole, _ = embed_cached(str(tmp_path / "whole"))
+    embed_cached(str(tmp_path / "whole"))
+    whole = embed(Brightness(), Counting(29), batch_size=2, flip=True)  # not through a cache
+    assert whole.flipped is not None
+    assert not np.array_equal(whole.flipped, whole.values)
     alone = list((tmp_path / "whole").glob("*/*.npz"))
     assert len(alone) == 2  # 28 images in whole batches, and 1
     embed_cached(str(tmp_path / "cache"))  # begun by one process, …
