@@ -19,7 +19,7 @@ from facelab.cli_draw import draw_command
 from facelab.cli_evaluate import evaluate_command
 from facelab.cli_ijbs import ijbs_crops_command
 from facelab.cli_iqa import iqa_app
-from facelab.cli_models import export_adapter_command, import_command, merge_command
+from facelab.cli_models import export_adapter_command, export_command, import_command, merge_command
 from facelab.cli_names import config_or_setting
 from facelab.cli_options import CheckpointOption, PluginOption
 from facelab.cli_show import cite_command, list_command, show_command
@@ -65,6 +65,7 @@ app.command("draw")(draw_command)
 app.command("cost")(cost_command)
 app.command("import")(import_command)
 app.command("merge")(merge_command)
+app.command("export")(export_command)
 app.command("export-adapter")(export_adapter_command)
 app.command("list")(list_command)
 app.command("show")(show_command)

@@ -14,11 +14,13 @@ import facelab
 from facelab.build_limit import build_within
 from facelab.card_check import CARD_FORMAT, check_card
 from facelab.catalogue import Spec
-from facelab.checkpoint import CARD, MODEL, CheckpointStore, read_card, read_model, verify
+from facelab.checkpoint import CARD, MANIFEST, MODEL, CheckpointStore, read_card, read_model, verify
 from facelab.config import shown
 from facelab.errors import CheckpointError, ConfigError, DataError, one_of
 from facelab.face_model_images import image_pixels, image_rows
 from facelab.inputs import InputSpec, normalise
+from facelab.model_folder import read_model_file, write_model
+from facelab.outside_file import is_file
 from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
 
@@ -133,6 +135,14 @@ class FaceModel:
         """Cosine similarity of two faces, -1..1. Options as in `embed`, but for ``unit``."""
         left, right = self.embed([first, second], **(options | {"unit": True}))
         return float(np.clip(left @ right, -1.0, 1.0))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model alone, as a folder or as one file ending in ``.safetensors``; `facelab.load` takes both.
+
+        Raises:
+            DataError: If there is something already, or it cannot be written.
+        """
+        return write_model(Path(path), self.network.state_dict(), self.card)
 
     def _forward(self, pixels: Tensor, flip: bool, scores: Tensor | None) -> NDArray[np.float32]:
         quality = () if scores is None else (scores.to(self.device),)
@@ -285,7 +295,7 @@ def load_model(
     """Load a trained model.
 
     Args:
-        source: Folder of a run or of one checkpoint.
+        source: Folder of a run, of one checkpoint or of a model, or a file of a model.
         checkpoint: ``last``, ``best`` or ``step-<update>``, where ``source`` is a run.
         adapter: File of adapters that were trained on this model (``facelab export-adapter``).
         device: ``auto``, ``cpu``, ``cuda`` …
@@ -294,14 +304,8 @@ def load_model(
     Raises:
         CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
     """
-    folder = find_checkpoint(source, checkpoint)
-    try:
-        verify(folder, (CARD, MODEL))
-    except CheckpointError as error:
-        offer = CheckpointStore(folder.parent).unharmed_instead(folder, "take one by --checkpoint")
-        raise CheckpointError(f"{error} {offer}".rstrip()) from None
-    card = read_card(folder)
-    network = model_from_card(card, read_model(folder), str(folder))
+    card, weights, place = _stored_model(Path(source), checkpoint)
+    network = model_from_card(card, weights, str(place))
     if adapter is not None:
         from facelab.adapter.files import load_adapter
 
@@ -309,7 +313,22 @@ def load_model(
         card |= adapter_card(network, stored.adapter, stored.gate) | (
             {"scorer": stored.scorer} if stored.scorer else {}
         )
-    return FaceModel(network, name or Path(source).name, card, pick_device(device), folder)
+    return FaceModel(network, name or Path(source).name, card, pick_device(device), place)
+
+
+def _stored_model(source: Path, checkpoint: str) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Description, weights and place of a stored model."""
+    if is_file(source):
+        if source.name not in (MODEL, CARD, MANIFEST) or not is_file(source.parent / MANIFEST):
+            return *read_model_file(source), source
+        source = source.parent  # named by one of its files
+    folder = find_checkpoint(source, checkpoint)
+    try:
+        verify(folder, (CARD, MODEL))
+    except CheckpointError as error:
+        offer = CheckpointStore(folder.parent).unharmed_instead(folder, "take one by --checkpoint")
+        raise CheckpointError(f"{error} {offer}".rstrip()) from None
+    return read_card(folder), read_model(folder), folder
 
 
 def load_backbone(

@@ -135,3 +135,38 @@ def test_adapters_with_moving_statistics_are_exported_nowhere(
     with pytest.raises(CheckpointError, match="would not bring the network back"):
         run("export-adapter", str(moving), "--out", str(tmp_path / "out"), *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "model.safetensors"])
+def test_exported_and_saved_models_load(trained_run: Path, photos: list[Path], tmp_path: Path, name: str) -> None:
+    expected = facelab.load(trained_run)
+    assert "is a model: 32x32 BGR" in run("export", str(trained_run), "--out", str(tmp_path / "a" / name))
+    expected.save(tmp_path / "b" / name)
+    for folder in "ab":
+        assert (facelab.load(tmp_path / folder / name).embed(photos) == expected.embed(photos)).all()
+    with pytest.raises(DataError, match="exists already"):
+        expected.save(tmp_path / "b" / name)
+
+
+def test_models_load_by_the_files_in_their_folder(trained_run: Path, photos: list[Path], tmp_path: Path) -> None:
+    """What a user may name: the file in a checkpoint, in a model folder, or that file alone elsewhere."""
+    expected = facelab.load(trained_run).embed(photos)
+    facelab.load(trained_run).save(tmp_path / "model")
+    (tmp_path / "alone.safetensors").write_bytes((tmp_path / "model" / "model.safetensors").read_bytes())
+    for path in (
+        find_checkpoint(trained_run) / "model.safetensors",
+        tmp_path / "model" / "model.json",
+        tmp_path / "alone.safetensors",
+    ):
+        assert (facelab.load(path).embed(photos) == expected).all()
+
+
+def test_other_files_are_answered_with_what_would_work(lora: Path, tmp_path: Path) -> None:
+    run("export-adapter", str(lora), "--out", str(tmp_path / "a.safetensors"))
+    with pytest.raises(
+        CheckpointError, match=r"it holds adapters; load their base with them: facelab\.load\(BASE, ada"
+    ):
+        facelab.load(tmp_path / "a.safetensors")
+    (tmp_path / "b.pt").write_bytes(b"anything")
+    with pytest.raises(CheckpointError, match="is no model of facelab; make one of it: facelab import FILE --as"):
+        facelab.load(tmp_path / "b.pt")
