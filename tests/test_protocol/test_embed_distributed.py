@@ -18,7 +18,7 @@ from facelab.test_protocol.extraction_settings import OnCorrupt
 
 
 class Counting(ImageSet):
-    """Image n is filled with n; one may be broken."""
+    """Image n is filled with n but for its last column, which has n + 50; one may be broken."""
 
     def __init__(self, count: int, broken: int = -1) -> None:
         self.count, self.broken = count, broken
@@ -31,7 +31,9 @@ class Counting(ImageSet):
         if index == self.broken:
             raise CorruptImage(f"{self.location(index)} is broken.")
         self.reads.append(index)
-        return np.full((8, 8, 3), index, np.uint8)
+        pixels = np.full((8, 8, 3), index, np.uint8)
+        pixels[:, -1] += 50
+        return pixels
 
     def location(self, index: int) -> str:
         return f"image {index}"
@@ -41,10 +43,12 @@ class Counting(ImageSet):
 
 
 class Brightness(nn.Module):
+    """Brightness of the middle, and of the upper left pixel, which tells an image from its mirror image."""
+
     input_spec = InputSpec(8, 8, mean=0.0, std=1.0)
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.stack([image.mean(dim=(1, 2, 3)), image[:, 0, 0, 0]], dim=1)
+        return torch.stack([image[..., 3:5].mean(dim=(1, 2, 3)), image[:, 0, 0, 0]], dim=1)
 
 
 def embed_share(count: int, broken: int) -> tuple[Any, list[int]]:
@@ -99,7 +103,8 @@ def test_two_processes(tmp_path: Path) -> None:
     )
     for (values, flipped), reads in shared:
         assert values[:, 0].tolist() == list(range(7))
-        assert flipped[:, 1].tolist() == list(range(7))
+        assert values[:, 1].tolist() == list(range(7))
+        assert flipped[:, 1].tolist() == list(range(50, 57))
         assert reads in ([0, 1, 2], [3, 4, 5, 6])  # each reads its share only
     assert [error for error, _ in broken] == ["0: image 5 is broken.", "1: image 5 is broken."]
     for (values, flipped), _ in single:  # one process has nothing to do
