@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from facelab.cli_options import within
 from facelab.errors import DataError
 
 REPORT = "refused.csv"
@@ -17,7 +18,9 @@ def align_command(
         Path, typer.Option(help="Text lines 'path x1 y1 … x5 y5' (also 25, 68 or 106 points), or JSON {path: points}.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the aligned images; they keep their names below it.")],
-    size: Annotated[int, typer.Option(help="Side of the aligned images in pixels, usually 112 or 120.")] = 112,
+    size: Annotated[
+        int, typer.Option(help="Side of the aligned images in pixels, usually 112 or 120.", callback=within(1, 1 << 14))
+    ] = 112,
     form: Annotated[
         Literal["scaled", "resized"],
         typer.Option(help="Template for sizes other than 112; 'resized' is what PETALface trains on."),

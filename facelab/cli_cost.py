@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from facelab.cli_names import any_of
-from facelab.cli_options import PluginOption
+from facelab.cli_options import PluginOption, within
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def cost_command(
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure how fast they run on this CPU.")] = True,
     seconds: Annotated[
-        float, typer.Option(help="For each of a network's two measurements; slow ones take one run.", min=0)
+        float,
+        typer.Option(
+            help="For each of a network's two measurements; slow ones take one run.", callback=within(0, 3600)
+        ),
     ] = 5.0,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the measured speed.")] = "fp32",
     json: Annotated[Path | None, typer.Option(help="Write all numbers to this file too.")] = None,

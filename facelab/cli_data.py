@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from facelab.cli_options import MOST, within
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def show_table(rows: Mapping[str, object]) -> None:
 def make_list(
     folder: EntriesArgument,
     out: OutOption = Path("train.txt"),
-    min_images: Annotated[int, typer.Option(help="Leave out people with fewer images.")] = 1,
+    min_images: Annotated[int, typer.Option(help="Leave out people with fewer images.", callback=within(1, MOST))] = 1,
 ) -> None:
     """Write the training list (`path label` lines) of a folder with one folder for each person."""
     from facelab.data.selection import read_entries, rows_of_large_classes
@@ -191,8 +192,10 @@ def exclude_overlap(
 @data_app.command("shallow")
 def shallow(
     source: EntriesArgument,
-    per_id: Annotated[int, typer.Option(help="Images of each person; people with fewer are left out.")] = 2,
-    seed: Annotated[int, typer.Option(help="Chooses the images.")] = 0,
+    per_id: Annotated[
+        int, typer.Option(help="Images of each person; people with fewer are left out.", callback=within(1, MOST))
+    ] = 2,
+    seed: Annotated[int, typer.Option(help="Chooses the images.", callback=within(0, MOST))] = 0,
     out: OutOption = Path("shallow.txt"),
 ) -> None:
     """Take a few random images of each person; classes are numbered anew."""

@@ -6,14 +6,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from facelab.cli_options import within
+
 REPORT = "refused.csv"
 
 
 def ijbs_crops_command(
     root: Annotated[Path, typer.Argument(help="Raw IJB-S: videos, img, and the lists in it or in protocols.")],
     out: Annotated[Path | None, typer.Argument(help="Folder for the crops; ROOT/crops by default.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the crops in pixels.")] = 112,
-    margin: Annotated[float, typer.Option(help="Added on each side of the box, as a share of its longer side.")] = 0.1,
+    size: Annotated[int, typer.Option(help="Side of the crops in pixels.", callback=within(1, 1 << 14))] = 112,
+    margin: Annotated[
+        float,
+        typer.Option(help="Added on each side of the box, as a share of its longer side.", callback=within(0, 10)),
+    ] = 0.1,
     quality: Annotated[int, typer.Option(help="JPEG quality.")] = 95,
     first_frame: Annotated[int, typer.Option(help="Number of a video's first frame in the metadata, 0 or 1.")] = 0,
     columns: Annotated[

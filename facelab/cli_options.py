@@ -1,10 +1,24 @@
 """Options that several commands have."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from facelab.cli_names import one_of
+from facelab.errors import in_range
+
+MOST = (1 << 63) - 1
+Number = int | float | None
+
+
+def within(low: float, high: float) -> Callable[[typer.CallbackParam, Number], Number]:
+    """Checks the number of an option before the command begins: from low to high, and not NaN."""
+
+    def check(option: typer.CallbackParam, value: Number) -> Number:
+        return value if value is None else in_range(str(option.opts[0]), value, low, high)
+
+    return check
 
 
 def _import(context: typer.Context, modules: list[str] | None) -> list[str] | None:

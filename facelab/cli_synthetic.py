@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from facelab.cli_options import MOST, within
+
 if TYPE_CHECKING:
     from facelab.data.synthetic import Split
 
@@ -20,7 +22,9 @@ def synthetic_command(
     identities: Annotated[int, typer.Option(help="Number of persons.")] = 100,
     per_identity: Annotated[int, typer.Option(help="Images of each person.")] = 10,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 112,
-    seed: Annotated[int, typer.Option(help="Another seed draws other persons and pairs.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Another seed draws other persons and pairs.", callback=within(0, MOST))
+    ] = 0,
     split: Annotated[
         str | None, typer.Option(help="train or test; by default train for list and record, test for the others.")
     ] = None,

@@ -221,6 +221,8 @@ def write_scores(path: Path, images: NamedImages, values: FloatArray, scorer: Sc
         revision=revision_of(images),
         images=len(images),
     )
+    if not path.name:
+        raise DataError(f"'{path}' is a folder; name a file in it.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

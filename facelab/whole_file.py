@@ -13,6 +13,8 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     Raises:
         DataError: If the disk is full or the file cannot be written; an older file is left as it was.
     """
+    if not path.name:
+        raise DataError(f"'{path}' is a folder; name a file in it.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
