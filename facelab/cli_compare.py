@@ -32,7 +32,10 @@ def compare_command(
         typer.Option(help="Runs of one configuration as one row, mean ± deviation: NAME=MODEL,MODEL. Repeatable."),
     ] = None,
     draws: Annotated[
-        int, typer.Option(help="Bootstrap draws of the tests that mark what is within noise; 0 for no tests.", min=0)
+        int,
+        typer.Option(
+            help="Bootstrap draws of the tests that mark what is within noise; 0 for no tests.", min=0, max=1_000_000
+        ),
     ] = 1000,
     out: Annotated[Path, typer.Option(help="Folder for the tables, plots and the page.")] = Path("comparison"),
 ) -> None:

@@ -65,13 +65,17 @@ def evaluate_command(
         ),
     ] = None,
     bootstrap: Annotated[
-        int, typer.Option(help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0)
+        int,
+        typer.Option(
+            help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0, max=1_000_000
+        ),
     ] = 0,
     draws: Annotated[
         int,
         typer.Option(
             help="Of several models: bootstrap draws of the tests that mark what is within noise; 0 for no tests.",
             min=0,
+            max=1_000_000,
         ),
     ] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
