@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import facelab
+
 LAUNCH = (sys.executable, "-m", "facelab.launch", "--standalone", "--nproc-per-node", "2")
 
 
@@ -74,7 +76,9 @@ JOIN = "from facelab import distributed; distributed.initialise()"
 def started(folder: Path, join: str) -> "subprocess.Popen[str]":
     """The launcher of two processes that are ready to be stopped."""
     (folder / "waits.py").write_text(RANK.format(join=join))
-    launcher = subprocess.Popen([*LAUNCH, str(folder / "waits.py"), str(folder)], stderr=subprocess.PIPE, text=True)
+    ours = os.environ | {"PYTHONPATH": str(Path(facelab.__file__).parent.parent)}  # the script lies elsewhere
+    words = [*LAUNCH, str(folder / "waits.py"), str(folder)]
+    launcher = subprocess.Popen(words, env=ours, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list(folder.glob("ready-*"))) < 2:
         assert launcher.poll() is None
