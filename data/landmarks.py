@@ -103,7 +103,7 @@ def _five(numbers: list[Any], where: str) -> Points:
     try:
         values = np.array(numbers, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: landmarks must be numbers ({error}).") from None
+        raise DataError(f"{where}: landmarks must be numbers ({str(error)[:200]}).") from None
     if len(values) == WITH_SCORE:
         values = values[:-1]
     if len(values) not in [2 * count for count in POINT_COUNTS]:

@@ -159,7 +159,7 @@ def _read_meta(path: Path) -> PackedMeta:
         meta = PackedMeta.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise DataError(f"{path}: '{'.'.join(map(str, first['loc']))}': {first['msg']}.") from None
+        raise DataError(f"{path}: '{'.'.join(map(str, first['loc']))[:200]}': {first['msg']}.") from None
     if min(meta.count, meta.height, meta.width) < 1 or meta.colour != "RGB":
         raise DataError(f"{path}: says {meta.count} images of {meta.height}x{meta.width} in {meta.colour} order.")
     return meta
