@@ -62,12 +62,12 @@ class SyntheticPairs(JointVerification):
         rules = Rules(flip, fusion, thresholds, fars, reject)
         self.resolution = resolution
         self._drawn = {"identities": identities, "per_identity": per_identity, "seed": seed, "size": size}
-        people = np.repeat(np.arange(identities), per_identity)
         parts: list[Verification] = []
         for reduced in (None, *resolution):
             images, rows, same, fold = synthetic_pairs(
                 identities, per_identity, folds, pairs, seed, size, resolution=reduced
             )
+            people = np.repeat(np.arange(identities), per_identity)  # whose numbers were checked with the images
             parts.append(Verification("SyntheticPairs", images, rows, same, fold, rules, people))
         super().__init__("SyntheticPairs", parts)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facelab.errors import ConfigError, DataError
+from facelab.errors import ConfigError, DataError, FacelabError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings
 from facelab.test_protocol.metric_draws import parts_of
 from facelab.test_protocol.run import run_protocols
@@ -57,3 +57,12 @@ def test_refusals() -> None:
     protocol = PROTOCOLS.build("SyntheticPairs", OPTIONS)
     with pytest.raises(DataError, match="24 images need as many embeddings"):
         protocol.evaluate(Embeddings(np.zeros((3, 2), np.float32)))
+
+
+@pytest.mark.parametrize("option", ["identities", "per_identity", "folds", "pairs", "seed"])
+@pytest.mark.parametrize("number", [-1, 0, 2**62])
+def test_numbers_out_of_range_are_refused(option: str, number: int) -> None:
+    if option == "seed" and number >= 0:  # each is a seed
+        return
+    with pytest.raises(FacelabError):
+        PROTOCOLS.build("SyntheticPairs", {"identities": 6, "per_identity": 3, "folds": 2, "pairs": 8, option: number})
