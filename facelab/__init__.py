@@ -1,12 +1,16 @@
 """facelab: train, adapt and benchmark face recognition."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from facelab.create import create_head, create_model, list_heads, list_models
 
 if __name__ != "facelab":
     raise ImportError(f"this package is 'facelab'; import it by that name, not as '{__name__}'")
 
 if TYPE_CHECKING:
+    from facelab import metrics
     from facelab.face_model import FaceModel
 
 __version__ = "0.1.0"
@@ -17,13 +21,26 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "head").is_dir():
 
 
 def load(source: str | Path, **options: Any) -> "FaceModel":
-    """Load a trained model from a run folder, a checkpoint folder or an exported file.
+    """Load a trained model, ready to embed images, in evaluation mode.
 
-    See `facelab.face_model.load_model` for the options and the errors.
+    Args:
+        source: Folder of a run, of one of its checkpoints or of a model, or a file of a model (`FaceModel.save`).
+        options: ``checkpoint``, ``adapter``, ``device`` and ``name`` of `facelab.face_model.load_model`.
+
+    Raises:
+        CheckpointError: If there is no complete, unharmed checkpoint, or its adapters belong to another model.
+        ConfigError: If the model needs something that is not registered here.
     """
     from facelab.face_model import load_model
 
     return load_model(source, **options)
 
 
-__all__ = ["__version__", "load"]
+def __getattr__(name: str) -> Any:
+    """``facelab.metrics`` without an import of its own; PyTorch is loaded by then and not by ``import facelab``."""
+    if name == "metrics":
+        return import_module("facelab.metrics")
+    raise AttributeError(f"module 'facelab' has no attribute '{name}'")
+
+
+__all__ = ["__version__", "create_head", "create_model", "list_heads", "list_models", "load", "metrics"]

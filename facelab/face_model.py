@@ -19,7 +19,7 @@ from facelab.config import shown
 from facelab.errors import CheckpointError, ConfigError, DataError, one_of
 from facelab.face_model_images import image_pixels, image_rows
 from facelab.inputs import InputSpec, normalise
-from facelab.model_folder import read_model_file, write_model
+from facelab.model_folder import is_model_file, read_model_file, write_model
 from facelab.outside_file import is_file
 from facelab.scorer_card import ScorerCard
 from facelab.state_fit import load_weights
@@ -304,7 +304,7 @@ def load_model(
     Raises:
         CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
     """
-    card, weights, place = _stored_model(Path(source), checkpoint)
+    card, weights, place = read_stored_model(Path(source), checkpoint)
     network = model_from_card(card, weights, str(place))
     if adapter is not None:
         from facelab.adapter.files import load_adapter
@@ -316,12 +316,26 @@ def load_model(
     return FaceModel(network, name or Path(source).name, card, pick_device(device), place)
 
 
-def _stored_model(source: Path, checkpoint: str) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
-    """Description, weights and place of a stored model."""
+def is_stored_model(source: Path) -> bool:
+    """Whether a path is what `read_stored_model` takes: a folder, or a file that says what its weights are of."""
+    return source.is_dir() or (is_file(source) and (_is_part(source) or is_model_file(source)))
+
+
+def _is_part(file: Path) -> bool:
+    """Whether a file is one of those of a checkpoint or model folder, which is meant."""
+    return file.name in (MODEL, CARD, MANIFEST) and is_file(file.parent / MANIFEST)
+
+
+def read_stored_model(source: Path, checkpoint: str = "last") -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Description, weights and place of a stored model; see `load_model` for the arguments.
+
+    Raises:
+        CheckpointError: If there is no complete, unharmed checkpoint.
+    """
     if is_file(source):
-        if source.name not in (MODEL, CARD, MANIFEST) or not is_file(source.parent / MANIFEST):
+        if not _is_part(source):
             return *read_model_file(source), source
-        source = source.parent  # named by one of its files
+        source = source.parent
     folder = find_checkpoint(source, checkpoint)
     try:
         verify(folder, (CARD, MODEL))
@@ -329,6 +343,25 @@ def _stored_model(source: Path, checkpoint: str) -> tuple[dict[str, Any], dict[s
         offer = CheckpointStore(folder.parent).unharmed_instead(folder, "take one by --checkpoint")
         raise CheckpointError(f"{error} {offer}".rstrip()) from None
     return read_card(folder), read_model(folder), folder
+
+
+def read_backbone(spec: Spec, weights: str | Path) -> tuple["Backbone", dict[str, Any]]:
+    """A backbone of the registry or the catalogue with the weights of a file, and its description.
+
+    Args:
+        spec: The network.
+        weights: A file, or ``hf://OWNER/REPOSITORY/NAME``; its names may be those of the project that published it.
+
+    Raises:
+        CheckpointError: If the file cannot be read or does not fit.
+        ConfigError: If the backbone is unknown.
+    """
+    from facelab.backbone.import_names import import_backbone
+    from facelab.published_file import read_state
+    from facelab.published_source import SOURCES
+
+    state, _ = SOURCES["facelab"].separate(read_state(str(weights)), str(weights))
+    return import_backbone(spec, state, str(weights))
 
 
 def load_backbone(
@@ -340,12 +373,7 @@ def load_backbone(
         CheckpointError: If the weights do not fit.
         ConfigError: If the backbone is unknown.
     """
-    from facelab.backbone.import_names import import_backbone
-    from facelab.published_file import read_state
-    from facelab.published_source import SOURCES
-
-    state, _ = SOURCES["facelab"].separate(read_state(str(weights)), str(weights))
-    network, card = import_backbone(spec, state, str(weights))
+    network, card = read_backbone(spec, weights)
     shown = name or (spec if isinstance(spec, str) else next(iter(spec)))
     return FaceModel(network, shown, card, pick_device(device), weights)
 

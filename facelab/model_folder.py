@@ -53,15 +53,25 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
     return folder
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file is one that `write_model` wrote, by its description."""
+    return DESCRIPTION in _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing if it is none."""
+    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+    return {}
+
+
 def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and weights in one file of `write_model`.
 
     Raises:
         CheckpointError: If it is none; the message says how else a file is used.
     """
-    metadata: dict[str, str] = {}
-    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    metadata = _metadata(path)
     if DESCRIPTION not in metadata:
         use = (
             "it holds adapters; load their base with them: facelab.load(BASE, adapter=FILE)"
