@@ -43,8 +43,7 @@ def create_model(name: str, /, *, weights: str | Path | None = None, **options: 
         name: One of `list_models`.
         weights: What to start from instead of random numbers: what `facelab.load` takes (a run's last checkpoint, one
             checkpoint, a model); a file of weights, .safetensors or PyTorch's, under the names of facelab or of the
-            project that published the network; or ``hf://OWNER/REPOSITORY/FILE``. A backbone with an option of that
-            name (`Timm`) reads such a file as YAML would have it.
+            project that published the network; or ``hf://OWNER/REPOSITORY/FILE``. They must fit exactly.
         options: Options of the backbone, as in YAML: ``feat_dim=256``, ``input_spec={"height": 64, "width": 64}``. They
             win over those of the catalogue, key by key.
 
@@ -58,7 +57,7 @@ def create_model(name: str, /, *, weights: str | Path | None = None, **options: 
         CheckpointError: If the weights are missing, damaged, or do not fit.
     """
     from facelab.backbone.base import BACKBONES
-    from facelab.catalogue import build, resolve
+    from facelab.catalogue import build
     from facelab.face_model import is_stored_model, read_backbone
 
     spec: Spec = {name: options}
@@ -66,8 +65,6 @@ def create_model(name: str, /, *, weights: str | Path | None = None, **options: 
         return build(BACKBONES, spec).train()
     if is_stored_model(Path(weights)):
         return _with_stored(build(BACKBONES, spec), name, Path(weights)).train()
-    if "weights" in BACKBONES.parameters(resolve(BACKBONES, spec)[0]):
-        return build(BACKBONES, {name: {**options, "weights": str(weights)}}).train()
     return read_backbone(spec, weights)[0].train()
 
 

@@ -78,13 +78,14 @@ def test_weights_come_from_a_run_a_checkpoint_or_a_file(trained_run: Path, tmp_p
         assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
 
 
-def test_weights_of_timm_are_read_by_its_own_option(tmp_path: Path) -> None:
+def test_weights_of_timm_come_under_its_names_or_ours(tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": "resnet18", "output": "classifier", "feat_dim": 8, "input_spec": {"height": 32}}
     network = facelab.create_model("Timm", **options)
     state = {name.removeprefix("network."): value for name, value in network.state_dict().items()}
-    save_file(state, tmp_path / "timm.safetensors")
-    again = facelab.create_model("Timm", weights=tmp_path / "timm.safetensors", **options)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
+    for names in (state, network.state_dict()):
+        torch.save(names, tmp_path / "timm.pt")
+        again = facelab.create_model("Timm", weights=tmp_path / "timm.pt", **options)
+        assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def test_weights_that_do_not_fit_are_refused(trained_run: Path, dual: Path, tmp_path: Path) -> None:
