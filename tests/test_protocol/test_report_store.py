@@ -216,7 +216,7 @@ class Hostile:
 def test_hostile_trials_are_refused(arrays: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     path = write_reports(tmp_path, {"m": [make_report()]})
     (trials,) = (tmp_path / "trials").iterdir()
-    np.savez(trials, allow_pickle=True, **arrays)
+    np.savez(trials, **arrays)
     tree = json.loads(path.read_text())
     tree["models"]["m"][0]["trials"]["sha256"] = hashlib.sha256(trials.read_bytes()).hexdigest()
     path.write_text(json.dumps(tree))
