@@ -1,6 +1,7 @@
 """Networks and losses by name, for those who write their own loop: ``facelab.create_model("r50")``."""
 
 from fnmatch import fnmatchcase
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,15 +120,24 @@ def create_head(
     Raises:
         ConfigError: If a name or an option is unknown, or out of range.
     """
-    import math
-
     from facelab.catalogue import build
-    from facelab.errors import in_range
     from facelab.head.base import CLASSIFIERS, HEADS
     from facelab.head.loss import HeadLoss
 
-    in_range("feat_dim", feat_dim, 1, math.inf)
-    in_range("seed", seed, 0, math.inf)
+    num_classes, feat_dim = _whole("num_classes", num_classes, 2), _whole("feat_dim", feat_dim, 1)
+    seed = _whole("seed", seed, 0)
     head = build(HEADS, {name: options}, num_classes=num_classes, feat_dim=feat_dim)
     rows = build(CLASSIFIERS, classifier, head=head, num_classes=num_classes, feat_dim=feat_dim, seed=seed)
     return HeadLoss(rows, feat_dim)
+
+
+def _whole(what: str, value: int, least: int) -> int:
+    from facelab.errors import ConfigError
+
+    try:
+        number = index(value)
+    except TypeError:
+        raise ConfigError(f"{what} is {value!r}, but must be a whole number.") from None
+    if number < least:
+        raise ConfigError(f"{what} is {number}, but must be at least {least}.")
+    return number

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from facelab.errors import ConfigError, DataError
+from facelab.errors import ConfigError, DataError, in_range
 from facelab.test_protocol import identification, metrics, operating_points
 from facelab.test_protocol.error_reject import RATES, ErrorReject
 from facelab.test_protocol.error_reject import error_versus_reject as _error_versus_reject
@@ -204,10 +204,13 @@ class VerificationMetrics:
 
     Args:
         far: False accept rates, in (0, 1].
+
+    Raises:
+        ConfigError: If a rate is out of range.
     """
 
     def __init__(self, far: Sequence[float] = (1e-1, 1e-2, 1e-3)) -> None:
-        self.far = tuple(far)
+        self.far = tuple(in_range("a target FAR", rate, 0.0, 1.0, low_open=True) for rate in far)
         self.reset()
 
     def reset(self) -> None:
@@ -225,7 +228,6 @@ class VerificationMetrics:
         """``auc``, ``eer``, and a ``tar@far=…`` for each rate, NaN where there are too few different pairs to tell.
 
         Raises:
-            ConfigError: If a rate is out of range.
             DataError: If there are no pairs, or only same or only different ones.
         """
         curve = metrics.roc(np.concatenate([[], *self._scores]), np.concatenate([np.empty(0, bool), *self._same]))
@@ -283,6 +285,6 @@ def _directions(vectors: Numbers, what: str) -> Matrix:
     if array.dtype.kind not in "fiu" or array.ndim != 2:
         raise DataError(f"{what} must be real numbers (N, D), got an array of {array.dtype} {array.shape}.")
     rows = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64)).astype(rows.dtype)  # squares leave float32
     with np.errstate(invalid="ignore"):  # the search refuses what is not finite, and says where it is
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.asarray(rows / np.where(norms > 0, norms, 1))
+        return np.asarray(rows / np.where(norms > 0, norms, 1)[:, None])

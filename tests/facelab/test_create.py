@@ -143,9 +143,11 @@ def test_every_head_is_trained_by_plain_pytorch(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"num_classes": 1}, "FullSoftmax num_classes is 1, but must lie in"),
-        ({"feat_dim": 0}, "feat_dim is 0, but must lie in"),
-        ({"seed": -1}, "seed is -1, but must lie in"),
+        ({"num_classes": 1}, "num_classes is 1, but must be at least 2"),
+        ({"num_classes": 2.5}, "num_classes is 2.5, but must be a whole number"),
+        ({"feat_dim": 0}, "feat_dim is 0, but must be at least 1"),
+        ({"feat_dim": "512"}, "feat_dim is '512', but must be a whole number"),
+        ({"seed": -1}, "seed is -1, but must be at least 0"),
         ({"margin": "wide"}, "head 'ArcFace' option 'margin' is 'wide'"),
         ({"classifier": "FullSoftmaxx"}, "unknown classifier 'FullSoftmaxx'. Did you mean 'FullSoftmax'?"),
     ],

@@ -74,6 +74,14 @@ def test_searches_compare_by_cosine() -> None:
     assert metrics.rank_k(**tensors) == curve[0]
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_lengths_of_embeddings_do_not_count(length: float) -> None:
+    faces = search()
+    lengths = np.where(np.arange(30) % 2, 1.0, length)[:, None]
+    gallery = (faces["gallery"] * lengths).astype(np.float32)
+    assert metrics.rank_k(**{**faces, "gallery": gallery}) == metrics.rank_k(**faces)
+
+
 def test_a_search_without_mates_has_no_rank() -> None:
     assert np.isnan(metrics.rank_k(np.eye(2), np.eye(2), [0, -1], [1, -1]))
 
@@ -115,6 +123,8 @@ def test_pairs_that_cannot_be_measured_are_refused(scores: Any, same: Any, sente
 def test_rates_folds_and_ranks_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="a target FAR is 0, but must lie in"):
         metrics.tar_at_far(SCORES, SAME, 0)
+    with pytest.raises(ConfigError, match="a target FAR is 1.5, but must lie in"):
+        metrics.VerificationMetrics(far=[0.1, 1.5])
     with pytest.raises(ConfigError, match="folds is 3, but must be at least 2 and at most 2"):
         metrics.accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], folds=3)
     with pytest.raises(DataError, match="folds must be integers, got an array of float64"):
