@@ -18,10 +18,10 @@ from facelab.adapter.two_spaces import joined
 from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
 from facelab.errors import CheckpointError, ConfigError
+from facelab.quality.card import ScorerCard
 from facelab.registry import Registry
-from facelab.scorer_card import ScorerCard
-from facelab.state_fit import named
-from facelab.state_hash import state_hash
+from facelab.weights.state_fit import named
+from facelab.weights.state_hash import state_hash
 
 
 class Adapter(ABC):

@@ -15,13 +15,13 @@ from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES
 from facelab.adapter.peft_format import read_peft
 from facelab.backbone.base import Backbone
-from facelab.card_check import AdapterPart, check_part
 from facelab.errors import CheckpointError
-from facelab.outside_file import require_regular
-from facelab.outside_json import parse_json
-from facelab.scorer_card import ScorerCard
-from facelab.state_hash import state_hash
-from facelab.whole_file import write_whole
+from facelab.outside.file import require_regular
+from facelab.outside.json import parse_json
+from facelab.quality.card import ScorerCard
+from facelab.weights.card_check import AdapterPart, check_part
+from facelab.weights.state_hash import state_hash
+from facelab.weights.whole_file import write_whole
 
 FORMAT = "facelab adapter 1"
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError, in_range
+from facelab.quality.card import ScorerCard
 from facelab.registry import Registry
-from facelab.scorer_card import ScorerCard
 
 SURE = 0.9  # the gate of a typical high-quality image; 1 - SURE that of a low-quality one
 BINS = 256

@@ -25,7 +25,7 @@ class ForwardGate:
 
 
 # A context variable, not an attribute of the network: forward passes in several threads do not see each other's values,
-# two passes may precede one backward pass, and recomputing restores it (facelab.backbone.recompute).
+# two passes may precede one backward pass, and recomputing restores it (facelab.backbone.layers.recompute).
 _GATE: ContextVar[ForwardGate | None] = ContextVar("gate of the running forward pass", default=None)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from facelab.adapter.base import AdaptedBackbone
-from facelab.state_fit import load_weights
+from facelab.weights.state_fit import load_weights
 
 FACTOR = re.compile(r"(?P<layer>.+)\.trainable_lora_(?P<side>down|up)(?P<second>2?)\.weight")
 BASE = {"layers.": "stages.", "feature_layer.": "feature."}

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from facelab.adapter.base import AdaptedBackbone
 from facelab.adapter.low_rank import LowRankLayer
-from facelab.checkpoint import read_safetensors
 from facelab.errors import CheckpointError, ConfigError
-from facelab.outside_json import read_json
-from facelab.whole_file import write_whole
+from facelab.outside.json import read_json
+from facelab.weights.checkpoint import read_safetensors
+from facelab.weights.whole_file import write_whole
 
 PREFIX = "base_model.model."
 CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"

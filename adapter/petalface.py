@@ -11,9 +11,9 @@ from facelab.adapter.import_names import FACTOR, our_name, petalface_names
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.catalogue import Spec, resolve
 from facelab.errors import CheckpointError, ConfigError
-from facelab.face_model import adapter_card, model_card
-from facelab.scorer_card import ScorerCard
-from facelab.state_fit import load_weights
+from facelab.model.face_model import adapter_card, model_card
+from facelab.quality.card import ScorerCard
+from facelab.weights.state_fit import load_weights
 
 AS_PUBLISHED = {"dropout_on": "output", "initial": "trunc_normal", "moving_statistics": True}
 PUBLISHED_SCORES = ScorerCard(name="CNNIQA", low=0.0, high=1.0)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
 from facelab.inputs import InputSpec
+from facelab.quality.card import ScorerCard, require_scorer
 from facelab.registry import Registry
-from facelab.scorer_card import ScorerCard, require_scorer
 
 FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 """What FaceX-Zoo trains its networks with: 112x112 BGR, (x - 127.5) / 128."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
-from facelab.backbone.conv_norm import Activation, ConvNorm, SqueezeExcite
-from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import MAX_WIDTH, divisible, last_map_size
+from facelab.backbone.layers.conv_norm import Activation, ConvNorm, SqueezeExcite
+from facelab.backbone.layers.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import MAX_WIDTH, divisible, last_map_size
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec

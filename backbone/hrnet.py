@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
-from facelab.backbone.conv_norm import ConvNorm
-from facelab.backbone.hrnet_names import hrnet_name
 from facelab.backbone.iresnet import INITIALS
-from facelab.backbone.output_layer import LinearOutput
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import MAX_WIDTH, last_map_size
+from facelab.backbone.layers.conv_norm import ConvNorm
+from facelab.backbone.layers.output_layer import LinearOutput
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import MAX_WIDTH, last_map_size
+from facelab.backbone.names.hrnet import hrnet_name
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec

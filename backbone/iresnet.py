@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, Backbone, Features
-from facelab.backbone.output_layer import LastNorm, OutputLayer
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.output_layer import LastNorm, OutputLayer
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range, one_of
 from facelab.inputs import InputSpec

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
-from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.backbone.layers.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec

@@ -5,12 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.iresnet import INITIALS, Initial
-from facelab.backbone.mobilefacenet_names import mobilefacenet_name
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import last_map_size, scaled_channels
+from facelab.backbone.names.mobilefacenet import mobilefacenet_name
 from facelab.citation import Citation
 from facelab.errors import in_range, one_of
 from facelab.inputs import InputSpec

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
-from facelab.backbone.conv_norm import ConvNorm
 from facelab.backbone.iresnet import INITIALS
-from facelab.backbone.output_layer import FACEXZOO_OUTPUT, OutputLayer
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.backbone.layers.conv_norm import ConvNorm
+from facelab.backbone.layers.output_layer import FACEXZOO_OUTPUT, OutputLayer
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
 from facelab.inputs import InputSpec

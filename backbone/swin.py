@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.backbone.base import BACKBONES, Backbone, Features
-from facelab.backbone.recompute import recomputed
-from facelab.backbone.transformer import (
+from facelab.backbone.layers.recompute import recomputed
+from facelab.backbone.layers.transformer import (
     INITIAL_DEVIATION,
     Attention,
     DropPath,

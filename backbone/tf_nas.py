@@ -5,10 +5,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
-from facelab.backbone.conv_norm import Activation, ConvNorm
-from facelab.backbone.mbconv import InvertedBottleneck
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import MAX_WIDTH, last_map_size
+from facelab.backbone.layers.conv_norm import Activation, ConvNorm
+from facelab.backbone.layers.mbconv import InvertedBottleneck
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import MAX_WIDTH, last_map_size
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from facelab.backbone.base import BACKBONES, Backbone, Features
-from facelab.backbone.output_layer import LastNorm, OutputLayer
+from facelab.backbone.layers.output_layer import LastNorm, OutputLayer
 from facelab.citation import Citation
 from facelab.errors import CheckpointError, ConfigError, did_you_mean, in_range, one_of
 from facelab.inputs import InputSpec
-from facelab.outside_file import require_regular
+from facelab.outside.file import require_regular
 from facelab.vision import load_timm
 
 Output = Literal["classifier", "norm_linear"]

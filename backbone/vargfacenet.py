@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, Backbone, Features
-from facelab.backbone.conv_norm import Activation, ConvNorm, SqueezeExcite
-from facelab.backbone.recompute import Blocks
-from facelab.backbone.sizes import last_map_size, scaled_channels
+from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.conv_norm import Activation, ConvNorm, SqueezeExcite
+from facelab.backbone.layers.recompute import Blocks
+from facelab.backbone.layers.sizes import last_map_size, scaled_channels
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.inputs import InputSpec

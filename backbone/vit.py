@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from facelab.backbone.base import BACKBONES, Backbone, Features
-from facelab.backbone.recompute import recomputed
-from facelab.backbone.transformer import (
+from facelab.backbone.layers.recompute import recomputed
+from facelab.backbone.layers.transformer import (
     INITIAL_DEVIATION,
     Attention,
     DropPath,

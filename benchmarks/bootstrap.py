@@ -19,10 +19,11 @@ from comparison import Comparison, machine, report
 from numpy.typing import NDArray
 from rich.console import Console
 
-from facelab.test_protocol import bootstrap, metrics
-from facelab.test_protocol.bootstrap import ResampledRoc, percentile_interval
-from facelab.test_protocol.metrics import Booleans, Floats
-from facelab.test_protocol.resampling import Units, multiplicities, units_of_pairs
+from facelab.test_protocol.metrics import metrics
+from facelab.test_protocol.metrics.metrics import Booleans, Floats
+from facelab.test_protocol.statistics import bootstrap
+from facelab.test_protocol.statistics.bootstrap import ResampledRoc, percentile_interval
+from facelab.test_protocol.statistics.resampling import Units, multiplicities, units_of_pairs
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 SMALL_PAIRS, SMALL_PEOPLE, SMALL_DRAWS = 200_000, 500, 20

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from facelab.adapter.gate_slot import gate_of_forward
 from facelab.adapter.low_rank import Experts, LowRankConv2d, LowRankLayer, LowRankLinear, LowRankOptions
-from facelab.precision import Arithmetic, Precision
+from facelab.engine.precision import Arithmetic, Precision
 
 WIDTHS, TOKENS, CHANNELS, SIDES = (384, 512, 768), (49, 196), 384, (7, 14)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from facelab.errors import DataError
-from facelab.test_protocol.distractors import against_distractors
-from facelab.test_protocol.identification import closed_set, mean_known, rank_mates
-from facelab.test_protocol.mate_pairs import MatePairs
-from facelab.test_protocol.score_tiles import NOBODY, Faces
+from facelab.test_protocol.metrics.identification import closed_set, mean_known, rank_mates
+from facelab.test_protocol.metrics.mate_pairs import MatePairs
+from facelab.test_protocol.metrics.score_tiles import NOBODY, Faces
+from facelab.test_protocol.protocols.distractors import against_distractors
 
 Array = NDArray[Any]
 RANKS = tuple(range(1, 11))

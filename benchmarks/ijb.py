@@ -25,10 +25,10 @@ from rich.console import Console
 
 from facelab.errors import DataError
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.ijb_files import TemplatePairs
-from facelab.test_protocol.ijb_reference import nearest_tar
-from facelab.test_protocol.ijb_verification import ScoredTemplatePairs, verification_metrics
-from facelab.test_protocol.templates import FeatureRules, Grouping, join_templates
+from facelab.test_protocol.lists.ijb_files import TemplatePairs
+from facelab.test_protocol.metrics.ijb_reference import nearest_tar
+from facelab.test_protocol.metrics.templates import FeatureRules, Grouping, join_templates
+from facelab.test_protocol.protocols.ijb_verification import ScoredTemplatePairs, verification_metrics
 
 Array = NDArray[Any]
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)

@@ -1,6 +1,6 @@
 """How fast are photos embedded? A plain PyTorch loop against facelab's extractor, from JPEG files to a NumPy array.
 
-The baseline is described in plain.py. Ours is `facelab.test_protocol.embed.embed`, which every protocol uses; bf16 and
+The baseline is described in plain.py. Ours is `facelab.test_protocol.extraction.embed.embed`, which every protocol uses; bf16 and
 channels_last. Both read the same files, with as many threads, and the networks have the same weights; a round is all
 images once for the baseline and once for ours. The cosine between both embeddings of each image is checked.
 
@@ -26,10 +26,10 @@ from rich.console import Console
 
 from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build
-from facelab.data.image_folder import ImageFolder
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.engine.precision import Precision
 from facelab.errors import DataError
-from facelab.precision import Precision
-from facelab.test_protocol.embed import embed
+from facelab.test_protocol.extraction.embed import embed
 
 GOALS = {"r18": 2.0, "MobileFaceNet": 2.0}
 LEAST_COSINE = 0.99

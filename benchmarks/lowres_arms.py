@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES, Gate
 from facelab.backbone.base import Backbone
-from facelab.face_model import load_backbone
 from facelab.head.classifier import FullSoftmax
-from facelab.head.cosface import CosFace
+from facelab.head.margins.cosface import CosFace
 from facelab.inputs import InputSpec, normalise
+from facelab.model.face_model import load_backbone
 from facelab.training_mode.adaptation.mode import Adaptation
 
 Array = NDArray[Any]

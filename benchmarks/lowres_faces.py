@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from facelab.data.base import Batch, Pixels, Source
-from facelab.data.degradation import Degraded
-from facelab.data.image_folder import ImageFolder
-from facelab.face_model import load_backbone
+from facelab.data.sources.degradation import Degraded
+from facelab.data.sources.image_folder import ImageFolder
 from facelab.iqa.base import SCORERS, PixelScorer
-from facelab.scorer_card import ScorerCard
-from facelab.test_protocol.lfw import LFW
+from facelab.model.face_model import load_backbone
+from facelab.quality.card import ScorerCard
+from facelab.test_protocol.protocols.lfw import LFW
 
 Array = NDArray[Any]
 MIN_IMAGES, TRAIN_PEOPLE, ONE_IMAGE_PEOPLE, MOST_PROBES = 5, 300, 2000, 5

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from facelab.adapter.gate import Gate
 from facelab.adapter.two_spaces import joined
-from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Embeddings, Metric, Report
-from facelab.test_protocol.confidence import with_intervals
-from facelab.test_protocol.identification import mate_rank, search
-from facelab.test_protocol.paired import mcnemar, paired_bootstrap, right_pairs
+from facelab.test_protocol.metrics import metrics
+from facelab.test_protocol.metrics.identification import mate_rank, search
+from facelab.test_protocol.statistics.confidence import with_intervals
+from facelab.test_protocol.statistics.paired import mcnemar, paired_bootstrap, right_pairs
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

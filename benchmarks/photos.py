@@ -3,9 +3,9 @@
 from itertools import islice
 from pathlib import Path
 
-from facelab.data.image_folder import ImageFolder
-from facelab.data.synthetic import SyntheticFaces
-from facelab.data.synthetic_export import write_image_folder
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.synthetic.export import write_image_folder
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import DataError
 
 PER_PERSON = 2

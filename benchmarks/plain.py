@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from facelab.backbone.activation import PReLU
 from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.layers.activation import PReLU
 from facelab.backbone.mobilefacenet import ConvUnit
 from facelab.catalogue import build
 from facelab.inputs import InputSpec

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from photos import write_photos
 from rich.console import Console
 
-from facelab.data.image_folder import ImageFolder
-from facelab.data.synthetic_render import render_face
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.synthetic.render import render_face
 from facelab.iqa.brisque import BRISQUE
 
 SIZE = 112

@@ -1,4 +1,4 @@
-"""How fast are 112x112 JPEG files read? A plain ``DataLoader`` with Pillow against `facelab.data.loader.Loader`.
+"""How fast are 112x112 JPEG files read? A plain ``DataLoader`` with Pillow against `facelab.data.loading.loader.Loader`.
 
 The plain program is what published ones do (see plain.py): every image is opened with Pillow, mirrored, and normalised
 by torchvision's transforms in the workers. Ours gives uint8 and leaves mirroring and normalisation to the device, for a
@@ -25,10 +25,10 @@ from plain import PlainImages, plain_loader
 from rich.console import Console
 from torch import Tensor
 
-from facelab.data.augment import AugmentConfig
-from facelab.data.image_folder import ImageFolder
-from facelab.data.loader import Loader
-from facelab.data.samplers import Shuffle
+from facelab.data.loading.loader import Loader
+from facelab.data.loading.samplers import Shuffle
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.transforms.augment import AugmentConfig
 from facelab.inputs import InputSpec, normalise
 
 SIZE = 112

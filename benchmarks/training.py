@@ -20,9 +20,9 @@ from photos import write_photos
 from plain import PlainTraining
 from rich.console import Console
 
-from facelab.engine import Progress, train
-from facelab.training_mode.assembly import assemble
-from facelab.training_mode.settings import make_config
+from facelab.engine.loop import Progress, train
+from facelab.run.assembly import assemble
+from facelab.run.settings import make_config
 
 GOALS = {"r18": 1.5, "MobileFaceNet": 1.0}
 LEARNING_RATE = 0.01

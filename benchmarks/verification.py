@@ -27,10 +27,10 @@ from sklearn.metrics import roc_curve
 from sklearn.preprocessing import normalize
 
 from facelab.data.base import ImageSet, Pixels
-from facelab.test_protocol import metrics
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.pair_scores import Rules, Thresholds
-from facelab.test_protocol.verification import Verification
+from facelab.test_protocol.metrics import metrics
+from facelab.test_protocol.metrics.pair_scores import Rules, Thresholds
+from facelab.test_protocol.protocols.verification import Verification
 
 FOLDS, IMAGES, PEOPLE = 10, 7701, 1680  # images that LFW's pairs name
 FARS = (1e-3, 1e-2, 1e-1)

@@ -11,13 +11,13 @@ import torch
 import typer
 from rich.console import Console
 
-from facelab.cli_compare import compare_command
+from facelab.cli.compare import compare_command
 from facelab.config import Tree
-from facelab.data.image_folder import ImageFolder
+from facelab.data.sources.image_folder import ImageFolder
 from facelab.errors import one_of
-from facelab.test_protocol.report_store import JSON, read_reports
-from facelab.training_mode.study import make_study, run_study
-from facelab.whole_file import write_whole
+from facelab.run.study import make_study, run_study
+from facelab.test_protocol.report.report_store import JSON, read_reports
+from facelab.weights.whole_file import write_whole
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -11,7 +11,7 @@ if __name__ != "facelab":
 
 if TYPE_CHECKING:
     from facelab import metrics
-    from facelab.face_model import FaceModel
+    from facelab.model.face_model import FaceModel
 
 __version__ = "0.1.0"
 
@@ -25,13 +25,13 @@ def load(source: str | Path, **options: Any) -> "FaceModel":
 
     Args:
         source: Folder of a run, of one of its checkpoints or of a model, or a file of a model (`FaceModel.save`).
-        options: ``checkpoint``, ``adapter``, ``device`` and ``name`` of `facelab.face_model.load_model`.
+        options: ``checkpoint``, ``adapter``, ``device`` and ``name`` of `facelab.model.face_model.load_model`.
 
     Raises:
         CheckpointError: If there is no complete, unharmed checkpoint, or its adapters belong to another model.
         ConfigError: If the model needs something that is not registered here.
     """
-    from facelab.face_model import load_model
+    from facelab.model.face_model import load_model
 
     return load_model(source, **options)
 

@@ -15,7 +15,7 @@ if not sys.warnoptions:
     os.environ["PYTHONWARNINGS"] = "ignore"
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
-from facelab.cli import main
+from facelab.cli.main import main
 
 if __name__ == "__main__":
     main()

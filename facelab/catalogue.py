@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import facelab
 from facelab.config import merge
 from facelab.errors import ConfigError, did_you_mean
-from facelab.outside_yaml import read_yaml
+from facelab.outside.yaml import read_yaml
 from facelab.registry import Registry
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from facelab.errors import ConfigError, did_you_mean
-from facelab.outside_file import is_file
-from facelab.outside_yaml import MAX_DEPTH, parse_yaml, read_yaml
+from facelab.outside.file import is_file
+from facelab.outside.yaml import MAX_DEPTH, parse_yaml, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 Tree = dict[str, Any]

@@ -59,7 +59,7 @@ def create_model(name: str, /, *, weights: str | Path | None = None, **options: 
     """
     from facelab.backbone.base import BACKBONES
     from facelab.catalogue import build
-    from facelab.face_model import is_stored_model, read_backbone
+    from facelab.model.face_model import is_stored_model, read_backbone
 
     spec: Spec = {name: options}
     if weights is None:
@@ -71,11 +71,11 @@ def create_model(name: str, /, *, weights: str | Path | None = None, **options: 
 
 def _with_stored(network: "Backbone", name: str, source: Path) -> "Backbone":
     """The network with the weights of a stored model that was trained on images of its kind."""
-    from facelab.card_check import check_card
     from facelab.errors import ConfigError
-    from facelab.face_model import read_stored_model
     from facelab.inputs import InputSpec
-    from facelab.state_fit import load_weights
+    from facelab.model.face_model import read_stored_model
+    from facelab.weights.card_check import check_card
+    from facelab.weights.state_fit import load_weights
 
     card, state, _ = read_stored_model(source)
     check_card(card, str(source))

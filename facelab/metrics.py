@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from facelab.errors import ConfigError, DataError, in_range
-from facelab.test_protocol import identification, metrics, operating_points
-from facelab.test_protocol.error_reject import RATES, ErrorReject
-from facelab.test_protocol.error_reject import error_versus_reject as _error_versus_reject
-from facelab.test_protocol.identification import OpenSetPoint
-from facelab.test_protocol.metrics import Booleans, Floats, FoldResult, Integers, OperatingPoint, Roc
-from facelab.test_protocol.score_tiles import Matrix
+from facelab.test_protocol.metrics import identification, metrics, operating_points
+from facelab.test_protocol.metrics.error_reject import RATES, ErrorReject
+from facelab.test_protocol.metrics.error_reject import error_versus_reject as _error_versus_reject
+from facelab.test_protocol.metrics.identification import OpenSetPoint
+from facelab.test_protocol.metrics.metrics import Booleans, Floats, FoldResult, Integers, OperatingPoint, Roc
+from facelab.test_protocol.metrics.score_tiles import Matrix
 
 __all__ = [
     "ErrorReject",

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from facelab.citation import Citation
 from facelab.errors import DataError
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import NamedImages
 from facelab.registry import Registry
-from facelab.scorer_card import ScorerCard
-from facelab.scores import NamedImages
 
 
 class ReadableImages(NamedImages, Protocol):

@@ -13,8 +13,8 @@ from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.scene_statistics import FEATURES, scene_statistics
 from facelab.iqa.svr import read_svr
-from facelab.plain_pickle import read_plain_pickle
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
+from facelab.weights.plain_pickle import read_plain_pickle
 
 RED, GREEN, BLUE = 2125, 7154, 721  # in units of 1e-4: the grey of scikit-image, exact in integers
 MODEL, SCALE = "svm.txt", "normalize.pickle"

@@ -12,9 +12,9 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError, one_of
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.luma import rounded_luma
-from facelab.published_file import read_state
-from facelab.scorer_card import ScorerCard
-from facelab.state_hash import state_hash
+from facelab.quality.card import ScorerCard
+from facelab.weights.published_file import read_state
+from facelab.weights.state_hash import state_hash
 
 Variant = Literal["live", "koniq"]
 FILTERS, KERNEL, PATCH = 50, 7, 32

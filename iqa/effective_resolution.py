@@ -9,7 +9,7 @@ from torch import Tensor
 from facelab.errors import in_range
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.luma import luma
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 
 VERSION = "1"
 TOP = 0.9  # of the highest frequency: what lies above tells the noise

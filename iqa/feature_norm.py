@@ -9,8 +9,8 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec, normalise
 from facelab.iqa.base import SCORERS, PixelScorer
-from facelab.scorer_card import ScorerCard
-from facelab.state_hash import state_hash
+from facelab.quality.card import ScorerCard
+from facelab.weights.state_hash import state_hash
 
 
 @SCORERS.register("FeatureNorm")

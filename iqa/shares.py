@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from facelab import distributed
 from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Scorer, Work
-from facelab.scores import revision_of
+from facelab.quality.table import revision_of
 
 
 class Share:

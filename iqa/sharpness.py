@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from facelab.errors import in_range
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.luma import luma
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 
 VERSION = "2"
 NOISE_WEIGHT = 10.0  # from how much noise on it counts as lost contrast

@@ -10,9 +10,9 @@ import numpy as np
 from facelab.csv_cells import meant
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, Progress, ReadableImages, ScoredSet, Scorer, Work
-from facelab.outside_file import opened_text
-from facelab.scorer_card import ScorerCard
-from facelab.scores import COLUMNS, ScoreTable
+from facelab.outside.file import opened_text
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import COLUMNS, ScoreTable
 
 
 @SCORERS.register("Table")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from facelab.citation import Citation
 from facelab.data.base import ImageSet
+from facelab.quality.card import ScorerCard
 from facelab.registry import Registry
-from facelab.scorer_card import ScorerCard
 
 FloatArray = NDArray[np.float32]
 Better = Literal["high", "low"]

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from facelab.backbone.base import takes_quality
+from facelab.cost.network_cost import network_cost
 from facelab.distributed import is_main
-from facelab.network_cost import network_cost
-from facelab.scores import Scores
+from facelab.quality.table import Scores
 from facelab.test_protocol.base import Protocol, Report
-from facelab.test_protocol.embed import embed
-from facelab.test_protocol.extraction_settings import ExtractionSettings, OnCorrupt
-from facelab.test_protocol.failed_images import failed_options
-from facelab.test_protocol.forward import Precision, input_spec_of, model_hash
-from facelab.test_protocol.mistake_pictures import with_pictures
+from facelab.test_protocol.extraction.embed import embed
+from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings, OnCorrupt
+from facelab.test_protocol.extraction.failed_images import failed_options
+from facelab.test_protocol.extraction.forward import Precision, input_spec_of, model_hash
+from facelab.test_protocol.report.mistake_pictures import with_pictures
 
 NamedProgress = Callable[[str, int, int], None]
 
@@ -53,7 +53,7 @@ def run_protocols(
         workers: Threads that read images; 0 for one per core.
         on_corrupt: What becomes of images that cannot be read: ``error``, ``zero`` or ``skip``; see `embed`. The
             reports count them and name the first.
-        quality: Scores of a protocol's images by its name; see `facelab.test_protocol.quality.open_scores`.
+        quality: Scores of a protocol's images by its name; see `facelab.test_protocol.extraction.quality.open_scores`.
         progress: Called with the protocol's name, the images done and all images of this process.
 
     Raises:

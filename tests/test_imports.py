@@ -90,7 +90,7 @@ def refused(path: Path) -> set[str]:
         return {used for used in names if used != "facelab" and not within(used, CORE)}
     if part in SEES:
         allowed = (part, *CORE, *SEES[part])
-        composer = {used for used in imported(path) if is_composer(used) and used != "facelab.face_model"}
+        composer = {used for used in imported(path) if is_composer(used) and used != "facelab.model.face_model"}
         return composer | {used for used in imported(path) if used != "facelab" and not within(used, allowed)}
     if name in LEAVES:
         return {used for used in imported(path) if not within(used, LEAVES)}
@@ -134,15 +134,15 @@ def test_packages_refuse_another_name() -> None:
     ("module", "line", "wrong"),
     [
         ("head/new.py", "from facelab.backbone.base import Backbone", "facelab.backbone.base"),
-        ("head/new.py", "def f():\n    import facelab.data.images", "facelab.data.images"),
+        ("head/new.py", "def f():\n    import facelab.data.formats.images", "facelab.data.formats.images"),
         ("adapter/new.py", "from facelab.backbone.base import Backbone", None),
         ("adapter/new.py", "from facelab.backbone import iresnet", "facelab.backbone"),
         ("test_protocol/new.py", "from facelab.head.base import HEADS", "facelab.head.base"),
-        ("facelab/engine.py", "from facelab.training_mode.base import TrainingMode", "facelab.training_mode.base"),
-        ("facelab/errors.py", "from facelab.engine import train", "facelab.engine"),
-        ("facelab/cli.py", "from facelab.training_mode.run import run_training", "facelab.training_mode.run"),
-        ("facelab/cli.py", "def f():\n    from facelab.training_mode.run import run_training", None),
-        ("training_mode/new.py", "from facelab.cli import main", "facelab.cli"),
+        ("facelab/engine/loop.py", "from facelab.training_mode.base import TrainingMode", "facelab.training_mode.base"),
+        ("facelab/errors.py", "from facelab.engine.loop import train", "facelab.engine.loop"),
+        ("facelab/cli/main.py", "from facelab.run.run import run_training", "facelab.run.run"),
+        ("facelab/cli/main.py", "def f():\n    from facelab.run.run import run_training", None),
+        ("training_mode/new.py", "from facelab.cli.main import main", "facelab.cli.main"),
         ("training_mode/new.py", "from facelab.head.base import HEADS", None),
     ],
 )

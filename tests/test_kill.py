@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facelab.checkpoint import CheckpointStore, read_rows, read_tree, verify
+from facelab.weights.checkpoint import CheckpointStore, read_rows, read_tree, verify
 
 CONFIG = Path(__file__).parent / "tiny_run.yaml"
 SETTINGS = ("training.epochs=15", "checkpoint.every_updates=1", "mode.conventional.ema=0.9")

@@ -28,26 +28,26 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from scipy.io import savemat
 
-from facelab.checkpoint import read_card, read_tree, verify
+from facelab.data.alignment.landmarks import read_landmarks
 from facelab.data.base import ImageSet
-from facelab.data.image_list import open_list
-from facelab.data.images import PathImages, decode_file
-from facelab.data.landmarks import read_landmarks
-from facelab.data.open_source import open_source
-from facelab.data.packed import Packed, write_packed
-from facelab.data.record_writer import record_writer
-from facelab.data.recordio import RecordIO
-from facelab.data.records import Record
+from facelab.data.formats.images import PathImages, decode_file
+from facelab.data.formats.record_writer import record_writer
+from facelab.data.formats.records import Record
+from facelab.data.sources.image_list import open_list
+from facelab.data.sources.open_source import open_source
+from facelab.data.sources.packed import Packed, write_packed
+from facelab.data.sources.recordio import RecordIO
 from facelab.errors import FacelabError
-from facelab.outside_json import read_json
-from facelab.published_file import read_state
-from facelab.test_protocol.agedb import read_agedb
+from facelab.outside.json import read_json
 from facelab.test_protocol.base import Metric, Report
-from facelab.test_protocol.bin_pack import PackImages
-from facelab.test_protocol.embedding_cache import EmbeddingCache
-from facelab.test_protocol.extraction import Block
-from facelab.test_protocol.megaface_lists import read_feature_list
-from facelab.test_protocol.report_store import read_reports, write_reports
+from facelab.test_protocol.extraction.embedding_cache import EmbeddingCache
+from facelab.test_protocol.extraction.extraction import Block
+from facelab.test_protocol.lists.megaface_lists import read_feature_list
+from facelab.test_protocol.protocols.agedb import read_agedb
+from facelab.test_protocol.protocols.bin_pack import PackImages
+from facelab.test_protocol.report.report_store import read_reports, write_reports
+from facelab.weights.checkpoint import read_card, read_tree, verify
+from facelab.weights.published_file import read_state
 
 ROOM = 3 << 30  # bytes of address space beside what the process has already
 NUMBERS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 62) + 1, (1 << 63) - 1, -1)

@@ -27,7 +27,7 @@ REPORT = """
 import json, pathlib, facelab, facelab.head, facelab.training_mode.conventional
 from facelab.backbone.base import BACKBONES
 from facelab.catalogue import catalogue_file
-from facelab.training_mode.settings import shipped_configs
+from facelab.run.settings import shipped_configs
 print(json.dumps({
     "facelab": facelab.__file__, "head": facelab.head.__file__, "mode": facelab.training_mode.conventional.__file__,
     "catalogues": {kind: str(catalogue_file(kind)) for kind in ("backbone", "head", "adapter")},

@@ -15,7 +15,7 @@ from facelab import distributed
 from facelab.backbone.base import Backbone
 from facelab.citation import Citation
 from facelab.data.base import Batch, Labels
-from facelab.engine import StepOutput
+from facelab.engine.loop import StepOutput
 from facelab.registry import Registry
 
 

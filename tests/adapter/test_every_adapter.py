@@ -19,10 +19,10 @@ from facelab.adapter.gate_slot import expert_weights, gate_of_forward
 from facelab.adapter.low_rank import LowRankConv2d, LowRankLayer, LowRankLinear, LowRankOptions
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
-from facelab.backbone.recompute import recomputed
+from facelab.backbone.layers.recompute import recomputed
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.inputs import InputSpec
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 from facelab.training_mode.base import data_parallel
 from facelab.vision import load_torchvision
 

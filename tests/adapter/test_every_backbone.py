@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import SigmoidGate
 from facelab.backbone.base import BACKBONES, Backbone
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 
 SMALL: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "backbone" / "small.yaml").read_text(encoding="utf-8")

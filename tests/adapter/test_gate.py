@@ -6,7 +6,7 @@ import torch
 
 from facelab.adapter.gate import GATES, CompatGate, Gate, LearnedGate, SigmoidGate, two_modes
 from facelab.errors import ConfigError, DataError
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 
 GOOD = ScorerCard(name="good", low=0.0, high=1.0)
 BAD = ScorerCard(name="bad", low=0.0, high=150.0, higher_is_better=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from facelab.adapter.gate import CompatGate
 from facelab.adapter.gate_slot import gate_of_forward
 from facelab.adapter.low_rank import LowRankConv2d, LowRankLayer, LowRankLinear, LowRankOptions
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 
 pytestmark = pytest.mark.golden
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

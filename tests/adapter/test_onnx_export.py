@@ -10,7 +10,7 @@ from torch import Tensor
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES
 from facelab.backbone.base import BACKBONES
-from facelab.scorer_card import ScorerCard
+from facelab.quality.card import ScorerCard
 
 pytest.importorskip("onnx", reason="exporting needs onnx: pip install 'facelab[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="comparing needs onnxruntime: pip install 'facelab[export]'")

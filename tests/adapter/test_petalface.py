@@ -13,7 +13,7 @@ from facelab.adapter.petalface import import_petalface
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.catalogue import build
 from facelab.errors import CheckpointError, ConfigError
-from facelab.published_file import read_state
+from facelab.weights.published_file import read_state
 
 SMALL: dict[str, Any] = {
     "Swin": {

@@ -11,8 +11,8 @@ from facelab.adapter.gate import SigmoidGate
 from facelab.adapter.two_spaces import joined
 from facelab.backbone.base import BACKBONES
 from facelab.errors import ConfigError
-from facelab.face_model import FaceModel
-from facelab.scorer_card import ScorerCard
+from facelab.model.face_model import FaceModel
+from facelab.quality.card import ScorerCard
 
 GOOD, BAD = 0.9, 0.1
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from facelab.backbone.base import BACKBONES, Backbone
-from facelab.backbone.import_names import our_names
+from facelab.backbone.names.import_names import our_names
 from facelab.catalogue import build
 
 ENTRIES = {

@@ -9,8 +9,8 @@ from torch import nn
 from facelab.backbone.attention_net import AttentionModule, AttentionNet
 from facelab.backbone.base import BACKBONES
 from facelab.backbone.hrnet import Exchange, HRNet
-from facelab.backbone.import_names import our_names
 from facelab.backbone.mobilefacenet import MobileFaceNet
+from facelab.backbone.names.import_names import our_names
 from facelab.backbone.resnest import ResNeSt, SplitAttention
 from facelab.catalogue import build
 from facelab.errors import CheckpointError, ConfigError

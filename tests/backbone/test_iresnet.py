@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from facelab.backbone.base import BACKBONES
-from facelab.backbone.import_names import our_names
 from facelab.backbone.iresnet import IResNet, Squeeze, Subsample
 from facelab.backbone.mobilefacenet import MobileFaceNet
+from facelab.backbone.names.import_names import our_names
 from facelab.catalogue import build
 from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec

@@ -9,11 +9,11 @@ from torch import nn
 
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.efficientnet import EfficientNet, final_map
-from facelab.backbone.import_names import our_names
+from facelab.backbone.layers.sizes import divisible
 from facelab.backbone.lightcnn import LightCNN
+from facelab.backbone.names.import_names import our_names
 from facelab.backbone.repvgg import RepVGG, deployed
 from facelab.backbone.rexnet import ReXNet, growing_channels
-from facelab.backbone.sizes import divisible
 from facelab.catalogue import build
 from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT
-from facelab.backbone.import_names import our_names
 from facelab.backbone.mobilefacenet import MobileFaceNet
+from facelab.backbone.names.import_names import our_names
 from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.layers.transformer import DropPath
 from facelab.backbone.swin import Swin, from_windows, relative_positions, to_windows
-from facelab.backbone.transformer import DropPath
 from facelab.backbone.vit import ViT
 from facelab.catalogue import build
 from facelab.errors import ConfigError

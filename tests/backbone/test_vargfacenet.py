@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from facelab.backbone.base import BACKBONES
-from facelab.backbone.import_names import our_names
+from facelab.backbone.names.import_names import our_names
 from facelab.backbone.vargfacenet import VarGFaceNet
 from facelab.catalogue import build
 from facelab.inputs import InputSpec, normalise

@@ -52,7 +52,7 @@ def test_plain_images_are_normalised_as_ours(colour: Any, tmp_path: Path) -> Non
     spec = InputSpec(32, 32, colour=colour, std=128.0)
     paths, labels = importlib.import_module("photos").write_photos(tmp_path, 3, 32, None)
     image, label = importlib.import_module("plain").PlainImages(paths, labels, spec, flip=False)[1]
-    ours = importlib.import_module("facelab.data.image_folder").ImageFolder(tmp_path / "photos")
+    ours = importlib.import_module("facelab.data.sources.image_folder").ImageFolder(tmp_path / "photos")
     pixels = torch.from_numpy(ours.read(1)).permute(2, 0, 1)[None]
     assert label == 0
     torch.testing.assert_close(image, normalise(pixels, spec)[0], atol=2.5 / 128, rtol=0.0)  # two JPEG decoders

@@ -11,12 +11,12 @@ import torch
 
 from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build, entries
+from facelab.cost.network_cost import network_cost
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS
-from facelab.network_cost import network_cost
+from facelab.run.study import make_study
 from facelab.test_protocol.base import Metric, Report
-from facelab.test_protocol.run_report import write_run_report
-from facelab.training_mode.study import make_study
+from facelab.test_protocol.report.run_report import write_run_report
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
-from facelab.test_protocol.comparison import compare
-from facelab.test_protocol.metrics import roc
-from facelab.test_protocol.run_report import write_comparison
+from facelab.test_protocol.metrics.metrics import roc
+from facelab.test_protocol.report.comparison import compare
+from facelab.test_protocol.report.run_report import write_comparison
 
 FLAGS = (
     "--headless",

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from facelab.data.files import open_files
-from facelab.data.image_folder import ImageFolder
-from facelab.data.open_source import open_source
-from facelab.data.tar import TarFiles
+from facelab.data.formats.files import open_files
+from facelab.data.formats.tar import TarFiles
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.open_source import open_source
 from facelab.errors import CorruptImage, DataError
 
 FILES = {f"{who}/{n}.png": f"{who} {n}".encode() * 100 for who in ("ann", "ben", "cid") for n in range(3)}
@@ -267,7 +267,7 @@ def test_damaged_and_exploding_compressed_tars_leave_nothing(
         path.write_bytes(spoilt)
         with pytest.raises(DataError, match=r"a\.tar\.gz: is not (a gzip file|an uncompressed tar)"):
             open_files(path)
-    monkeypatch.setattr("facelab.data.unpacked_tar.ROOM", 1 << 20)
+    monkeypatch.setattr("facelab.data.formats.unpacked_tar.ROOM", 1 << 20)
     path.write_bytes(gzip.compress(bytes(1 << 23)))
     with pytest.raises(DataError, match=r"a\.tar\.gz: unpacks to more than 1,\d+,\d+ bytes"):
         open_files(path)

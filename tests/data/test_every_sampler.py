@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from facelab.data.base import SAMPLERS, Sampler
-from facelab.data.loader import Loader
-from facelab.data.synthetic import SyntheticFaces
+from facelab.data.loading.loader import Loader
+from facelab.data.synthetic.source import SyntheticFaces
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(7), [1, 2, 3, 5, 8, 13, 21])).astype(np.int64)
 EPOCHS = (0, 1, 7)

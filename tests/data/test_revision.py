@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 import pytest
 
-from facelab.data.aligned_images import AlignedImages
-from facelab.data.alignment import ARCFACE_112
+from facelab.data.alignment.alignment import ARCFACE_112
 from facelab.data.base import ImageSet, Pixels, Source
-from facelab.data.concat import Concat
-from facelab.data.degradation import Degraded
-from facelab.data.image_folder import ImageFolder
-from facelab.data.image_list import ImageList
-from facelab.data.images import PathImages
-from facelab.data.low_resolution import LowResolutionSource
-from facelab.data.packed import Packed, write_packed
-from facelab.data.record_writer import write_recordio
-from facelab.data.recordio import RecordIO
-from facelab.data.resized import Resized, ResizedImages
-from facelab.data.synthetic import LowResolution, SyntheticFaces
+from facelab.data.formats.images import PathImages
+from facelab.data.formats.record_writer import write_recordio
+from facelab.data.sources.aligned_images import AlignedImages
+from facelab.data.sources.concat import Concat
+from facelab.data.sources.degradation import Degraded
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.image_list import ImageList
+from facelab.data.sources.low_resolution import LowResolutionSource
+from facelab.data.sources.packed import Packed, write_packed
+from facelab.data.sources.recordio import RecordIO
+from facelab.data.sources.resized import Resized, ResizedImages
+from facelab.data.synthetic.source import LowResolution, SyntheticFaces
 from facelab.iqa.shares import Share
-from facelab.test_protocol.bin_pack import PackImages
-from facelab.test_protocol.joint import JoinedImages
+from facelab.test_protocol.protocols.bin_pack import PackImages
+from facelab.test_protocol.protocols.joint import JoinedImages
 
 
 def rewritten(path: Path) -> None:

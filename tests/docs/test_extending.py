@@ -31,7 +31,7 @@ SMALLER = (
 DRIVER = """
 import json, sys
 import pytest
-from facelab.cli import app
+from facelab.cli.main import app
 
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
@@ -126,7 +126,7 @@ def test_each_example_is_compared(output: tuple[Path, str]) -> None:
 
 
 def test_the_page_names_every_group_of_entry_points() -> None:
-    from facelab.cli_show import REGISTRIES
+    from facelab.cli.show import REGISTRIES
 
     text = PAGE.read_text()
     assert [kind for kind in REGISTRIES if f"`facelab.{kind}`" not in text] == []

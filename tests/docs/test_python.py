@@ -13,11 +13,11 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import facelab
-from facelab.data.image_folder import ImageFolder
-from facelab.data.synthetic import SyntheticFaces
-from facelab.scores import write_scores
-from facelab.training_mode.run import run_training
-from facelab.training_mode.settings import load_config
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.synthetic.source import SyntheticFaces
+from facelab.quality.table import write_scores
+from facelab.run.run import run_training
+from facelab.run.settings import load_config
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: list[str] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)

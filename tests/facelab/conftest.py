@@ -13,11 +13,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from facelab.data.synthetic import SyntheticFaces
-from facelab.scorer_card import ScorerCard
-from facelab.scores import write_scores
-from facelab.training_mode.run import run_training
-from facelab.training_mode.settings import load_config
+from facelab.data.synthetic.source import SyntheticFaces
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import write_scores
+from facelab.run.run import run_training
+from facelab.run.settings import load_config
 
 TINY = Path(__file__).parent.parent / "tiny_run.yaml"
 PROTOCOL = "evaluation.protocols={synthetic: {SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40}}}"

@@ -8,14 +8,14 @@ import torch
 from typer.testing import CliRunner
 
 import facelab
-from facelab import cli
 from facelab.catalogue import build
-from facelab.data.resized import ResizedImages
-from facelab.data.synthetic_formats import Export, write_format
+from facelab.cli import main as cli
+from facelab.data.sources.resized import ResizedImages
+from facelab.data.synthetic.formats import Export, write_format
 from facelab.inputs import normalise
 from facelab.iqa.sharpness import Sharpness
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Protocol, Report
-from facelab.test_protocol.report_store import read_reports
+from facelab.test_protocol.report.report_store import read_reports
 
 SIDE = 32
 KINDS: dict[str, tuple[str, dict[str, str]]] = {

@@ -4,7 +4,7 @@ from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build, catalogue_file, entries, resolve
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS
-from facelab.head.cosface import CosFace
+from facelab.head.margins.cosface import CosFace
 
 
 def test_an_entry_means_a_class_with_options() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from facelab import cli
+from facelab.cli import main as cli
 
 
 def failed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str) -> str:

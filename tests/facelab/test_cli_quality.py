@@ -10,15 +10,15 @@ import torch
 from typer.testing import CliRunner
 
 import facelab
-from facelab import cli
-from facelab.checkpoint import CheckpointStore, read_card
-from facelab.data.images import decode_image
-from facelab.data.synthetic import SyntheticFaces
+from facelab.cli import main as cli
+from facelab.data.formats.images import decode_image
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError, FacelabError
 from facelab.iqa.sharpness import Sharpness
-from facelab.scorer_card import ScorerCard
-from facelab.scores import ScoreTable, write_scores
-from facelab.test_protocol.synthetic import SyntheticPairs
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import ScoreTable, write_scores
+from facelab.test_protocol.protocols.synthetic import SyntheticPairs
+from facelab.weights.checkpoint import CheckpointStore, read_card
 
 MADE = ScorerCard(name="made", low=0, high=1)
 OTHER = "holds scores of other, 0 to 1, higher is better, but the gate was calibrated on made, 0 to 1, higher is better"

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from facelab.config import Strict, differences, merge, parse_overrides, read_config, validate
 from facelab.errors import ConfigError
-from facelab.outside_yaml import read_yaml
+from facelab.outside.yaml import read_yaml
 
 
 class Inner(Strict):

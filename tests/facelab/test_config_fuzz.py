@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from facelab.errors import FacelabError
-from facelab.outside_yaml import parse_yaml
-from facelab.training_mode.settings import load_config, load_tree, make_config
-from facelab.training_mode.shipped import shipped_configs
-from facelab.training_mode.study import make_study
+from facelab.outside.yaml import parse_yaml
+from facelab.run.settings import load_config, load_tree, make_config
+from facelab.run.shipped import shipped_configs
+from facelab.run.study import make_study
 
 TINY = Path(__file__).parent.parent / "tiny_run.yaml"
 EVERY_TIME = settings(

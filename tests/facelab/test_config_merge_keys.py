@@ -3,7 +3,7 @@
 import pytest
 
 from facelab.errors import ConfigError
-from facelab.outside_yaml import parse_yaml
+from facelab.outside.yaml import parse_yaml
 
 
 def test_merged_keys_lose_against_those_written_out() -> None:

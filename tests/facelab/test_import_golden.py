@@ -13,10 +13,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import facelab
-from facelab import cli
 from facelab.adapter.base import AdaptedBackbone
-from facelab.backbone.import_names import import_backbone, unused_names
-from facelab.published_source import published_network
+from facelab.backbone.names.import_names import import_backbone, unused_names
+from facelab.cli import main as cli
+from facelab.weights.published_source import published_network
 
 ADDRESSES = {
     "adaface__ir_18": "adaface:ir_18",

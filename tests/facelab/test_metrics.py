@@ -6,8 +6,8 @@ import torch
 
 from facelab import metrics
 from facelab.errors import ConfigError, DataError
-from facelab.test_protocol import identification
-from facelab.test_protocol import metrics as definitions
+from facelab.test_protocol.metrics import identification
+from facelab.test_protocol.metrics import metrics as definitions
 
 RANDOM = np.random.default_rng(0)
 SAME = np.arange(400) % 2 == 0

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import facelab
 from facelab.backbone.base import BACKBONES
-from facelab.cli import app
+from facelab.cli.main import app
 from facelab.errors import ConfigError, FacelabError
 from facelab.plugins import import_plugins
-from facelab.training_mode.launch import launch
+from facelab.run.launch import launch
 
 TINY = Path(__file__).parent.parent / "tiny_run.yaml"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from facelab.cli_show import REGISTRIES, registry_of
+from facelab.cli.show import REGISTRIES, registry_of
 from facelab.errors import ConfigError
 from facelab.registry import ALL_REGISTRIES, Registry
 

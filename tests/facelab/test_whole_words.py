@@ -6,10 +6,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from typer.testing import CliRunner
 
-from facelab.cli import app
-from facelab.cli_show import REGISTRIES
-from facelab.test_protocol.comparison import Cell, Comparison
-from facelab.test_protocol.report import render_table
+from facelab.cli.main import app
+from facelab.cli.show import REGISTRIES
+from facelab.test_protocol.report.comparison import Cell, Comparison
+from facelab.test_protocol.report.report import render_table
 from facelab.whole_words import WholeWords
 
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelab.head.adacos import AdaCos
-from facelab.head.arcface import ArcFace
-from facelab.head.arcnegface import ArcNegFace
 from facelab.head.base import MarginHead, Terms
-from facelab.head.circleloss import CircleLoss
-from facelab.head.cosface import CosFace
-from facelab.head.elasticface import ElasticFace
-from facelab.head.mv_softmax import MVSoftmax
+from facelab.head.margins.adacos import AdaCos
+from facelab.head.margins.arcface import ArcFace
+from facelab.head.margins.arcnegface import ArcNegFace
+from facelab.head.margins.circleloss import CircleLoss
+from facelab.head.margins.cosface import CosFace
+from facelab.head.margins.elasticface import ElasticFace
+from facelab.head.margins.mv_softmax import MVSoftmax
+from facelab.head.margins.npcface import NPCFace
+from facelab.head.margins.x2_softmax import X2Softmax
 from facelab.head.noise import normal
-from facelab.head.npcface import NPCFace
-from facelab.head.x2_softmax import X2Softmax
 
 TARGETS = [0.8, 0.1, -0.2, 0.6]
 OTHERS = [[0.75, -0.3], [0.2, 0.1], [0.5, -0.9], [0.0, 0.9]]

@@ -13,8 +13,8 @@ from facelab.errors import ConfigError, DataError
 from facelab.head.base import CLASSIFIERS, HEADS, ClassShard, MarginHead
 from facelab.head.class_rows import BLOCK, initial_rows
 from facelab.head.classifier import FullSoftmax
-from facelab.head.cosface import CosFace
-from facelab.head.softmax import Softmax
+from facelab.head.margins.cosface import CosFace
+from facelab.head.margins.softmax import Softmax
 
 FEATURES = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
 ROWS = torch.tensor([[2.0, 0.0], [0.0, 0.5], [3.0, 3.0]])

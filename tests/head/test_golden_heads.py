@@ -13,19 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelab.head.adacos import AdaCos
-from facelab.head.adaface import AdaFace
-from facelab.head.adam_softmax import AdaMSoftmax
-from facelab.head.arcface import ArcFace
-from facelab.head.arcnegface import ArcNegFace
 from facelab.head.base import MarginHead
-from facelab.head.circleloss import CircleLoss
-from facelab.head.combined_margin import CombinedMargin
-from facelab.head.cosface import CosFace
-from facelab.head.curricularface import CurricularFace
-from facelab.head.magface import MagFace
-from facelab.head.mv_softmax import MVSoftmax
-from facelab.head.npcface import NPCFace
+from facelab.head.margins.adacos import AdaCos
+from facelab.head.margins.adaface import AdaFace
+from facelab.head.margins.adam_softmax import AdaMSoftmax
+from facelab.head.margins.arcface import ArcFace
+from facelab.head.margins.arcnegface import ArcNegFace
+from facelab.head.margins.circleloss import CircleLoss
+from facelab.head.margins.combined_margin import CombinedMargin
+from facelab.head.margins.cosface import CosFace
+from facelab.head.margins.curricularface import CurricularFace
+from facelab.head.margins.magface import MagFace
+from facelab.head.margins.mv_softmax import MVSoftmax
+from facelab.head.margins.npcface import NPCFace
 
 COPY = Path(__file__).resolve().parent.parent / "golden" / "heads"
 TOLERANCE = 1e-5

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelab.head.arcface import ArcFace
 from facelab.head.base import MarginHead
 from facelab.head.classifier import FullSoftmax
-from facelab.head.combined_margin import CombinedMargin
-from facelab.head.cosface import CosFace
-from facelab.head.elasticface import ElasticFace
-from facelab.head.softmax import Softmax
-from facelab.head.sphereface2 import SphereFace2
-from facelab.head.sphereface_r import SphereFaceR
-from facelab.head.uniface import UniFace
-from facelab.head.x2_softmax import X2Softmax
+from facelab.head.margins.arcface import ArcFace
+from facelab.head.margins.combined_margin import CombinedMargin
+from facelab.head.margins.cosface import CosFace
+from facelab.head.margins.elasticface import ElasticFace
+from facelab.head.margins.softmax import Softmax
+from facelab.head.margins.sphereface2 import SphereFace2
+from facelab.head.margins.sphereface_r import SphereFaceR
+from facelab.head.margins.uniface import UniFace
+from facelab.head.margins.x2_softmax import X2Softmax
 
 COPY = Path(__file__).resolve().parent.parent / "golden" / "newest_heads"
 CLASSES = 24
@@ -150,7 +150,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, conf: Conf, arrays: Arrays) -> None:
     """Make ElasticFace draw the recorded margins."""
     if "0/margins" in arrays:
         drawn = (arrays["0/margins"] - conf["mean"]) / conf["std"]
-        monkeypatch.setattr("facelab.head.elasticface.normal", lambda seed, step, size: drawn)
+        monkeypatch.setattr("facelab.head.margins.elasticface.normal", lambda seed, step, size: drawn)
 
 
 @pytest.mark.parametrize("name", OURS)

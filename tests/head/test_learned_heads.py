@@ -9,17 +9,17 @@ from torch.nn.functional import normalize
 
 from facelab.catalogue import build
 from facelab.errors import ConfigError
-from facelab.head.adam_softmax import AdaMSoftmax
-from facelab.head.arcface import ArcFace
 from facelab.head.base import CLASSIFIERS, ClassShard, MarginHead, Terms
 from facelab.head.class_rows import BLOCK, initial_numbers
 from facelab.head.classifier import FullSoftmax
-from facelab.head.cosface import CosFace
-from facelab.head.softmax import Softmax
-from facelab.head.sphereface import SphereFace
-from facelab.head.sphereface2 import SphereFace2
+from facelab.head.margins.adam_softmax import AdaMSoftmax
+from facelab.head.margins.arcface import ArcFace
+from facelab.head.margins.cosface import CosFace
+from facelab.head.margins.softmax import Softmax
+from facelab.head.margins.sphereface import SphereFace
+from facelab.head.margins.sphereface2 import SphereFace2
+from facelab.head.margins.uniface import UniFace
 from facelab.head.sub_center import SubCenter
-from facelab.head.uniface import UniFace
 
 CLASSES, DIM = 5, 4
 LABELS = torch.tensor([0, 3, 3, 1])

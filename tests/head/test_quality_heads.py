@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from facelab.errors import ConfigError
-from facelab.head.adaface import AdaFace
 from facelab.head.base import MarginHead, Terms
-from facelab.head.curricularface import CurricularFace
-from facelab.head.mag_cosface import MagCosFace
-from facelab.head.magface import MagFace
+from facelab.head.margins.adaface import AdaFace
+from facelab.head.margins.curricularface import CurricularFace
+from facelab.head.margins.mag_cosface import MagCosFace
+from facelab.head.margins.magface import MagFace
 
 COSINES = [0.8, 0.1, -0.2, 0.6]
 NORMS = [5.0, 10.0, 60.0, 200.0]

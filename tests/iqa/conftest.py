@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facelab.data.images import decode_image
-from facelab.data.synthetic import reduce_resolution
-from facelab.data.synthetic_render import render_face
+from facelab.data.formats.images import decode_image
+from facelab.data.synthetic.render import render_face
+from facelab.data.synthetic.source import reduce_resolution
 
 Pixels = NDArray[np.uint8]
 REAL_FACES, DRAWN_FACES = 40, 16

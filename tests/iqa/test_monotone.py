@@ -9,13 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from facelab.face_model import load_backbone
 from facelab.iqa.base import PixelScorer
 from facelab.iqa.brisque import BRISQUE
 from facelab.iqa.cnniqa import CNNIQA
 from facelab.iqa.effective_resolution import EffectiveResolution
 from facelab.iqa.feature_norm import FeatureNorm
 from facelab.iqa.sharpness import Sharpness
+from facelab.model.face_model import load_backbone
 
 Pixels = NDArray[np.uint8]
 Faces = list[Pixels]

@@ -27,8 +27,8 @@ from facelab.iqa.luma import luma
 from facelab.iqa.scene_statistics import FEATURES, _shape, halved
 from facelab.iqa.sharpness import Sharpness, evenness, noise_variance
 from facelab.iqa.table import Table
-from facelab.scorer_card import ScorerCard
-from facelab.scores import write_scores
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import write_scores
 
 
 class Flat(nn.Module):

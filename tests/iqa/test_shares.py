@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from facelab import cli, distributed
-from facelab.data.synthetic import SyntheticFaces
+from facelab import distributed
+from facelab.cli import main as cli
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import CorruptImage, DataError
 from facelab.iqa.base import ScoredSet, Work
 from facelab.iqa.shares import score_in_shares
 from facelab.iqa.sharpness import Sharpness
 from facelab.iqa.table import Table
-from facelab.scores import ScoreTable, write_scores
+from facelab.quality.table import ScoreTable, write_scores
 
 COUNT = 7  # so that the shares differ
 

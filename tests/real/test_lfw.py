@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from facelab.cli import app
-from facelab.data.image_list import ImageList
-from facelab.face_model import load_backbone
-from facelab.test_protocol.bin_pack import BinPack
-from facelab.test_protocol.lfw import LFW
+from facelab.cli.main import app
+from facelab.data.sources.image_list import ImageList
+from facelab.model.face_model import load_backbone
+from facelab.run.assembly import assemble
+from facelab.run.settings import load_config
+from facelab.test_protocol.protocols.bin_pack import BinPack
+from facelab.test_protocol.protocols.lfw import LFW
 from facelab.test_protocol.run import run_protocols
-from facelab.training_mode.assembly import assemble
-from facelab.training_mode.settings import load_config
 
 pytestmark = pytest.mark.real
 

@@ -13,8 +13,8 @@ from facelab.data.base import ImageSet, Pixels
 from facelab.errors import CorruptImage
 from facelab.inputs import InputSpec
 from facelab.test_protocol.base import Report
-from facelab.test_protocol.pair_scores import Rules, ScoredPairs
-from facelab.test_protocol.verification import curves, verification_metrics
+from facelab.test_protocol.metrics.pair_scores import Rules, ScoredPairs
+from facelab.test_protocol.protocols.verification import curves, verification_metrics
 
 
 class TinyNet(nn.Module):

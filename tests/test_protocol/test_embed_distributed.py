@@ -13,8 +13,8 @@ from facelab.distributed import rank, run_processes
 from facelab.errors import CorruptImage, DataError
 from facelab.inputs import InputSpec
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.embed import embed
-from facelab.test_protocol.extraction_settings import OnCorrupt
+from facelab.test_protocol.extraction.embed import embed
+from facelab.test_protocol.extraction.extraction_settings import OnCorrupt
 
 
 class Counting(ImageSet):

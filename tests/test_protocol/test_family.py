@@ -9,10 +9,10 @@ import pytest
 from scipy.io import savemat
 
 from facelab.errors import ConfigError, DataError
-from facelab.test_protocol.agedb import agedb_person
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
-from facelab.test_protocol.cfp import cfp_person
-from facelab.test_protocol.listed_pairs import ListedPairs, person_stem
+from facelab.test_protocol.protocols.agedb import agedb_person
+from facelab.test_protocol.protocols.cfp import cfp_person
+from facelab.test_protocol.protocols.listed_pairs import ListedPairs, person_stem
 
 PEOPLE = 20
 

@@ -9,29 +9,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facelab.data.alignment_record import read_alignment
-from facelab.data.files import open_files
-from facelab.data.ijbs_lists import read_rows
-from facelab.data.image_list import open_list
-from facelab.data.landmarks import read_landmarks
-from facelab.data.people import read_ids
-from facelab.data.selection import people_of_test_list, plain_name, read_entries, rows_of_people
+from facelab.data.alignment.ijbs_lists import read_rows
+from facelab.data.alignment.landmarks import read_landmarks
+from facelab.data.formats.alignment_record import read_alignment
+from facelab.data.formats.files import open_files
+from facelab.data.formats.people import read_ids
+from facelab.data.sources.image_list import open_list
+from facelab.data.sources.selection import people_of_test_list, plain_name, read_entries, rows_of_people
 from facelab.errors import FacelabError
 from facelab.iqa.table import Table
-from facelab.scores import ScoreTable
-from facelab.test_protocol.calfw import read_calfw
-from facelab.test_protocol.cfp import read_cfp
-from facelab.test_protocol.cplfw import read_cplfw
-from facelab.test_protocol.facexzoo_conf import facexzoo_sets
-from facelab.test_protocol.ijb_files import read_identification, read_template_images, read_template_pairs
-from facelab.test_protocol.ijbs_files import read_tasks
-from facelab.test_protocol.integer_lines import read_integer_lines
-from facelab.test_protocol.lfw import read_lfw
-from facelab.test_protocol.listed_pairs import people_in
-from facelab.test_protocol.megaface_lists import read_feature_list, read_noises
-from facelab.test_protocol.pair_list import read_pair_list
-from facelab.test_protocol.rfw import read_rfw
-from facelab.test_protocol.template_list import read_template_list
+from facelab.quality.table import ScoreTable
+from facelab.test_protocol.lists.facexzoo_conf import facexzoo_sets
+from facelab.test_protocol.lists.ijb_files import read_identification, read_template_images, read_template_pairs
+from facelab.test_protocol.lists.ijbs_files import read_tasks
+from facelab.test_protocol.lists.integer_lines import read_integer_lines
+from facelab.test_protocol.lists.megaface_lists import read_feature_list, read_noises
+from facelab.test_protocol.lists.pair_list import read_pair_list
+from facelab.test_protocol.lists.template_list import read_template_list
+from facelab.test_protocol.protocols.calfw import read_calfw
+from facelab.test_protocol.protocols.cfp import read_cfp
+from facelab.test_protocol.protocols.cplfw import read_cplfw
+from facelab.test_protocol.protocols.lfw import read_lfw
+from facelab.test_protocol.protocols.listed_pairs import people_in
+from facelab.test_protocol.protocols.rfw import read_rfw
 
 SCORES = (
     '# {"format":"facelab scores 1","scorer":{"name":"S","version":"1","low":0.0,"high":1.0,"higher_is_better":true},'

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from facelab.errors import DataError
 from facelab.inputs import InputSpec
-from facelab.test_protocol import metrics, reference_rules
 from facelab.test_protocol.base import PROTOCOLS, Embeddings
-from facelab.test_protocol.bin_pack import PackImages, short_side_size
-from facelab.test_protocol.embed import embed
-from facelab.test_protocol.pair_scores import Rules, ScoredPairs
+from facelab.test_protocol.extraction.embed import embed
+from facelab.test_protocol.metrics import metrics, reference_rules
+from facelab.test_protocol.metrics.pair_scores import Rules, ScoredPairs
+from facelab.test_protocol.protocols.bin_pack import PackImages, short_side_size
 
 SMALL = Path(__file__).resolve().parent.parent / "golden"
 TWINS = ("pack_bytes.bin", "pack_py2.bin", "pack_ndarray_jpeg.bin")  # the same images and answers, stored differently

@@ -12,15 +12,15 @@ import pytest
 from scipy.integrate import trapezoid
 
 from facelab.test_protocol.base import Embeddings, Report
-from facelab.test_protocol.identification import open_set
-from facelab.test_protocol.ijb import IJBC
-from facelab.test_protocol.ijb_reference import EVALS_GRID, evals_open_set, merged_search, sklearn_roc
-from facelab.test_protocol.ijb_search import GallerySearches
-from facelab.test_protocol.ijb_verification import ScoredTemplatePairs
-from facelab.test_protocol.metrics import auc
-from facelab.test_protocol.score_tiles import Faces
-from facelab.test_protocol.templates import join_templates
-from facelab.test_protocol.verification import far_name
+from facelab.test_protocol.metrics.identification import open_set
+from facelab.test_protocol.metrics.ijb_reference import EVALS_GRID, evals_open_set, merged_search, sklearn_roc
+from facelab.test_protocol.metrics.metrics import auc
+from facelab.test_protocol.metrics.score_tiles import Faces
+from facelab.test_protocol.metrics.templates import join_templates
+from facelab.test_protocol.protocols.ijb import IJBC
+from facelab.test_protocol.protocols.ijb_search import GallerySearches
+from facelab.test_protocol.protocols.ijb_verification import ScoredTemplatePairs
+from facelab.test_protocol.protocols.verification import far_name
 
 SMALL = Path(__file__).resolve().parent.parent / "golden"
 FPIRS = (0.01, 0.1)

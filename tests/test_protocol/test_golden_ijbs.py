@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.frame_sums import Weighting
-from facelab.test_protocol.identification import closed_set, open_set
-from facelab.test_protocol.ijbs import IJBS
-from facelab.test_protocol.ijbs_search import Searched, reference_open_set
+from facelab.test_protocol.metrics.frame_sums import Weighting
+from facelab.test_protocol.metrics.identification import closed_set, open_set
+from facelab.test_protocol.protocols.ijbs import IJBS
+from facelab.test_protocol.protocols.ijbs_search import Searched, reference_open_set
 
 SMALL = Path(__file__).resolve().parent.parent / "golden" / "protocols" / "ijbs"
 WEIGHTS: dict[str, Weighting] = {

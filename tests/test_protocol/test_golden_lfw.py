@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from facelab.errors import DataError
-from facelab.test_protocol import agedb, calfw, cfp, cplfw, lfw, metrics, reference_rules, rfw
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.pair_scores import Rules, ScoredPairs
-from facelab.test_protocol.pairs import PairList
+from facelab.test_protocol.lists.pairs import PairList
+from facelab.test_protocol.metrics import metrics, reference_rules
+from facelab.test_protocol.metrics.pair_scores import Rules, ScoredPairs
+from facelab.test_protocol.protocols import agedb, calfw, cfp, cplfw, lfw, rfw
 
 SMALL = Path(__file__).resolve().parent.parent / "golden"
 RULES = {

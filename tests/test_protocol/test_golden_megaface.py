@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from facelab.test_protocol.base import Embeddings, Report
-from facelab.test_protocol.mate_pairs import without_noise
-from facelab.test_protocol.megaface import MegaFace
-from facelab.test_protocol.megaface_lists import read_feature_list
+from facelab.test_protocol.lists.megaface_lists import read_feature_list
+from facelab.test_protocol.metrics.mate_pairs import without_noise
+from facelab.test_protocol.protocols.megaface import MegaFace
 
 SMALL = Path(__file__).resolve().parent.parent / "golden"
 

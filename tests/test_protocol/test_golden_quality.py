@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facelab.test_protocol.error_reject import (
+from facelab.test_protocol.metrics.error_reject import (
     MAGFACE_RATES,
     RATES,
     ErrorReject,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from facelab.test_protocol.base import Embeddings, Report
-from facelab.test_protocol.tinyface import TinyFace
+from facelab.test_protocol.protocols.tinyface import TinyFace
 
 SMALL = Path(__file__).resolve().parent.parent / "golden"
 FOLDERS = {"Probe": "probe", "Gallery_Match": "gallery", "Gallery_Distractor": "distractor"}

@@ -11,7 +11,7 @@ from torch import nn
 
 from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.inputs import InputSpec
-from facelab.test_protocol.embed import embed
+from facelab.test_protocol.extraction.embed import embed
 
 
 @pytest.fixture

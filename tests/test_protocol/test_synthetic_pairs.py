@@ -9,8 +9,8 @@ import pytest
 
 from facelab.errors import ConfigError, DataError, FacelabError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings
-from facelab.test_protocol.metric_draws import parts_of
 from facelab.test_protocol.run import run_protocols
+from facelab.test_protocol.statistics.metric_draws import parts_of
 
 OPTIONS = {"identities": 8, "per_identity": 3, "folds": 2, "pairs": 24, "size": 32}
 

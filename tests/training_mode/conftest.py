@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from facelab.training_mode.run import RunResult, run_training
-from facelab.training_mode.settings import load_config
+from facelab.run.run import RunResult, run_training
+from facelab.run.settings import load_config
 
 TINY = Path(__file__).parent.parent / "tiny_run.yaml"
 

@@ -14,17 +14,17 @@ import facelab
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.catalogue import build
-from facelab.checkpoint import CheckpointStore, read_model, read_tree
 from facelab.data.base import SOURCES
 from facelab.errors import CheckpointError, ConfigError
-from facelab.face_model import load_model
 from facelab.head.base import HEADS
 from facelab.head.classifier import FullSoftmax
 from facelab.inputs import InputSpec
-from facelab.scorer_card import ScorerCard
-from facelab.scores import write_scores
+from facelab.model.face_model import load_model
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import write_scores
+from facelab.run.run import RunResult
 from facelab.training_mode.adaptation.mode import Adaptation
-from facelab.training_mode.run import RunResult
+from facelab.weights.checkpoint import CheckpointStore, read_model, read_tree
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]

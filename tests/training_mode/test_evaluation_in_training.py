@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from facelab.data.synthetic import SyntheticFaces
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.distributed import run_processes
 from facelab.errors import ConfigError, DataError
-from facelab.scorer_card import ScorerCard
-from facelab.scores import write_scores
-from facelab.test_protocol.lfw import LFW
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import write_scores
+from facelab.test_protocol.protocols.lfw import LFW
 
 CARD = ScorerCard(name="Made", version="1", low=0.0, high=1.0)
 SOURCE: dict[str, Any] = {"identities": 8, "per_identity": 8, "size": 32}
@@ -79,12 +79,12 @@ def train_with_quality(folder: str, words: list[str]) -> Any:
     """Runs in each of two processes."""
     from rich.console import Console
 
-    from facelab.face_model import load_model
-    from facelab.scores import ScoreTable
+    from facelab.model.face_model import load_model
+    from facelab.quality.table import ScoreTable
+    from facelab.run.run import run_training
+    from facelab.run.settings import load_config
     from facelab.test_protocol.base import Embeddings, Report
-    from facelab.test_protocol.embed import embed
-    from facelab.training_mode.run import run_training
-    from facelab.training_mode.settings import load_config
+    from facelab.test_protocol.extraction.embed import embed
 
     register_quality_network()
     seen: list[Any] = []

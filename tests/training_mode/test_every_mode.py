@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 
 import facelab
-from facelab.checkpoint import CheckpointStore, read_model, read_rows, read_tree
 from facelab.distributed import run_processes
 from facelab.errors import CheckpointError
-from facelab.training_mode.assembly import assemble
+from facelab.run.assembly import assemble
+from facelab.run.run import RunResult, run_training
+from facelab.run.settings import load_config
 from facelab.training_mode.base import MODES
-from facelab.training_mode.run import RunResult, run_training
-from facelab.training_mode.settings import load_config
+from facelab.weights.checkpoint import CheckpointStore, read_model, read_rows, read_tree
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]

@@ -13,9 +13,9 @@ from facelab.catalogue import build
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, FullSoftmax
 from facelab.inputs import InputSpec
-from facelab.training_mode.assembly import open_optimization
+from facelab.run.assembly import open_optimization
+from facelab.run.settings import RunConfig, load_config
 from facelab.training_mode.conventional.mode import Conventional
-from facelab.training_mode.settings import RunConfig, load_config
 
 CLASSES, DIM, BATCH, UPDATES, PER_EPOCH = 12, 16, 8, 4, 3
 # The margin of each recipe, and how far the rows of the people seen turn, on average and in degrees: unit rows that are

@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from facelab.config import Strict
-from facelab.optimization import OptimizerConfig
-from facelab.schedules import ScheduleConfig
-from facelab.training_mode.settings import CheckpointSettings, DataSettings, EvaluationSettings, TrainingSettings
+from facelab.engine.optimization import OptimizerConfig
+from facelab.engine.schedules import ScheduleConfig
+from facelab.run.settings import CheckpointSettings, DataSettings, EvaluationSettings, TrainingSettings
 
 POSITIVE, NOT_NEGATIVE, COUNT = "(0, inf)", "[0, inf)", "[1, inf)"
 RANGES: dict[type[Strict], dict[str, str]] = {

@@ -14,7 +14,7 @@ from facelab.adapter.base import AdaptedBackbone
 from facelab.adapter.gate import Gate
 from facelab.backbone.base import Backbone
 from facelab.data.base import Batch, Labels
-from facelab.engine import StepOutput
+from facelab.engine.loop import StepOutput
 from facelab.errors import ConfigError, in_range
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise

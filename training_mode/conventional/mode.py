@@ -7,14 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from facelab.backbone.base import Backbone
-from facelab.checkpoint import TRAINING
 from facelab.data.base import Batch
-from facelab.engine import StepOutput
+from facelab.engine.loop import StepOutput
+from facelab.engine.shadow import Shadow
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
-from facelab.shadow import Shadow
-from facelab.state_fit import load_weights, require_fit
 from facelab.training_mode.base import MODES, TrainingMode, data_parallel, without_sync
+from facelab.weights.checkpoint import TRAINING
+from facelab.weights.state_fit import load_weights, require_fit
 
 
 @MODES.register("conventional")

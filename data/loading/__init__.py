@@ -1,0 +1,1 @@
+"""Batches: samplers, keyed random numbers, reading ahead, what is done with corrupt images."""

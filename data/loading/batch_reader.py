@@ -1,0 +1,182 @@
+"""Rows of a sampler -> one batch, with a policy for images that cannot be read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facelab.data.base import Batch, ImageSet, Pixels, Source, differing_size
+from facelab.data.loading.keyed_random import permute
+from facelab.errors import CorruptImage, DataError
+
+CorruptPolicy = Literal["error", "skip"]
+Indices = NDArray[np.int64]
+
+CHUNK = 256
+"""Images that are read between two looks at whether anybody still wants them."""
+REPLACEMENT_TRIES = 100
+READ_ERRORS = (CorruptImage, OSError, ValueError)
+"""What a damaged file can raise, also from a source of somebody else that does not translate it."""
+
+
+class NotWantedError(Exception):
+    """The consumer has left; never seen outside of the threads."""
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A batch and what was wrong while it was read.
+
+    Attributes:
+        batch: The batch.
+        corrupt: (index, reason) of each image that was replaced, in order.
+    """
+
+    batch: Batch
+    corrupt: tuple[tuple[int, str], ...]
+
+
+class BatchReader:
+    """Reads the images of a batch into one array. Called from several threads at once; keeps no state.
+
+    Args:
+        source: Where images and labels come from.
+        on_corrupt: ``error`` raises `CorruptImage`; ``skip`` takes another image of the same class, or of any class
+            if that class has no good one.
+        seed: Chooses the replacements, together with epoch and position.
+        pin_memory: Put the images where a copy to a CUDA device need not wait.
+        quality: Quality score of each image of the source, float32, (N,); NaN where it could not be read.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        on_corrupt: CorruptPolicy = "error",
+        seed: int = 0,
+        pin_memory: bool = False,
+        quality: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._source = source
+        self._on_corrupt = on_corrupt
+        self._seed = seed
+        self._pin_memory = pin_memory
+        self._quality = quality
+
+    def read(self, rows: Indices, epoch: int, position: int, stop: Event) -> Assembled:
+        """The batch of some rows.
+
+        Args:
+            rows: (B, 2), image index and role, B at least 1.
+            epoch: Epoch that the rows belong to.
+            position: Place of the first row in that epoch.
+            stop: Reading ends early when this is set.
+
+        Raises:
+            CorruptImage: If an image cannot be read and the policy is ``error``.
+            DataError: If images differ in size, one has no quality score, or no replacement can be read.
+            NotWantedError: If ``stop`` was set.
+        """
+        used = rows[:, 0].copy()
+        corrupt: list[tuple[int, str]] = []
+        image: torch.Tensor | None = None
+        for start in range(0, len(used), CHUNK):
+            if stop.is_set():
+                raise NotWantedError
+            part = slice(start, start + CHUNK)
+            pixels, used[part], found = self._chunk(rows[part, 0], epoch, position + start)
+            corrupt += found
+            if len(pixels) == len(used) and not self._pin_memory:
+                image = torch.from_numpy(np.require(pixels, requirements=["C", "W", "O"]))  # copies what is not ours
+                continue
+            if image is None:
+                image = torch.empty((len(used), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pin_memory)
+            if pixels.shape[1:] != image.shape[1:]:
+                where = self._source.location(int(used[start]))
+                raise DataError(differing_size(where, pixels.shape[1:], tuple(image.shape[1:])))
+            image.numpy()[part] = pixels
+        if image is None:
+            raise AssertionError("a batch has at least one row")
+        return Assembled(self._batch(image, used, rows[:, 1]), tuple(corrupt))
+
+    def _batch(self, image: torch.Tensor, index: Indices, role: Indices) -> Batch:
+        quality = None if self._quality is None else self._quality[index]
+        if quality is not None and np.isnan(quality).any():
+            where = self._source.location(int(index[np.isnan(quality).argmax()]))
+            raise DataError(f"{where}: the image has no quality score; score the set anew.")
+        return Batch(
+            image=image.permute(0, 3, 1, 2),
+            label=torch.from_numpy(np.asarray(self._source.labels[index], np.int64)),
+            index=torch.from_numpy(index),
+            role=torch.from_numpy(role.copy()),
+            quality=None if quality is None else torch.from_numpy(quality),
+        )
+
+    def _chunk(self, indices: Indices, epoch: int, position: int) -> tuple[Pixels, Indices, list[tuple[int, str]]]:
+        """Pixels, the images they come from, and what was corrupt."""
+        try:
+            return _checked(self._source, self._source.read_many(indices), int(indices[0])), indices, []
+        except READ_ERRORS:
+            pass  # read one by one, to find out which is bad
+        images: list[Pixels] = []
+        used: list[int] = []
+        corrupt: list[tuple[int, str]] = []
+        for row, index in enumerate(indices.tolist()):
+            pixels, taken, found = self._one(index, epoch, position + row)
+            if images and pixels.shape != images[0].shape:
+                raise DataError(differing_size(self._source.location(taken), pixels.shape, images[0].shape))
+            images.append(pixels)
+            used.append(taken)
+            corrupt += found
+        return np.stack(images), np.array(used, np.int64), corrupt
+
+    def _one(self, index: int, epoch: int, position: int) -> tuple[Pixels, int, list[tuple[int, str]]]:
+        """Pixels of one image or of its replacement, which image it is, and what was corrupt on the way."""
+        corrupt: list[tuple[int, str]] = []
+        for candidate in self._candidates(index, epoch, position):
+            try:
+                return read_checked(self._source, candidate), candidate, corrupt
+            except CorruptImage as error:
+                if self._on_corrupt == "error":
+                    raise
+                corrupt.append((candidate, str(error)))
+        raise DataError(f"{corrupt[0][1]} No readable image to replace it was found in {len(corrupt) - 1} tries.")
+
+    def _candidates(self, index: int, epoch: int, position: int) -> Iterator[int]:
+        """The image itself, then others of its class, then any, in an order that only the arguments choose."""
+        yield index
+        mates = np.flatnonzero(self._source.labels == self._source.labels[index])  # slow, but corrupt images are few
+        for images in (len(mates), len(self._source)):
+            tries = np.arange(min(images, REPLACEMENT_TRIES))
+            for choice in permute(tries, images, self._seed, epoch, position, images).tolist():
+                candidate = int(mates[choice]) if images == len(mates) else choice
+                if candidate != index:
+                    yield candidate
+
+
+def read_checked(source: ImageSet, index: int) -> Pixels:
+    """One image as RGB, uint8, (H, W, 3); whatever a damaged file raises becomes a `CorruptImage` with its name.
+
+    Raises:
+        CorruptImage: If it cannot be read.
+        DataError: If the set gives something else than it promises.
+    """
+    try:
+        pixels = source.read(index)
+    except CorruptImage:
+        raise
+    except READ_ERRORS as error:
+        raise CorruptImage(f"{source.location(index)}: cannot be read ({error}).") from error
+    return np.asarray(_checked(source, pixels[None], index)[0])
+
+
+def _checked(source: ImageSet, pixels: Pixels, index: int) -> Pixels:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        raise DataError(
+            f"{source.location(index)}: images must be uint8 of shape (H, W, 3), "
+            f"but {type(source).__name__} gives {pixels.dtype} of shape {pixels.shape[1:]}."
+        )
+    return pixels

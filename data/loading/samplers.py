@@ -1,0 +1,112 @@
+"""Orders in which an epoch visits its images. Each is a pure function of the epoch and the position."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab.data.base import SAMPLERS, Labels, Sampler
+from facelab.data.loading.keyed_random import permute
+from facelab.errors import ConfigError
+
+Rows = NDArray[np.int64]
+
+
+@SAMPLERS.register("Shuffle")
+class Shuffle(Sampler):
+    """Every image once an epoch, in an order that is random and new in each epoch.
+
+    The order is computed, not stored: a hundred million images cost no memory, and any position is reached at once.
+
+    Args:
+        labels: Class of each image, (N,).
+        seed: Chooses the orders.
+    """
+
+    def __init__(self, labels: Labels, seed: int = 0) -> None:
+        self._size = len(labels)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """Rows in one epoch: one for each image."""
+        return self._size
+
+    def rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` of an epoch, (stop - start, 2): image index and role 0."""
+        positions = np.arange(*_bounds(start, stop, len(self)))
+        return _with_role(permute(positions, self._size, self._seed, epoch))
+
+
+@SAMPLERS.register("Sequential")
+class Sequential(Sampler):
+    """Every image once an epoch, in the order of the source.
+
+    Args:
+        labels: Class of each image, (N,).
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self._size = len(labels)
+
+    def __len__(self) -> int:
+        """Rows in one epoch: one for each image."""
+        return self._size
+
+    def rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop``, the same in every epoch, (stop - start, 2): image index and role 0."""
+        return _with_role(np.arange(*_bounds(start, stop, len(self))))
+
+
+@SAMPLERS.register("ClassBalanced")
+class ClassBalanced(Sampler):
+    """P classes times K images: every class comes equally often, whatever its number of images.
+
+    K rows in succession are images of one class, all different if the class has K images, otherwise repeated equally
+    often. The classes follow each other in a random order that is new each time all of them have been visited, so a
+    batch repeats a class only where it crosses from one such round to the next. An epoch has as many rows as there are
+    images, rounded down to a multiple of K.
+
+    Args:
+        labels: Class of each image, (N,).
+        images_per_class: K; the batch of each process must be a multiple of it.
+        seed: Chooses the orders.
+
+    Raises:
+        ConfigError: If K is below 1 or above the number of images.
+    """
+
+    def __init__(self, labels: Labels, images_per_class: int = 4, seed: int = 0) -> None:
+        if not 1 <= images_per_class <= len(labels):
+            raise ConfigError(
+                f"ClassBalanced images_per_class is {images_per_class}, but must lie in [1, {len(labels)}], "
+                "the number of images."
+            )
+        self.rows_per_group = images_per_class
+        self._seed = seed
+        self._order = np.argsort(labels, kind="stable")  # the images class by class
+        counts = np.bincount(labels)
+        present = counts > 0
+        self._counts = counts[present]
+        self._starts = (np.cumsum(counts) - counts)[present]
+        self._groups = len(labels) // images_per_class
+
+    def __len__(self) -> int:
+        """Rows in one epoch, a multiple of K."""
+        return self._groups * self.rows_per_group
+
+    def rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` of an epoch, (stop - start, 2): image index and role 0."""
+        group, member = np.divmod(np.arange(*_bounds(start, stop, len(self))), self.rows_per_group)
+        visit, place = np.divmod(group, len(self._counts))
+        drawn = permute(place, len(self._counts), self._seed, epoch, visit)
+        count = self._counts[drawn]
+        image = permute(member % count, count, self._seed, epoch, visit, drawn)
+        return _with_role(self._order[self._starts[drawn] + image])
+
+
+def _with_role(index: Rows) -> Rows:
+    return np.stack([index, np.zeros_like(index)], axis=1)
+
+
+def _bounds(start: int, stop: int, size: int) -> tuple[int, int]:
+    if not 0 <= start <= stop <= size:
+        raise ConfigError(f"rows {start} to {stop} are not inside an epoch of {size} rows.")
+    return start, stop

@@ -1,0 +1,61 @@
+"""A source from what a user types: a path whose kind shows, a registered name, or YAML."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from facelab.catalogue import build
+from facelab.data.base import SOURCES, Source
+from facelab.data.formats.files import is_archive
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.image_list import ImageList
+from facelab.data.sources.packed import META, Packed
+from facelab.data.sources.recordio import RecordIO
+from facelab.errors import ConfigError, DataError
+from facelab.outside.yaml import parse_yaml
+
+KINDS = "a folder or an archive of people, a list (.txt or .lst), a .rec file or a folder that was packed"
+
+
+def open_source(
+    given: str | Path, root: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Source:
+    """The source that a path, a name or a piece of YAML means.
+
+    A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, other folders
+    and an archive are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
+    ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
+
+    Args:
+        given: The path, name or YAML.
+        root: Where the paths of a list start; the list's folder by default.
+        progress: Called with (done, all) while a source prepares itself.
+
+    Raises:
+        ConfigError: If it is neither a path that exists nor a source's name, or ``root`` is given for something else
+            than a list.
+        DataError: If the source cannot be used.
+    """
+    path = Path(given)
+    text = str(given).strip()
+    is_spec = text.startswith("{") or (text in SOURCES and not path.exists())
+    if root is not None and (is_spec or path.is_dir() or path.suffix.lower() == ".rec" or is_archive(path)):
+        raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")
+    if is_spec:
+        return build(SOURCES, parse_yaml(text, f"the source '{text[:80]}'"), progress=progress)
+    if not path.exists():
+        raise DataError(f"{given}: there is no such file or folder; a source is {KINDS}.")
+    if path.is_dir():
+        return _of_folder(path)
+    if path.suffix.lower() == ".rec":
+        return RecordIO(path)
+    if is_archive(path):
+        return ImageFolder(path)
+    if path.suffix.lower() == ".bin":
+        raise DataError(f"{given}: a .bin file is a verification pack, to test with (BinPack.path={given}).")
+    return ImageList(path.parent if root is None else root, path)
+
+
+def _of_folder(path: Path) -> Source:
+    if (path / META).is_file():
+        return Packed(path)
+    return RecordIO(path) if (path / "train.rec").is_file() else ImageFolder(path)

@@ -1,0 +1,66 @@
+"""Images of any set or source at one size."""
+
+from facelab.data.base import ImageSet, Pixels, Source
+from facelab.data.formats.images import resize_image
+from facelab.errors import in_range
+
+LARGEST = 4096  # pixels a side; more is a mistyped number
+
+
+class ResizedImages(ImageSet):
+    """The images of another set, each at ``height`` x ``width``: averaged where they shrink, bilinear where they grow.
+
+    Args:
+        images: The other set.
+        height: Rows, in pixels.
+        width: Columns, in pixels.
+    """
+
+    def __init__(self, images: ImageSet, height: int, width: int) -> None:
+        in_range("height", height, 1, LARGEST)
+        in_range("width", width, 1, LARGEST)
+        self.images, self.height, self.width = images, height, width
+        self.alignment = images.alignment
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def read(self, index: int) -> Pixels:
+        """Image ``index`` as RGB, uint8, (height, width, 3)."""
+        return resize_image(self.images.read(index), self.height, self.width)
+
+    def location(self, index: int) -> str:
+        """Where the original lies."""
+        return self.images.location(index)
+
+    def name(self, index: int) -> str:
+        """Name of the original."""
+        return self.images.name(index)
+
+    def fingerprint(self) -> str:
+        """Hash of the originals and the size."""
+        return f"{self.images.fingerprint()}-{self.height}x{self.width}"
+
+    def revision(self) -> str:
+        """Hash of the originals as they are now and the size."""
+        return f"{self.images.revision()}-{self.height}x{self.width}"
+
+
+class Resized(ResizedImages, Source):
+    """A labelled source with each image at ``height`` x ``width``; what ``data.size`` of a run asks for.
+
+    Args:
+        source: The source as stored.
+        height: Rows, in pixels.
+        width: Columns, in pixels.
+    """
+
+    def __init__(self, source: Source, height: int, width: int) -> None:
+        super().__init__(source, height, width)
+        self.labels, self.num_classes = source.labels, source.num_classes
+        self._source = source
+
+    def people_hash(self) -> str:
+        """Those of the source as stored."""
+        return self._source.people_hash()

@@ -1,0 +1,1 @@
+"""Drawn faces, and data sets in the formats of the protocols made of them."""

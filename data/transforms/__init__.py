@@ -1,0 +1,1 @@
+"""What changes images on the device."""

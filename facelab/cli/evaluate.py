@@ -1,0 +1,155 @@
+"""``facelab test``: models on protocols, one table."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from facelab.cli.names import any_of, one_of, protocol
+from facelab.cli.options import DeviceOption, PluginOption
+from facelab.cli.protocols import open_protocols, quality_tables
+from facelab.errors import ConfigError
+from facelab.progress_bar import counted_bars
+
+if TYPE_CHECKING:
+    from facelab.model.face_model import FaceModel
+
+Precision = Literal["fp32", "bf16", "fp16"]
+OnCorrupt = Literal["error", "zero", "skip"]
+
+
+def evaluate_command(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL]... [PROTOCOL.OPTION=VALUE]...",
+            help="Folders of runs or checkpoints; then protocols, for example LFW.root=lfw112.tar LFW.pairs=pairs.txt, "
+            "or data_root=FOLDER for every test set that lies there, with options for single ones (LFW.flip=true, "
+            "IJB-C=null to leave it out). Without a protocol, those of the run's own configuration.",
+            autocompletion=protocol,
+        ),
+    ],
+    checkpoint: Annotated[
+        str, typer.Option(help="last, best, all or step-<update>", autocompletion=one_of("last", "best", "all"))
+    ] = "last",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Test a backbone of the catalogue instead of a run, with --weights.",
+            autocompletion=any_of("backbones"),
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
+    batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
+    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    device: DeviceOption = "auto",
+    plugins: PluginOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps embeddings; what was stopped goes on from there."),
+    ] = None,
+    on_corrupt: Annotated[
+        OnCorrupt,
+        typer.Option(help="What becomes of images that cannot be read: error, zero (embeddings of zeros) or skip."),
+    ] = "error",
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[PROTOCOL=]TABLE",
+            help="Quality scores for a protocol, or for all: a table, or a scorer as '{Sharpness: {}}', which scores "
+            "each set once; may be repeated. Models that were adapted with a scorer take that one by default.",
+        ),
+    ] = None,
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            help="Draws for confidence intervals by identity, for example 1000; 0 for none.", min=0, max=1_000_000
+        ),
+    ] = 0,
+    draws: Annotated[
+        int,
+        typer.Option(
+            help="Of several models: bootstrap draws of the tests that mark what is within noise; 0 for no tests.",
+            min=0,
+            max=1_000_000,
+        ),
+    ] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
+) -> None:
+    """Test models on protocols; prints one table and writes the report."""
+    from facelab import distributed
+    from facelab.model.scoring import Scoring
+    from facelab.run.tracking import model_files
+    from facelab.test_protocol.extraction.quality import open_scores
+    from facelab.test_protocol.report.run_report import write_run_report
+    from facelab.test_protocol.run import run_protocols
+    from facelab.test_protocol.statistics.confidence import with_intervals
+
+    names = [word for word in words if "=" not in word]
+    with distributed.joined():
+        console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
+        models = open_models(names, checkpoint, backbone, weights, device)
+        chosen = [word for word in words if "=" in word]
+        protocols = open_protocols(chosen, names, models, console)
+        tables = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
+        reports = {}
+        for model in models:
+            with counted_bars(console) as show:
+                scorer = model.card.get("scorer", {})
+                size = model.input_spec.size if resize else None
+                scoring = Scoring(scorer.get("base"), model.device, show, size)
+                chosen_tables = scoring.tables(tables, protocols, model.network, scorer.get("spec"))
+                scores = open_scores(protocols, chosen_tables, model.network, complete=on_corrupt == "error")
+                reports[model.name] = run_protocols(
+                    model.network,
+                    protocols,
+                    device=model.device,
+                    precision=precision,
+                    batch_size=batch_size,
+                    cache=cache,
+                    resize=resize,
+                    on_corrupt=on_corrupt,
+                    quality=scores,
+                    progress=partial(_show, show, model.name),
+                )
+        if distributed.is_main():
+            if bootstrap:
+                reports = {name: [with_intervals(one, draws=bootstrap) for one in of] for name, of in reports.items()}
+            folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
+            files = {model.name: model_files(model.source) for model in models}
+            for what, path in write_run_report(folder, reports, console, files, draws=draws).items():
+                console.print(f"{what:>10}  {path}")
+
+
+def open_models(
+    names: Sequence[str], checkpoint: str, backbone: str | None, weights: Path | None, device: str
+) -> list["FaceModel"]:
+    """The models that a command line names: runs, and a backbone with its weights.
+
+    Raises:
+        ConfigError: If none is named, or only one of ``backbone`` and ``weights``.
+        CheckpointError: If one cannot be loaded.
+    """
+    from facelab.model.face_model import load_backbone, load_model
+    from facelab.weights.checkpoint import CheckpointStore
+
+    if (backbone is None) != (weights is None):
+        raise ConfigError("--backbone and --weights go together.")
+    models = [] if backbone is None or weights is None else [load_backbone(backbone, weights, device=device)]
+    for name in names:
+        stored = CheckpointStore(Path(name) / "checkpoints")
+        which = stored.names() if checkpoint == "all" and stored.folder.is_dir() else [checkpoint]
+        for one in which:
+            shown = Path(name).name if len(which) == 1 else f"{Path(name).name} {one}"
+            models.append(load_model(name, checkpoint=one, device=device, name=shown))
+    if not models:
+        raise ConfigError("name a run to test, or --backbone with --weights.")
+    return models
+
+
+def _show(show: Callable[[str, int, int], None], model: str, protocol: str, done: int, total: int) -> None:
+    show(f"{model} on {protocol}", done, total)

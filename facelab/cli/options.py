@@ -1,0 +1,39 @@
+"""Options that several commands have."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from facelab.cli.names import one_of
+from facelab.errors import in_range
+
+MOST = (1 << 63) - 1
+Number = int | float | None
+
+
+def within(low: float, high: float) -> Callable[[typer.CallbackParam, Number], Number]:
+    """Checks the number of an option before the command begins: from low to high, and not NaN."""
+
+    def check(option: typer.CallbackParam, value: Number) -> Number:
+        return value if value is None else in_range(str(option.opts[0]), value, low, high)
+
+    return check
+
+
+def _import(context: typer.Context, modules: list[str] | None) -> list[str] | None:
+    if modules and not context.resilient_parsing:  # which is set while a shell completes a line
+        from facelab.plugins import import_plugins
+
+        import_plugins(modules)
+    return modules
+
+
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE", help="Module to import first; may be repeated.", callback=_import),
+]
+CheckpointOption = Annotated[
+    str, typer.Option(help="last, best or step-<update>", autocompletion=one_of("last", "best"))
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda", autocompletion=one_of("auto", "cpu", "cuda"))]

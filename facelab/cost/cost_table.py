@@ -1,0 +1,205 @@
+"""The table of `facelab cost`: one row a network, published numbers beside ours, and why they differ."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from facelab.cost.network_cost import Work
+from facelab.cost.published_costs import PublishedCost
+from facelab.cost.thop_count import ThopCount
+from facelab.csv_cells import shown
+
+UNLIKE = 0.01
+"""Counts that differ by more than this part of ours are explained."""
+NONE = "-"
+NEGLIGIBLE = 5e3  # it would read 0.00M
+KINDS = {"convolution": "convolutions", "linear": "linear layers", "attention": "attention", "norm": "BatchNorm"}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a network does on this machine.
+
+    Attributes:
+        latency: Seconds for one image alone.
+        throughput: Images a second in large batches.
+    """
+
+    latency: float
+    throughput: float
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What one network costs. None stands for what cannot be known.
+
+    Attributes:
+        name: Catalogue entry, or what the user wrote.
+        size: (height, width) of its input, in pixels.
+        parameters: All parameters.
+        used: Parameters in inference: of the inference form, those that the embedding depends on.
+        work: Work for one image.
+        inference_work: The same of the inference form.
+        thop: What THOP says.
+        activations: Bytes that training keeps for each image, in fp32.
+        speed: None if it was not measured.
+        published: What a project prints.
+    """
+
+    name: str
+    size: tuple[int, int]
+    parameters: int
+    used: int | None
+    work: Work | None
+    inference_work: Work | None
+    thop: ThopCount | None
+    activations: int | None
+    speed: Speed | None
+    published: PublishedCost | None
+
+
+def short(count: float | None) -> str:
+    """Like FaceX-Zoo writes it: ``1.20M``, ``6.30G``."""
+    if count is None:
+        return NONE
+    return f"{count / 1e9:.2f}G" if count >= 1e9 else f"{count / 1e6:.2f}M"
+
+
+def cost_table(rows: Sequence[CostRow]) -> Table:
+    """The numbers, for a terminal."""
+    table = Table(title="what networks cost", title_justify="left")
+    timed = any(row.speed for row in rows)
+    table.add_column("network", overflow="fold", max_width=28)
+    table.add_column("input", no_wrap=True)
+    heads = ["params", "published", "in use", "MACs", "published", "THOP", "activations\nMB/image"]
+    for head in [*heads, *(["1 image\nms", "64 images\nimages/s"] if timed else [])]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row, timed=timed))
+    return table
+
+
+def _cells(row: CostRow, *, timed: bool) -> list[str]:
+    published = row.published
+    return [
+        row.name,
+        "x".join(map(str, row.size)),
+        short(row.parameters),
+        short(published.parameters if published else None),
+        short(row.used),
+        short(row.work.macs if row.work else None),
+        short(published.macs if published else None),
+        short(row.thop.total if row.thop else None),
+        NONE if row.activations is None else f"{row.activations / 1e6:.1f}",
+        *([f"{row.speed.latency * 1e3:.1f}", f"{row.speed.throughput:.1f}"] if row.speed else [NONE, NONE] * timed),
+    ]
+
+
+def reasons(rows: Sequence[CostRow]) -> Table | None:
+    """Why numbers of a row differ by more than 1 %, for a terminal; None if none do."""
+    table = Table(title="where counts differ by more than 1 %", title_justify="left")
+    table.add_column("network", overflow="fold", max_width=28)
+    table.add_column("number", no_wrap=True)
+    table.add_column("made of")
+    for row in rows:
+        for what, why in row_reasons(row):
+            table.add_row(row.name, what, why)
+    return table if table.row_count else None
+
+
+def row_reasons(row: CostRow) -> Iterator[tuple[str, str]]:
+    """Pairs of (number, what it is made of) for those that differ from ours by more than 1 %."""
+    published, work, thop = row.published, row.work, row.thop
+    if published and published.parameters and _unlike(published.parameters, row.parameters):
+        yield f"published params {short(published.parameters)}", published.parameters_remark or "not known"
+    if row.used is not None and _unlike(row.used, row.parameters):
+        yield f"in use {short(row.used)}", _why_unused(row)
+    if work and published and _unlike(published.macs, work.macs):
+        yield f"published MACs {short(published.macs)}", _made_of(published, work)
+    if work and thop and _unlike(thop.total, work.macs):
+        yield f"THOP {short(thop.total)}", _thop_made_of(thop, work)
+
+
+def _unlike(other: float, ours: int) -> bool:
+    return abs(other - ours) > UNLIKE * ours
+
+
+def _why_unused(row: CostRow) -> str:
+    work, inference = row.work, row.inference_work
+    if work and inference and work != inference:
+        return f"branches become one convolution; {short(inference.macs)} MACs"
+    return f"{short(row.parameters - (row.used or 0))} without a way to the embedding"
+
+
+def _made_of(published: PublishedCost, work: Work) -> str:
+    """For example ``220.90M convolutions + 0.26M linear layers + 2 x 3.21M BatchNorm``, then what is not in it."""
+    parts = [(getattr(published.counted, kind), getattr(work, kind), text) for kind, text in KINDS.items()]
+    added = [f"{times} x {short(size)} {text}" for times, size, text in parts if times and size > NEGLIGIBLE]
+    left_out = [f"without {short(size)} {text}" for times, size, text in parts[:3] if size and not times]
+    remark = [published.macs_remark] if published.macs_remark else []
+    return ", ".join([" + ".join([part.removeprefix("1 x ") for part in added] + remark), *left_out])
+
+
+def _thop_made_of(thop: ThopCount, work: Work) -> str:
+    """For example ``221.16M + 12.82M BatchNorm2d``; less what THOP does not see."""
+    others = sorted(thop.by_layer.items(), key=lambda item: -item[1])
+    added = [
+        f"+ {short(size)} {kind}"
+        for kind, size in others
+        if size / thop.total > UNLIKE / 10 and not thop.is_product(kind)
+    ]
+    unseen = work.macs - thop.products
+    missing = f"- {short(unseen)} of functions, parameters and subclasses" if unseen > UNLIKE / 10 * work.macs else ""
+    return " ".join([short(work.macs), *added, *([missing] if missing else [])])
+
+
+def as_json(rows: Sequence[CostRow], environment: dict[str, Any]) -> str:
+    """All numbers unrounded, with the machine."""
+    networks = [_tree(row) for row in rows]
+    return json.dumps({"environment": environment, "networks": networks}, indent=1) + "\n"
+
+
+def _tree(row: CostRow) -> dict[str, Any]:
+    published = row.published
+    tree = asdict(CostRow(**{**row.__dict__, "published": None}))
+    if published:
+        tree["published"] = {"parameters": published.parameters, "macs": published.macs, "source": published.source}
+    return {**tree, "macs": row.work and row.work.macs, "reasons": [list(pair) for pair in row_reasons(row)]}
+
+
+def as_csv(rows: Sequence[CostRow]) -> str:
+    """One line a network, numbers unrounded; empty where nothing is known."""
+    lines = io.StringIO()
+    records = [_record(row) for row in rows]
+    writer = csv.DictWriter(lines, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: "" if cell is None else shown(str(cell)) for key, cell in record.items()} for record in records
+    )
+    return lines.getvalue()
+
+
+def _record(row: CostRow) -> dict[str, object]:
+    published, speed = row.published, row.speed
+    return {
+        "network": row.name,
+        "height": row.size[0],
+        "width": row.size[1],
+        "parameters": row.parameters,
+        "published parameters": published and published.parameters,
+        "parameters in use": row.used,
+        "MACs": row.work and row.work.macs,
+        "published MACs": published and published.macs,
+        "published by": published and published.source,
+        "inference MACs": row.inference_work and row.inference_work.macs,
+        "THOP": row.thop and row.thop.total,
+        "activation bytes per image": row.activations,
+        "seconds for 1 image": speed and speed.latency,
+        "images per second in batches of 64": speed and speed.throughput,
+        "reasons": "; ".join(f"{what}: {why}" for what, why in row_reasons(row)),
+    }

@@ -1,0 +1,1 @@
+"""The loop and what updates weights: optimisers, schedules, precision, shadow networks."""

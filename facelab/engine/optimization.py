@@ -1,0 +1,303 @@
+"""From a loss to new parameters: backward, accumulation, clipping, finite check, optimiser steps, schedule."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from facelab import distributed
+from facelab.engine.optimizers import (
+    OptimizerConfig,
+    ParameterGroup,
+    guarded_step,
+    load_optimizer,
+    make_optimizer,
+    parameter_groups,
+)
+from facelab.engine.precision import AmpBackend, Precision, make_arithmetic
+from facelab.engine.schedules import ScheduleConfig
+from facelab.errors import CheckpointError, ConfigError, DivergenceError
+
+__all__ = ["AmpBackend", "Clip", "Optimization", "OptimizerConfig", "ParameterGroup", "Precision", "parameter_groups"]
+
+Clip = Literal["network", "all"]
+
+# Keeps the factor finite where all gradients are 0; as large as in torch.nn.utils.clip_grad_norm_.
+CLIP_EPS = 1e-6
+
+CAUSES = (
+    "the loss was not finite",
+    "a gradient was not finite",
+    "gradients overflowed fp16 at every loss scale down to 1",
+)
+
+
+class Watch:
+    """Remembers on the device what went wrong first, so that nobody has to wait for it.
+
+    Args:
+        device: Where the flags live.
+
+    Attributes:
+        bad_loss: Whether a loss since the last update was not finite, () bool.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.bad_loss = torch.zeros((), dtype=torch.bool, device=device)
+        self._first = torch.zeros((), dtype=torch.int64, device=device)  # updates count from 1; 0 is none
+        self._cause = torch.zeros((), dtype=torch.int64, device=device)
+
+    @property
+    def tripped(self) -> Tensor:
+        """Whether anything went wrong so far, () bool."""
+        return self._first > 0
+
+    def see_loss(self, loss: Tensor) -> None:
+        """Look at a () loss."""
+        self.bad_loss = self.bad_loss | ~torch.isfinite(loss.detach())
+
+    def close(self, update: int, *signs: Tensor) -> None:
+        """End an update.
+
+        Args:
+            update: Its number, from 1.
+            signs: () bool for each of `CAUSES`; the first that is set is kept, if nothing was before.
+        """
+        for cause, sign in enumerate(signs):
+            first = sign & ~self.tripped
+            self._first = torch.where(first, update, self._first)
+            self._cause = torch.where(first, cause, self._cause)
+        self.bad_loss = torch.zeros_like(self.bad_loss)
+
+    def check(self) -> None:
+        """Read the flags; waits for the device.
+
+        Raises:
+            DivergenceError: If something went wrong; the message says what and in which update.
+        """
+        update, cause = torch.stack([self._first, self._cause]).tolist()
+        if update:
+            raise DivergenceError(
+                f"{CAUSES[cause]} in update {update}; the parameters are as they were before it. Lower optimizer.lr, "
+                "lengthen schedule.warmup_epochs, set training.clip_norm, or use training.precision=fp32."
+            )
+
+
+class Optimization:
+    """Optimisers under one schedule, one loss scale, one clipping norm and one decision whether to skip.
+
+    Nothing here waits for the device. A loss or gradient that is not finite sets a flag on the device; from then on
+    every update leaves the parameters and the optimisers as they are, until `check` reads the flag and raises. With
+    fp16 a gradient that overflows skips one update and lowers the loss scale, which is normal.
+
+    Args:
+        groups: What is trained by the optimiser that ``optimizer`` describes.
+        optimizer: Settings of that optimiser.
+        schedule: How the learning rates move.
+        total_updates: Updates in the whole run.
+        updates_per_epoch: Updates in one epoch.
+        precision: Format of the forward pass.
+        amp: ``native`` or ``apex``.
+        accumulate: Calls of `update` that make one update of the parameters.
+        clip_norm: Largest norm of the gradients that ``clip`` names, all of them together, or None.
+        clip: ``all`` gradients, or those of the ``network``, that is of the groups that are not sharded: class rows
+            then move as their gradients say.
+        device: Where the flags live; the parameters' device.
+        others: Further optimisers under the same schedule and decisions, stepped after the first. Their groups carry
+            the base ``lr`` and may carry ``sharded: True``.
+        modules: The networks in training; only apex wants to see them.
+
+    Raises:
+        ConfigError: If nothing is trainable, a number is out of range, the schedule does not fit the run, or apex is
+            asked for and missing.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ParameterGroup],
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        *,
+        total_updates: int,
+        updates_per_epoch: float,
+        precision: Precision = "fp32",
+        amp: AmpBackend = "native",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip: Clip = "all",
+        device: torch.device | str = "cpu",
+        others: Sequence[Optimizer] = (),
+        modules: Sequence[nn.Module] = (),
+    ) -> None:
+        if accumulate < 1:
+            raise ConfigError(f"training.accumulate is {accumulate}, but must be at least 1.")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ConfigError(f"training.clip_norm is {clip_norm}, but must be above 0; leave it out to clip nothing.")
+        self.device = torch.device(device)
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.clip = clip
+        self.updates = 0
+        self.optimizers = [make_optimizer(groups, optimizer), *others]
+        self.arithmetic = make_arithmetic(precision, amp, self.device, modules, self.optimizers)
+        bases = [group["lr"] for group in self._groups()]
+        self.schedule = schedule.build(bases, total_updates=total_updates, updates_per_epoch=updates_per_epoch)
+        self._calls = 0
+        self.watch = Watch(self.device)
+        self._set_rates()
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the last call of `update` moved the parameters, so that nothing is half accumulated."""
+        return self._calls == 0
+
+    @property
+    def next_call_updates(self) -> bool:
+        """Whether the next call of `update` will move the parameters; until then processes need not talk."""
+        return self._calls == self.accumulate - 1
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the first group in the latest update, or in the first one if there was none yet."""
+        return float(self._groups()[0]["lr"])
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context for the forward pass and the loss."""
+        return self.arithmetic.autocast()
+
+    def update(self, loss: Tensor) -> Tensor | None:
+        """Differentiate a loss; every ``accumulate``-th time move the parameters and advance the schedule.
+
+        Args:
+            loss: () mean loss of this call's samples; its share in the update is 1 / ``accumulate``.
+
+        Returns:
+            Norm () before clipping of the gradients that ``clip`` names, not finite if any gradient is not, on the
+            device; None while accumulating.
+        """
+        self.watch.see_loss(loss)
+        last = self.next_call_updates
+        self.arithmetic.backward(loss / self.accumulate, last=last)
+        self._calls = 0 if last else self._calls + 1
+        return self._move() if last else None
+
+    def check(self) -> None:
+        """Read the flag; the only place that waits for the device.
+
+        Raises:
+            DivergenceError: If a loss or gradient was not finite; the message says in which update.
+        """
+        self.watch.check()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs, as plain types and the live tensors. The schedule follows from the number of updates.
+
+        Raises:
+            DivergenceError: As `check`, so that a broken state is never stored.
+            RuntimeError: If gradients are half accumulated; only whole updates can be stored.
+        """
+        if not self.at_boundary:
+            raise RuntimeError("gradients are half accumulated; store the state when at_boundary is true")
+        self.check()
+        return {
+            "updates": self.updates,
+            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            "arithmetic": self.arithmetic.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave. Learning rates, weight decay and the like stay as configured now.
+
+        Raises:
+            CheckpointError: If the state is of other optimisers or another precision.
+        """
+        if len(state["optimizers"]) != len(self.optimizers):
+            raise CheckpointError(
+                f"the checkpoint has {len(state['optimizers'])} optimisers, this run has {len(self.optimizers)}."
+            )
+        if state["arithmetic"].keys() != self.arithmetic.state_dict().keys():
+            raise CheckpointError("the checkpoint was trained with another training.precision or training.amp.")
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            load_optimizer(optimizer, stored)
+        self.arithmetic.load_state_dict(state["arithmetic"])
+        self.updates = state["updates"]
+        self._calls = 0
+        self.watch = Watch(self.device)
+        self._set_rates()
+
+    def _move(self) -> Tensor:
+        self._set_rates()
+        norm, bad_loss = self._measure()
+        bad_gradient = ~torch.isfinite(norm)
+        self.arithmetic.advance(bad_gradient)
+        self.updates += 1
+        self.watch.close(self.updates, bad_loss, *self.arithmetic.signs(bad_gradient))
+        skip = (bad_gradient | self.watch.tripped).float()
+        for optimizer in self.optimizers:
+            guarded_step(optimizer, skip)
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _measure(self) -> tuple[Tensor, Tensor]:
+        """Unscale and clip the gradients; the norm () that `update` returns, and whether any loss was bad () bool."""
+        gradients = [
+            (parameter.grad, bool(group.get("sharded")))
+            for group in self._groups()
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        equal = [gradient for gradient, sharded in gradients if not sharded]
+        rows = [gradient for gradient, sharded in gradients if sharded]
+        network = self._norm(equal)
+        norm, bad_loss = combined_norm(network, self._norm(rows), self.watch.bad_loss)
+        if self.clip == "network":
+            norm = torch.where(torch.isfinite(norm), network, norm)
+        unscale = self.arithmetic.unscale()
+        if unscale is not None:
+            norm = norm * unscale
+        shrink = None if self.clip_norm is None else (self.clip_norm / (norm + CLIP_EPS)).clamp(max=1.0)
+        _multiply(equal, unscale, shrink)
+        _multiply(rows, unscale, shrink if self.clip == "all" else None)
+        return norm, bad_loss
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        return get_total_norm(gradients) if gradients else torch.zeros((), device=self.device)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def _set_rates(self) -> None:
+        for group, rate in zip(self._groups(), self.schedule.rates(self.updates), strict=True):
+            group["lr"] = rate
+
+
+def _multiply(gradients: list[Tensor], *factors: Tensor | None) -> None:
+    """Multiply in place by the () factors that there are, in one pass."""
+    given = [factor for factor in factors if factor is not None]
+    if given and gradients:
+        torch._foreach_mul_(gradients, torch.stack(given).prod())
+
+
+def combined_norm(replicated: Tensor, sharded: Tensor, bad_loss: Tensor) -> tuple[Tensor, Tensor]:
+    """Norm over all processes of gradients that are equal on them and of gradients that each has for itself.
+
+    Args:
+        replicated: () norm of the gradients that are equal on all processes.
+        sharded: () norm of this process's own gradients.
+        bad_loss: () bool, whether this process saw a loss that is not finite.
+
+    Returns:
+        The norm () and whether any process saw a bad loss () bool; the same on all processes in what is finite.
+    """
+    square = sharded.square()
+    if distributed.world_size() > 1:
+        broken = ~torch.isfinite(replicated)
+        votes = torch.stack([square, bad_loss.to(square.dtype), broken.to(square.dtype)])
+        votes = distributed.all_reduce_sum(votes)
+        square, bad_loss = votes[0], votes[1] > 0
+        replicated = torch.where(votes[2] > 0, torch.inf, replicated)
+    return torch.hypot(replicated, square.sqrt()), bad_loss

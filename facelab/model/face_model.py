@@ -1,0 +1,402 @@
+"""A trained model that knows its input: ``facelab.load(RUN).embed(["a.jpg", "b.jpg"])``."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import facelab
+from facelab.catalogue import Spec
+from facelab.config import shown
+from facelab.errors import CheckpointError, ConfigError, DataError, one_of
+from facelab.inputs import InputSpec, normalise
+from facelab.model.face_model_images import image_pixels, image_rows
+from facelab.outside.file import is_file
+from facelab.quality.card import ScorerCard
+from facelab.weights.build_limit import build_within
+from facelab.weights.card_check import CARD_FORMAT, check_card
+from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, CheckpointStore, read_card, read_model, verify
+from facelab.weights.model_folder import is_model_file, read_model_file, write_model
+from facelab.weights.state_fit import load_weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+    from facelab.adapter.base import AdaptedBackbone
+    from facelab.backbone.base import Backbone
+    from facelab.model.given_quality import GivenQuality
+
+
+Image = Union[str, Path, NDArray[np.uint8], "PILImage"]
+
+DEVICES = ("cpu", "cuda")
+
+
+class FaceModel:
+    """A network with everything that is needed to feed it correctly.
+
+    Args:
+        network: The network, in evaluation mode.
+        name: What messages and tables call it.
+        card: The description that came with its checkpoint.
+        device: Where it runs.
+        source: Where its weights came from, a checkpoint's folder or a file.
+    """
+
+    def __init__(
+        self,
+        network: "Backbone",
+        name: str,
+        card: Mapping[str, Any],
+        device: torch.device,
+        source: Path | None = None,
+    ) -> None:
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval()
+        self.name = name
+        self.card = card
+        self.device = device
+        self.source = source
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Size, colour order and value range of the network's input. `embed` takes RGB and obeys it."""
+        return self.network.input_spec
+
+    @property
+    def feat_dim(self) -> int:
+        """Length of an embedding."""
+        return self.network.embedding_dim
+
+    def embed(
+        self,
+        images: Image | Tensor | Sequence[Image],
+        *,
+        flip: bool = False,
+        resize: bool = False,
+        any_photo: bool = False,
+        unit: bool = True,
+        batch_size: int = 64,
+        quality: "GivenQuality | None" = None,
+    ) -> NDArray[np.float32]:
+        """Embeddings of aligned face images.
+
+        Args:
+            images: Paths, RGB uint8 arrays (H, W, 3), images of PIL, an array (N, H, W, 3), or a uint8 tensor
+                (N, 3, H, W); one of them or a sequence.
+            flip: Add the embedding of the mirrored image (the sum is what most published tables use).
+            resize: Resize aligned faces of another size; without it they are refused, because a face that is not
+                aligned to the size of the network gives poor embeddings without any warning.
+            any_photo: With ``resize``, take images too that cannot be aligned faces by their shape or size.
+            unit: Scale embeddings to norm 1; without it the norm, a sign of quality for many heads, is kept.
+            batch_size: Images in a forward pass, from 1.
+            quality: For networks that take quality scores: one for each image, the path of a table, which knows images
+                by the longest end of their paths, or a scorer as ``{"Sharpness": {}}``. By default the scorer that the
+                adapters were trained with, where they were trained with one and not with a table.
+
+        Returns:
+            float32, (N, D).
+
+        Raises:
+            ConfigError: If the network takes quality scores and there are none, or those of another scorer than its
+                gate was calibrated on; if it takes none and there are some; if ``batch_size`` is less than 1, or
+                ``any_photo`` comes without ``resize``.
+            DataError: If an image cannot be read, has another size, or its colour order or range cannot be known; if
+                there are more or fewer scores than images, or one is missing or outside of its scorer's range; if an
+                embedding is not finite.
+        """
+        from facelab.model.given_quality import open_quality
+
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size!r}, but must be a whole number of images, at least 1.")
+        if any_photo and not resize:
+            raise ConfigError("any_photo says what may be resized; it goes with resize.")
+        rows = image_rows(images, self.input_spec)
+        named = not isinstance(rows, Tensor) and all(isinstance(row, str | Path) for row in rows)
+        names = [str(row) for row in rows] if named else None
+        measure = open_quality(self.network, self.card, quality, names, len(rows), self.device)
+        parts: list[NDArray[np.float32]] = []
+        for number, pixels in enumerate(self._batches(rows, resize, any_photo, batch_size)):
+            scores = None if measure is None else measure(pixels, number * batch_size)
+            parts.append(self._forward(pixels, flip, scores))
+        embeddings = np.concatenate(parts) if parts else np.zeros((0, self.feat_dim), np.float32)
+        if broken := np.flatnonzero(~np.isfinite(embeddings).all(axis=1)).tolist():
+            raise DataError(f"'{self.name}' gives no finite embedding of image {broken[0]}; its weights are damaged.")
+        if unit:
+            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return embeddings
+
+    def similarity(self, first: Image, second: Image, **options: Any) -> float:
+        """Cosine similarity of two faces, -1..1. Options as in `embed`, but for ``unit``."""
+        left, right = self.embed([first, second], **(options | {"unit": True}))
+        return float(np.clip(left @ right, -1.0, 1.0))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model alone, as a folder or as one file ending in ``.safetensors``; `facelab.load` takes both.
+
+        Raises:
+            DataError: If there is something already, or it cannot be written.
+        """
+        return write_model(Path(path), self.network.state_dict(), self.card)
+
+    def _forward(self, pixels: Tensor, flip: bool, scores: Tensor | None) -> NDArray[np.float32]:
+        quality = () if scores is None else (scores.to(self.device),)
+        with torch.inference_mode():
+            image = normalise(pixels.to(self.device), self.input_spec)
+            embedding = self.network(image, *quality)
+            if flip:
+                embedding = embedding + self.network(image.flip(3), *quality)
+        result: NDArray[np.float32] = embedding.float().cpu().numpy()
+        return result
+
+    def _batches(
+        self, rows: Tensor | Sequence[Any], resize: bool, any_photo: bool, batch_size: int
+    ) -> Iterable[Tensor]:
+        if isinstance(rows, Tensor):
+            yield from torch.split(rows, batch_size)
+            return
+        options = {"resize": resize, "any_photo": any_photo}
+        for start in range(0, len(rows), batch_size):
+            arrays = [
+                image_pixels(row, start + i, self.input_spec, self.name, **options)
+                for i, row in enumerate(rows[start : start + batch_size])
+            ]
+            yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def model_card(
+    name: str, options: Mapping[str, Any], network: "Backbone", plugins: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The description that a checkpoint keeps of its network.
+
+    Args:
+        name: Registered name of the backbone.
+        options: Its options as resolved from configuration and catalogue.
+        network: The network itself; its input and embedding size win.
+        plugins: Modules that must be imported before it can be built.
+    """
+    kept = {key: value for key, value in options.items() if key not in ("input_spec", "feat_dim", "weights")}
+    return {
+        "format": CARD_FORMAT,
+        "facelab": facelab.__version__,
+        "backbone": {"name": name, "options": kept},
+        "input": asdict(network.input_spec),
+        "feat_dim": network.feat_dim,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "plugins": list(plugins),
+    }
+
+
+def adapter_card(
+    network: "AdaptedBackbone", adapter: Mapping[str, Any], gate: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a card says of adapters, beside the description of their base.
+
+    Args:
+        network: The adapted network.
+        adapter: The adapter as ``{name: options}``.
+        gate: Its gate likewise, or None.
+    """
+    scorer = network.quality_scorer
+    return {
+        "adapter": dict(adapter),
+        "gate": None if gate is None else dict(gate),
+        "base_hash": network.base_hash,
+        "embedding_dim": network.embedding_dim,
+        "adapter_parameters": network.count().added,
+        "trained_parameters": network.count().trainable,
+    } | ({} if scorer is None else {"scorer": {"card": scorer.model_dump()}})
+
+
+def model_from_card(card: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> "Backbone":
+    """The network that a card describes, with its weights.
+
+    Args:
+        card: The description.
+        weights: Its tensors by name.
+        where: Names both in messages.
+
+    Raises:
+        CheckpointError: If the card is incomplete, wrong or of a newer format, or describes no network that has such
+            tensors.
+        ConfigError: If the backbone, an adapter or one of their options is unknown here; also if it is a plugin's,
+            which is not imported because a card says so.
+    """
+    check_card(card, where)
+    _refuse_plugins(card, where)
+    network = build_within(lambda: _build(card), weights, where)
+    load_weights(network, weights, where)
+    return network
+
+
+def _refuse_plugins(card: Mapping[str, Any], where: str) -> None:
+    """Refuse a card that needs what only its plugins register."""
+    from facelab.adapter.base import ADAPTERS
+    from facelab.adapter.gate import GATES
+    from facelab.backbone.base import BACKBONES
+    from facelab.plugins import refuse_plugins
+
+    known = card["backbone"]["name"] in BACKBONES
+    known &= all(name in ADAPTERS for name in card.get("adapter", ()))
+    known &= all(name in GATES for name in card.get("gate") or ())
+    if not known:
+        refuse_plugins(card.get("plugins", ()), f"the model '{where}'")
+
+
+def _build(card: Mapping[str, Any]) -> "Backbone":
+    from facelab.adapter.files import with_adapters
+    from facelab.backbone.base import BACKBONES
+
+    name, options = card["backbone"]["name"], {**card["backbone"]["options"], "feat_dim": card["feat_dim"]}
+    network = BACKBONES.build(name, options, input_spec=InputSpec(**card["input"]))
+    if "adapter" not in card:
+        return network
+    adapted = with_adapters(network, card["adapter"], card["gate"], scorer_of_card(card))
+    adapted.base_hash = card["base_hash"]  # of the base with its weights, which are yet to come
+    return adapted
+
+
+def scorer_of_card(card: Mapping[str, Any]) -> ScorerCard | None:
+    """The scorer that a model's gate was calibrated on; None without a gate.
+
+    Raises:
+        KeyError or ValueError: If the description is incomplete.
+    """
+    return ScorerCard.model_validate(card["scorer"]["card"]) if "scorer" in card else None
+
+
+def find_checkpoint(source: str | Path, which: str = "last") -> Path:
+    """The checkpoint folder that a run folder or a checkpoint folder means.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(source)
+    if (path / "checkpoints").is_dir():
+        return CheckpointStore(path / "checkpoints").find(which)
+    if (path / "manifest.json").is_file():
+        return path
+    raise CheckpointError(f"'{source}' is neither a run folder nor a checkpoint folder.")
+
+
+def load_model(
+    source: str | Path,
+    *,
+    checkpoint: str = "last",
+    adapter: str | Path | None = None,
+    device: str | torch.device = "auto",
+    name: str | None = None,
+) -> FaceModel:
+    """Load a trained model.
+
+    Args:
+        source: Folder of a run, of one checkpoint or of a model, or a file of a model.
+        checkpoint: ``last``, ``best`` or ``step-<update>``, where ``source`` is a run.
+        adapter: File of adapters that were trained on this model (``facelab export-adapter``).
+        device: ``auto``, ``cpu``, ``cuda`` …
+        name: What to call it; the folder's name by default.
+
+    Raises:
+        CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
+    """
+    card, weights, place = read_stored_model(Path(source), checkpoint)
+    network = model_from_card(card, weights, str(place))
+    if adapter is not None:
+        from facelab.adapter.files import load_adapter
+
+        network, stored = load_adapter(Path(adapter), network)
+        card |= adapter_card(network, stored.adapter, stored.gate) | (
+            {"scorer": stored.scorer} if stored.scorer else {}
+        )
+    return FaceModel(network, name or Path(source).name, card, pick_device(device), place)
+
+
+def is_stored_model(source: Path) -> bool:
+    """Whether a path is what `read_stored_model` takes: a folder, or a file that says what its weights are of."""
+    return source.is_dir() or (is_file(source) and (_is_part(source) or is_model_file(source)))
+
+
+def _is_part(file: Path) -> bool:
+    """Whether a file is one of those of a checkpoint or model folder, which is meant."""
+    return file.name in (MODEL, CARD, MANIFEST) and is_file(file.parent / MANIFEST)
+
+
+def read_stored_model(source: Path, checkpoint: str = "last") -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Description, weights and place of a stored model; see `load_model` for the arguments.
+
+    Raises:
+        CheckpointError: If there is no complete, unharmed checkpoint.
+    """
+    if is_file(source):
+        if not _is_part(source):
+            return *read_model_file(source), source
+        source = source.parent
+    folder = find_checkpoint(source, checkpoint)
+    try:
+        verify(folder, (CARD, MODEL))
+    except CheckpointError as error:
+        offer = CheckpointStore(folder.parent).unharmed_instead(folder, "take one by --checkpoint")
+        raise CheckpointError(f"{error} {offer}".rstrip()) from None
+    return read_card(folder), read_model(folder), folder
+
+
+def read_backbone(spec: Spec, weights: str | Path) -> tuple["Backbone", dict[str, Any]]:
+    """A backbone of the registry or the catalogue with the weights of a file, and its description.
+
+    Args:
+        spec: The network.
+        weights: A file, or ``hf://OWNER/REPOSITORY/NAME``; its names may be those of the project that published it.
+
+    Raises:
+        CheckpointError: If the file cannot be read or does not fit.
+        ConfigError: If the backbone is unknown.
+    """
+    from facelab.backbone.names.import_names import import_backbone
+    from facelab.weights.published_file import read_state
+    from facelab.weights.published_source import SOURCES
+
+    state, _ = SOURCES["facelab"].separate(read_state(str(weights)), str(weights))
+    return import_backbone(spec, state, str(weights))
+
+
+def load_backbone(
+    spec: Spec, weights: Path, *, device: str | torch.device = "auto", name: str | None = None
+) -> FaceModel:
+    """A backbone of the registry or the catalogue with the weights of a safetensors file.
+
+    Raises:
+        CheckpointError: If the weights do not fit.
+        ConfigError: If the backbone is unknown.
+    """
+    network, card = read_backbone(spec, weights)
+    shown = name or (spec if isinstance(spec, str) else next(iter(spec)))
+    return FaceModel(network, shown, card, pick_device(device), weights)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` is the GPU of this process where there is one, else the CPU.
+
+    Raises:
+        ConfigError: If there is no such device, or this machine has none.
+    """
+    if device == "auto":
+        from facelab.distributed import local_rank
+
+        return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"the device is {shown(device)}, but must be one of: auto, {', '.join(DEVICES)}.") from None
+    one_of("the device", chosen.type, ("auto", *DEVICES))
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= found:
+        raise ConfigError(
+            f"the device is '{device}', but torch {torch.__version__} finds {found or 'no'} CUDA GPU on this machine; "
+            "choose auto or cpu, or install a driver and a torch for CUDA."
+        )
+    return chosen

@@ -1,0 +1,135 @@
+"""What `FaceModel.embed` takes for images, and which of another size may be resized."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facelab.errors import DataError
+from facelab.inputs import InputSpec
+
+Pixels = NDArray[np.uint8]
+PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+LEAST_SIDE, LARGEST_ZOOM, LARGEST_STRETCH = 8, 4.0, 1.05
+"""Aligned crops of another size: from 8 pixels to four times what the network takes, sides in its ratio within 5 %."""
+
+
+def image_rows(images: Any, spec: InputSpec) -> Tensor | Sequence[Any]:
+    """One image or several as several; a tensor only if it has the size that the network takes.
+
+    Args:
+        images: Paths, arrays, images of PIL, or a tensor, one or a sequence.
+        spec: What the network takes.
+
+    Raises:
+        DataError: If they are something else.
+    """
+    if isinstance(images, Tensor):
+        _check_tensor(images)
+        fits = tuple(images.shape[2:]) == spec.size
+        return images if fits else list(images.permute(0, 2, 3, 1).cpu().numpy())
+    if isinstance(images, str | Path) or _is_pil(images):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim in (3, 4):
+        return [images] if images.ndim == 3 else list(images)
+    if not isinstance(images, Sequence) or isinstance(images, bytes | bytearray):
+        given = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise DataError(
+            f"images must be paths, RGB uint8 arrays, PIL images or a uint8 tensor, one or a sequence, got {given}."
+        )
+    return images
+
+
+def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize: bool, any_photo: bool) -> Pixels:
+    """Pixels of one image in the size that a network takes.
+
+    Args:
+        image: A path, an RGB uint8 array (H, W, 3) or an image of PIL.
+        number: Its number, for messages.
+        spec: What the network takes.
+        model: Names the network in messages.
+        resize: Resize an aligned crop of another size.
+        any_photo: Resize whatever it is.
+
+    Returns:
+        uint8, (height, width, 3).
+
+    Raises:
+        DataError: If it cannot be read, is no image, or has another size and may not be resized.
+    """
+    from facelab.data.formats.images import decode_file, resize_image
+
+    where = f"'{image}'" if isinstance(image, str | Path) else f"image {number}"
+    if isinstance(image, str | Path):
+        pixels = decode_file(image)
+    else:
+        pixels = _of_pil(image, where) if _is_pil(image) else _check_array(image, where)
+    height, width = pixels.shape[:2]
+    if (height, width) == spec.size:
+        return pixels
+    what = f"{where} is {height}x{width}, but '{model}' takes {spec.describe()}"
+    if not resize:
+        raise DataError(
+            f"{what}; align it first (facelab data align), or resize it if it is an aligned face of another size "
+            "(resize=True, --resize)."
+        )
+    if not min(height, width) or not (any_photo or _may_be_aligned(height, width, spec)):
+        raise DataError(
+            f"{what}, and that is no aligned face of another size (sides in that ratio within "
+            f"{100 * (LARGEST_STRETCH - 1):.0f} %, {LEAST_SIDE} pixels at least, {LARGEST_ZOOM:g} times that size at "
+            "most); align it first (facelab data align), or ask for any photo (any_photo=True, --any-photo)."
+        )
+    return resize_image(pixels, *spec.size)
+
+
+def _may_be_aligned(height: int, width: int, spec: InputSpec) -> bool:
+    """Whether an image of this size can be an aligned face: photos mostly have other shapes, or far more pixels."""
+    zooms = height / spec.height, width / spec.width
+    return (
+        min(height, width) >= LEAST_SIDE and max(zooms) <= LARGEST_ZOOM and max(zooms) / min(zooms) <= LARGEST_STRETCH
+    )
+
+
+def _is_pil(image: Any) -> bool:
+    pil = sys.modules.get("PIL.Image")  # who has such an image has imported PIL
+    return pil is not None and isinstance(image, pil.Image)
+
+
+def _of_pil(image: Any, where: str) -> Pixels:
+    """Pixels of an image of PIL, turned as its EXIF data say, as those of a file are."""
+    from facelab.data.formats.image_header import MAX_PIXELS
+
+    if image.mode not in PLAIN_MODES or image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{where} is a PIL image of mode {image.mode} and {image.height}x{image.width} pixels; taken are modes of "
+            f"8 bits ({', '.join(PLAIN_MODES)}) and at most {MAX_PIXELS:,} pixels."
+        )
+    from PIL import ImageOps
+
+    try:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:  # PIL decodes late
+        raise DataError(f"{where} is a PIL image that cannot be decoded ({error}).") from None
+
+
+def _check_tensor(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise DataError(
+            f"a tensor of images must be RGB uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}; the value "
+            "range and colour order of anything else cannot be known."
+        )
+
+
+def _check_array(image: Any, where: str) -> Pixels:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(
+            f"{where} must be a path, an RGB uint8 array (H, W, 3) or a PIL image, got {given}; the value range and "
+            "colour order of anything else cannot be known."
+        )
+    return image

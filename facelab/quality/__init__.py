@@ -1,0 +1,1 @@
+"""Quality scores kept beside a data set."""

@@ -1,0 +1,1 @@
+"""A run, put together: settings, network, callbacks, studies."""

@@ -1,0 +1,346 @@
+"""Builds the parts of a run from its settings, and takes and restores its whole state."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from facelab import distributed
+from facelab.backbone.base import check_quality
+from facelab.catalogue import build
+from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
+from facelab.data.loading.loader import Loader
+from facelab.data.sources.resized import Resized
+from facelab.engine.loop import Progress, restore_rng, rng_state
+from facelab.engine.optimization import Optimization, parameter_groups
+from facelab.errors import CheckpointError, ConfigError
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.iqa.base import PixelScorer
+from facelab.model.face_model import pick_device, scorer_of_card
+from facelab.model.scoring import Scoring, Show
+from facelab.plugins import import_plugins
+from facelab.quality.card import require_scorer
+from facelab.quality.table import Scores, ScoreTable
+from facelab.run.network import open_base, open_network, refuse_unread_scores
+from facelab.run.settings import RunConfig
+from facelab.run.training_set import KEY, describe
+from facelab.training_mode.base import MODES, TrainingMode
+from facelab.weights.card_check import check_card
+from facelab.weights.checkpoint import Snapshot, read_card, read_local, read_rows, read_tree
+
+RenderProgress = Callable[[int, int], None]
+
+PREVIEW = 100  # batches that a mode may look through at the start
+
+
+class DeviceFeed:
+    """The loader's batches, moved to the device and augmented there.
+
+    Args:
+        loader: Gives this process's part of each batch.
+        config: Settings of augmentation, batch size and seed.
+        device: Where to move them.
+        scorer: Scores the augmented images; None leaves the scores that the loader gives.
+    """
+
+    def __init__(
+        self, loader: Loader, config: RunConfig, device: torch.device, scorer: PixelScorer | None = None
+    ) -> None:
+        self.loader = loader
+        self.augment = config.data.augment.build(config.seed)
+        self.accumulate = config.training.accumulate
+        self.device = device
+        self.scorer = scorer
+
+    def batches(self, epoch: int, update: int) -> Iterator[Batch]:
+        """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
+        first = update * self.accumulate
+        whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
+        for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
+            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
+            yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a run is made of.
+
+    Attributes:
+        config: The settings.
+        device: Where it runs.
+        source: What it trains on.
+        feed: Batches on the device.
+        mode: Networks and loss.
+        classifier: Owner of the class rows.
+        optim: Optimisers and schedule.
+        progress: Where it stands.
+        card: Description of the network for its checkpoints.
+        training_set: Whom it trains on, see `facelab.run.training_set`.
+    """
+
+    config: RunConfig
+    device: torch.device
+    source: Source
+    feed: DeviceFeed
+    mode: TrainingMode
+    classifier: Classifier
+    optim: Optimization
+    progress: Progress
+    card: dict[str, Any]
+    training_set: dict[str, Any]
+
+
+def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = False) -> Parts:
+    """Build a run that stands at its beginning.
+
+    Args:
+        config: The settings.
+        show: Told what is prepared, how much is done, and of how much.
+        resumed: Whether the run began already, perhaps under a version that took scores which nothing reads.
+
+    Raises:
+        FacelabError: If any setting, file or combination of them cannot work.
+    """
+    import_plugins(config.plugins)
+    device = pick_device(config.training.device)
+    torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
+    source = open_source(config, None if show is None else partial(show, "preparing the data"))
+    base = open_base(config)
+    if not resumed:
+        refuse_unread_scores(config, base[0])
+    scoring = scoring_of(config, device, show)
+    scores = open_quality(config, source, scoring)
+    loader = open_loader(config, source, device, scores)
+    updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
+    if updates_per_epoch == 0:
+        raise ConfigError(
+            f"training.batch_size is {config.training.batch_size}, but the data set has only "
+            f"{len(source)} images; lower it."
+        )
+    network = open_network(config, base, device, scores)
+    backbone, card = network.backbone, network.card
+    check_quality(backbone, given=config.data.quality is not None)
+    head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
+    if head.uses_norm and backbone.unit_norm:
+        raise ConfigError(
+            f"the head {type(head).__name__} reads quality from the norm of an embedding, but the backbone "
+            f"{card['backbone']['name']} gives embeddings of norm 1; choose another head or backbone."
+        )
+    classifier = build(
+        CLASSIFIERS,
+        config.classifier,
+        head=head,
+        num_classes=source.num_classes,
+        feat_dim=backbone.feat_dim,
+        seed=config.seed,
+    ).to(device)
+    mode = build(MODES, config.mode, backbone=backbone, classifier=classifier, gate=network.gate)
+    mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
+    refuse_single_images(mode, loader.local_batch_size)
+    optim = open_optimization(config, mode, updates_per_epoch, device)
+    torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
+    start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
+    online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
+    feed = DeviceFeed(loader, config, device, online)
+    return Parts(config, device, source, feed, mode, classifier, optim, start, card, describe(source))
+
+
+def refuse_single_images(mode: TrainingMode, images: int) -> None:
+    """BatchNorm cannot normalise one image: it is its own mean.
+
+    Args:
+        mode: What is trained.
+        images: In one pass of this process.
+
+    Raises:
+        ConfigError: If there is one, and something trained has BatchNorm that follows the batch.
+    """
+    modules = (part for module in mode.trained_modules() for part in module.modules())
+    if images < 2 and any(isinstance(part, _BatchNorm) and part.training for part in modules):
+        raise ConfigError(
+            "the network has BatchNorm, which needs at least two images in each pass of a process, and there is one: "
+            "raise training.batch_size, or lower training.accumulate or the number of processes."
+        )
+
+
+def open_source(config: RunConfig, progress: RenderProgress | None = None) -> Source:
+    """The training images, resized where the settings say so."""
+    source = build(SOURCES, config.data.source, progress=progress, **supplied_size(config))
+    return Resized(source, *config.data.height_width) if config.data.resize else source
+
+
+def supplied_size(config: RunConfig) -> dict[str, int]:
+    """The size for sources and protocols that draw their images; one side, so nothing if the input is not square."""
+    height, width = config.data.height_width
+    return {"size": height} if height == width else {}
+
+
+def open_loader(config: RunConfig, source: Source, device: torch.device, scores: Scores | None) -> Loader:
+    """The loader of this process."""
+    sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed)
+    return Loader(
+        source,
+        sampler,
+        batch_size=config.training.batch_size // config.training.accumulate,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        on_corrupt=config.data.on_corrupt,
+        seed=config.seed,
+        pin_memory=device.type == "cuda",
+        quality=None if scores is None else scores.values,
+    )
+
+
+def scoring_of(config: RunConfig, device: torch.device, show: Show | None = None) -> Scoring:
+    """How a run scores its test images; training images come in the size of the network already."""
+    size = config.data.height_width if config.data.resize else None
+    return Scoring(None if config.base is None else str(config.base), device, show, size)
+
+
+def open_quality(config: RunConfig, source: Source, scoring: Scoring) -> Scores | None:
+    """Quality scores of the training images, if the settings ask for them; what may be skipped needs none."""
+    if config.data.quality is None:
+        return None
+    table = replace(scoring, size=None).table(config.data.quality, source, "scoring the training images")
+    scores = ScoreTable(table).of(source)
+    if config.data.on_corrupt == "error":
+        scores.require(source)
+    return scores
+
+
+def open_optimization(
+    config: RunConfig, mode: TrainingMode, updates_per_epoch: int, device: torch.device
+) -> Optimization:
+    """Optimisers over what the mode trains: the network, and the class rows in a group of their own."""
+    training = config.training
+    replicated = parameter_groups(mode.trained_modules(), config.optimizer)
+    groups = [
+        *replicated,
+        *parameter_groups(
+            mode.row_modules(),
+            config.optimizer,
+            name="class rows",
+            lr=config.optimizer.class_lr,
+            sharded=True,
+            known=[parameter for group in replicated for parameter in group.parameters],
+        ),
+    ]
+    return Optimization(
+        groups,
+        config.optimizer,
+        config.schedule,
+        total_updates=updates_per_epoch * training.epochs,
+        updates_per_epoch=updates_per_epoch,
+        precision=training.precision,
+        amp=training.amp,
+        accumulate=training.accumulate,
+        clip_norm=training.clip_norm,
+        clip=training.clip,
+        device=device,
+        modules=list(mode.trained_modules()),
+    )
+
+
+def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
+    """The state of a run as it stands, for a checkpoint."""
+    optimization = parts.optim.state_dict()
+    rows = _take_rows(parts, optimization)
+    return Snapshot(
+        model=parts.mode.inference_network().state_dict(),
+        card={**parts.card, "update": progress.update, "epoch": progress.update / progress.updates_per_epoch},
+        training={
+            "update": progress.update,
+            "config": parts.config.tree(),
+            "mode": parts.mode.state(),
+            "optimization": optimization,
+            "window": progress.window.state(),
+            KEY: parts.training_set,
+        },
+        local={"rng": rng_state(), "mode": parts.mode.local_state()},
+        rows=rows,
+        row_range=parts.classifier.row_range,
+    )
+
+
+def restore(parts: Parts, checkpoint: Path) -> None:
+    """Bring a run that was just assembled to where a checkpoint stands, on any number of processes.
+
+    Raises:
+        CheckpointError: If the checkpoint is of another model, base or optimiser, or lacks something.
+        ConfigError: If its gate was calibrated on another scorer than that of the training images now.
+    """
+    stored = read_card(checkpoint)
+    check_card(stored, str(checkpoint))
+    _refuse_other_base(parts, stored, checkpoint)
+    now, then = (scorer_of_card(card) for card in (parts.card, stored))
+    if now is not None:  # a table of the same path may have been made anew
+        require_scorer(then, now, "data.quality")
+    training = read_tree(checkpoint / "training.pt")
+    rows = read_rows(checkpoint, *parts.classifier.row_range)
+    for name, tensor in parts.classifier.row_tensors().items():
+        tensor.data.copy_(rows[f"classifier.{name}"])
+    parts.mode.load_state(training["mode"])
+    _put_rows(training["optimization"], rows)
+    parts.optim.load_state_dict(training["optimization"])
+    local = read_local(checkpoint)
+    parts.progress.update = training["update"]
+    if distributed.rank() < local["processes"]:
+        restore_rng(local["rng"])
+    else:  # a new process must not repeat the dropout of an old one
+        torch.manual_seed(_new_seed(parts.config.seed, parts.progress.update, distributed.rank()))
+    if local["processes"] == distributed.world_size():
+        parts.mode.load_local_state(local["mode"])
+    parts.progress.window.load_state(training["window"], parts.device)
+
+
+def _new_seed(seed: int, update: int, rank: int) -> int:
+    """A seed for the random state of a process that joins at an update, in 0..2^63-1."""
+    digest = hashlib.sha256(f"{seed} {update} {rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _refuse_other_base(parts: Parts, stored: Mapping[str, Any], checkpoint: Path) -> None:
+    """A checkpoint holds no base, so the one of the settings must be the one that its adapters were trained on."""
+    then, now = stored.get("base_hash"), parts.card.get("base_hash")
+    if then != now:
+        raise CheckpointError(
+            f"'{checkpoint}' was trained on the base model {then}, but '{parts.config.base}' is {now} now; bring that "
+            "model back, or start a new run."
+        )
+
+
+def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, Tensor]:
+    """Class rows and their optimiser state; the latter are taken out of ``optimization``."""
+    rows = {f"classifier.{name}": tensor.detach() for name, tensor in parts.classifier.row_tensors().items()}
+    for number, optimizer in enumerate(parts.optim.optimizers):
+        states = dict(optimization["optimizers"][number])
+        index = 0
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if group.get("sharded") and index in states:
+                    rowwise = {
+                        k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape
+                    }
+                    rows |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
+                    states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
+                index += 1
+        optimization["optimizers"][number] = states
+    return rows
+
+
+def _put_rows(optimization: dict[str, Any], rows: dict[str, Tensor]) -> None:
+    """Put the optimiser state of this process's class rows back where `_take_rows` took it from."""
+    for name, tensor in rows.items():
+        owner, *place = name.split(".")
+        if owner == "optimizer":
+            number, index, key = int(place[0]), int(place[1]), place[2]
+            optimization["optimizers"][number].setdefault(index, {})[key] = tensor

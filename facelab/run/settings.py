@@ -1,0 +1,291 @@
+"""The settings of a run: what a YAML file may say, with defaults, checked before anything starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from facelab.catalogue import Spec
+from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
+from facelab.data.transforms.augment import AugmentConfig
+from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
+from facelab.engine.schedules import ScheduleConfig
+from facelab.errors import ConfigError, did_you_mean
+from facelab.run.shipped import shipped_configs
+
+RUN_SPECS = (
+    "mode",
+    "backbone",
+    "adapter",
+    "gate",
+    "head",
+    "classifier",
+    "data.source",
+    "data.sampler",
+    "data.quality",
+    "evaluation.quality.*",
+    "evaluation.protocols.*",
+)
+SPEC_PATHS = (*RUN_SPECS, *(f"{front}.{path}" for front in ("base", "variants.*") for path in RUN_SPECS))
+"""Settings that name one registered thing, so that another name replaces the old one with all its options."""
+
+VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
+"""With the first key a file is a study, several runs, see `facelab.run.study`; the other goes with it."""
+
+
+QUALITY_CHANGES = ("crop", "light")  # a crop is enlarged; less contrast leaves more of the noise
+
+Quality = Path | dict[str, dict[str, Any] | None]
+"""Where quality scores come from: a table, or a scorer as ``{name: options}``, which scores each set once."""
+
+
+class DataSettings(Strict):
+    """The ``data`` section.
+
+    Attributes:
+        source: What to train on; see ``facelab list sources``.
+        size: Side of the square network input in pixels, or [height, width].
+        resize: Resize images of another size; without it they are refused.
+        sampler: Which images in which order; see ``facelab list samplers``.
+        augment: Random changes on the device.
+        workers: Threads that read and decode.
+        prefetch: Batches read ahead.
+        on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
+        quality: Quality scores of the source's images, for networks and heads that take them: a table, or a scorer as
+            ``{Sharpness: {}}`` (see ``facelab list scorers``), or null.
+        online_quality: Let the scorer of `quality` score the images of each step as augmentation left them, instead of
+            once as they were; gates are calibrated on the latter.
+    """
+
+    source: Spec
+    size: int | tuple[int, int] = 112
+    resize: bool = False
+    sampler: Spec = "Shuffle"
+    augment: AugmentConfig = AugmentConfig()
+    workers: int = Field(default=2, ge=1, le=1024)
+    prefetch: int = Field(default=4, ge=1, le=4096)
+    on_corrupt: Literal["error", "skip"] = "error"
+    quality: Quality | None = None
+    online_quality: bool = False
+
+    @model_validator(mode="after")
+    def _scores_are_those_of_the_images(self) -> Self:
+        if self.online_quality and not isinstance(self.quality, dict):
+            raise ValueError("online_quality needs a scorer in quality, such as {Sharpness: {}}")
+        changed = [name for name in QUALITY_CHANGES if getattr(self.augment, name) is not None]
+        if changed and self.quality is not None and not self.online_quality:
+            raise ValueError(
+                f"augment.{changed[0]} changes how good an image is, but quality says how good it was before; set "
+                f"online_quality: true, so that a scorer sees what the network sees, or leave augment.{changed[0]} out"
+            )
+        return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Size as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+class TrainingSettings(Strict):
+    """The ``training`` section.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Images in one update of the optimiser, over all processes and accumulated steps.
+        accumulate: Forward passes that make one update; the loss is divided by it.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        amp: ``native``, or ``apex`` where NVIDIA apex is installed.
+        clip_norm: Largest gradient norm, or null.
+        clip: Which gradients that norm is of, and which are clipped: ``all`` together, or those of the ``network``
+            alone, as InsightFace's and PETALface's programs do; class rows then move as they would without clipping.
+        channels_last: Memory format of the network; faster on most hardware.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        log_every: Updates between two readings of the loss.
+    """
+
+    epochs: int = Field(default=18, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    precision: Precision = "fp32"
+    amp: AmpBackend = "native"
+    clip_norm: float | None = Field(default=None, gt=0)
+    clip: Clip = "all"
+    channels_last: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: int = Field(default=50, ge=1)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        return self
+
+
+class EvaluationSettings(Strict):
+    """The ``evaluation`` section.
+
+    Attributes:
+        protocols: What to test on, by the name that tables show; see ``facelab list protocols``. The headline of the
+            first one decides which checkpoint is the best. ``null`` takes back one that a file sets which is extended,
+            and leaves out one that ``data_root`` holds.
+        data_root: Folder of test sets, of which all that are found there are tested on too, behind ``protocols``.
+        every_epochs: Epochs between two evaluations; the last epoch is always evaluated. 0 tests only at the end.
+        every_updates: Updates between two evaluations, in addition, or null.
+        batch_size: Images in a forward pass.
+        precision: Precision of the embeddings.
+        on_corrupt: What becomes of images that cannot be read: ``error`` stops, ``zero`` gives them embeddings of
+            zeros, ``skip`` leaves them out; reports count and name them.
+        quality: Table or scorer by the protocol's name, for networks that take scores. Without one, the scorer of
+            ``data.quality`` scores the protocols of such a network too. ``null`` takes one back.
+    """
+
+    protocols: dict[str, Spec | None] = Field(default_factory=dict)
+    data_root: Path | None = None
+    every_epochs: int = Field(default=1, ge=0)
+    every_updates: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    precision: Precision = "fp32"
+    on_corrupt: Literal["error", "zero", "skip"] = "error"
+    quality: dict[str, Quality] = Field(default_factory=dict)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to test on."""
+        return self.data_root is not None or any(spec is not None for spec in self.protocols.values())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, tree: Any) -> Any:
+        """Null says something only of what ``data_root`` holds."""
+        if not isinstance(tree, dict) or tree.get("data_root") or not isinstance(tree.get("protocols"), dict):
+            return tree
+        return {**tree, "protocols": {name: spec for name, spec in tree["protocols"].items() if spec is not None}}
+
+    @field_validator("quality", mode="before")
+    @classmethod
+    def _without_null_tables(cls, tables: Any) -> Any:
+        return {name: one for name, one in tables.items() if one is not None} if isinstance(tables, dict) else tables
+
+
+class CheckpointSettings(Strict):
+    """The ``checkpoint`` section. The last and the best checkpoint are always kept.
+
+    Attributes:
+        every_epochs: Epochs between two checkpoints.
+        every_updates: Updates between two checkpoints, in addition, or null.
+        keep_every_epochs: Keep a checkpoint for good every so many epochs, or null.
+    """
+
+    every_epochs: int = Field(default=1, ge=1)
+    every_updates: int | None = Field(default=None, ge=1)
+    keep_every_epochs: int | None = Field(default=None, ge=1)
+
+
+class RunConfig(Strict):
+    """All settings of a run.
+
+    Attributes:
+        name: Names the run's folder.
+        output: Folder that holds the folders of runs.
+        plugins: Modules to import first; they register what is not ours.
+        seed: Seed of everything random.
+        mode: Training mode; see ``facelab list modes``.
+        backbone: Network; see ``facelab list backbones``. Left out where there is a base model.
+        base: Trained model to go on from: the folder of a run or of a checkpoint.
+        adapter: Changes to the network, see ``facelab list adapters``; null trains all of it.
+        gate: Map from quality scores to the weights of an adapter's experts, see ``facelab list gates``.
+        head: Margin head; see ``facelab list heads``.
+        classifier: Who owns the class rows; see ``facelab list classifiers``.
+        tensorboard: Whether to write TensorBoard files.
+    """
+
+    name: str = Field(default="run", pattern=r"^[\w][\w.+-]*$")
+    output: Path = Path("runs")
+    plugins: tuple[str, ...] = ()
+    seed: int = Field(default=0, ge=0)
+    mode: Spec = "conventional"
+    backbone: Spec | None = None
+    base: Path | None = None
+    adapter: Spec | None = None
+    gate: Spec | None = None
+    head: Spec = "ArcFace"
+    classifier: Spec = "FullSoftmax"
+    data: DataSettings
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    tensorboard: bool = True
+
+    def tree(self) -> Tree:
+        """The settings as plain YAML types, defaults included."""
+        return self.model_dump(mode="json")
+
+
+# Changing these cannot change what is trained, so a run may be resumed with other values.
+FREE_TO_CHANGE = (
+    "name",
+    "output",
+    "tensorboard",
+    "data.workers",
+    "data.prefetch",
+    "training.log_every",
+    "training.device",
+    "evaluation",
+    "checkpoint",
+)
+
+
+def find_config(name: str) -> Path:
+    """The file that a command line names: a path, or the name of a shipped configuration.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    shipped = shipped_configs()
+    path = Path(name)
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"'{name}' is neither a file nor a shipped configuration.{did_you_mean(name, shipped)} "
+        f"Shipped: {', '.join(shipped)}."
+    )
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read, merge and check a configuration.
+
+    Args:
+        name: A YAML file or the name of a shipped one.
+        overrides: ``key=value`` pairs that win over the file.
+
+    Raises:
+        ConfigError: If anything in it cannot work, or it is a study of several runs.
+    """
+    tree = load_tree(name, overrides)
+    if isinstance(tree.get(VARIANTS), dict):
+        raise ConfigError(f"'{name}' is a study of several runs ({', '.join(tree[VARIANTS])}), but one is needed here.")
+    return make_config(tree, f"'{find_config(name)}'")
+
+
+def load_tree(name: str, overrides: Sequence[str] = ()) -> Tree:
+    """The merged settings of a configuration or study, not yet checked.
+
+    Args:
+        name: A YAML file or the name of a shipped one.
+        overrides: ``key=value`` pairs that win over the file.
+
+    Raises:
+        ConfigError: If a file cannot be read, or an override is none.
+    """
+    tree = read_config(find_config(name), SPEC_PATHS, shipped_configs())
+    return merge(tree, parse_overrides(overrides), SPEC_PATHS)
+
+
+def make_config(tree: dict[str, Any], where: str) -> RunConfig:
+    """Check a tree of settings."""
+    return validate(RunConfig, tree, where)

@@ -1,0 +1,1 @@
+"""Files of weights: checkpoints, model folders, published files."""

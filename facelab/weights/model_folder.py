@@ -1,0 +1,87 @@
+"""A model on its own: a checkpoint folder without anything that only training needs."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from facelab.errors import CheckpointError, DataError
+from facelab.outside.json import parse_json
+from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, read_safetensors
+from facelab.weights.whole_file import write_whole
+
+DESCRIPTION = "facelab model"  # where a safetensors file keeps the description of its model
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
+    """Write weights and description so that `facelab.load` takes them; they are there whole or not at all.
+
+    Args:
+        folder: The new folder; or one file, if its name ends in ``.safetensors``.
+        weights: Tensors by name.
+        card: What is needed to build the network again and to feed it; JSON types.
+
+    Raises:
+        DataError: If there is something already, or the folder cannot be written.
+    """
+    if folder.exists():
+        raise DataError(f"'{folder}' exists already; choose another name.")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    model = save(tensors, {DESCRIPTION: json.dumps(card)})
+    if folder.suffix == ".safetensors":
+        return write_whole(folder, model)
+    files = {MODEL: model, CARD: json.dumps(card, indent=1).encode()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[MANIFEST] = json.dumps({"update": card.get("update", 0), "sha256": digests}, indent=1).encode()
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise DataError(f"'{folder}' cannot be written ({error.strerror}).") from None
+    return folder
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file is one that `write_model` wrote, by its description."""
+    return DESCRIPTION in _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing if it is none."""
+    with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+    return {}
+
+
+def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and weights in one file of `write_model`.
+
+    Raises:
+        CheckpointError: If it is none; the message says how else a file is used.
+    """
+    metadata = _metadata(path)
+    if DESCRIPTION not in metadata:
+        use = (
+            "it holds adapters; load their base with them: facelab.load(BASE, adapter=FILE)"
+            if "facelab" in metadata
+            else "make one of it: facelab import FILE --as SOURCE:NAME --out FOLDER"
+        )
+        raise CheckpointError(f"'{path}' is no model of facelab; {use}.")
+    card = parse_json(
+        metadata[DESCRIPTION], str(path), "the description of a model", not_finite=True, error=CheckpointError
+    )
+    if not isinstance(card, dict):
+        raise CheckpointError(f"'{path}' does not describe a model.")
+    return card, read_safetensors(path)

@@ -1,0 +1,1 @@
+"""The one extractor: images to embeddings, once, cached."""

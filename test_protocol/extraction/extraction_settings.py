@@ -1,0 +1,72 @@
+"""How images are embedded: everything beside the model and the images that changes an embedding."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from facelab.data.base import ImageSet
+from facelab.errors import ConfigError, one_of
+from facelab.test_protocol.extraction.forward import AUTOCAST, Precision, input_spec_of
+
+OnCorrupt = Literal["error", "zero", "skip"]
+RESIZE_RULE = "area average where it shrinks, bilinear where it grows"
+
+
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """The checked settings of `facelab.test_protocol.extraction.embed.embed`, which explains them.
+
+    Raises:
+        ConfigError: If a value is unknown or out of range.
+    """
+
+    device: torch.device
+    batch_size: int = 64
+    flip: bool = False
+    precision: Precision = "fp32"
+    channels_last: bool = True
+    resize: bool = False
+    workers: int = 0
+    on_corrupt: OnCorrupt = "error"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0:
+            raise ConfigError(
+                f"batch_size must be at least 1 and workers at least 0, got {self.batch_size} and {self.workers}."
+            )
+        one_of("on_corrupt", self.on_corrupt, ("error", "zero", "skip"))
+        if self.precision not in ("fp32", *AUTOCAST):
+            raise ConfigError(f"precision is '{self.precision}'. Known: fp32, {', '.join(AUTOCAST)}.")
+
+    def preprocessing(self, network: nn.Module, images: ImageSet) -> str:
+        """A hash (hex) of all that happens to an image before and inside the network, but not of the weights."""
+        spec = input_spec_of(network)
+        parts = {
+            "alignment": images.alignment,
+            "size": spec.size,
+            "colour": spec.colour,
+            "range": (spec.mean, spec.std),
+            "resize": RESIZE_RULE if self.resize else None,
+            "precision": self.precision,
+            "device": self.device.type,
+            "flip": self.flip,
+        }
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def conditions(self, network: nn.Module, images: ImageSet) -> dict[str, Any]:
+        """What a report says of them."""
+        return {
+            "precision": self.precision,
+            "device": self.device.type,
+            "input": input_spec_of(network).describe(),
+            "resize": self.resize,
+            "alignment": images.alignment,
+            "preprocessing": self.preprocessing(network, images),
+            "on_corrupt": self.on_corrupt,
+            "images": len(images),
+            "image_set": images.fingerprint(),
+        }

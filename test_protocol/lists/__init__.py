@@ -1,0 +1,1 @@
+"""Readers of the protocols' lists and folders."""

@@ -1,0 +1,76 @@
+"""What is known of an alignment travels with the images, also in an archive and through wrappers."""
+
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facelab.data.formats.alignment_record import FILE, AlignmentRecord, joined_alignment
+from facelab.data.formats.images import PathImages
+from facelab.data.sources.resized import ResizedImages
+from facelab.data.synthetic.source import LowResolution
+from facelab.errors import DataError
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> AlignmentRecord:
+    (tmp_path / "points.txt").write_text("a.png 1 2 3 4 5 6 7 8 9 10\n")
+    return AlignmentRecord.of(112, "scaled", tmp_path / "points.txt")
+
+
+def test_it_is_unknown_until_somebody_wrote_it_down(faces: Path, record: AlignmentRecord) -> None:
+    assert PathImages(faces, ["a.png"]).alignment == "unknown"
+    record.write(faces)
+    images = PathImages(faces, ["a.png"])
+    assert images.alignment.startswith("ArcFace scaled 112, template ")
+    assert ResizedImages(images, 4, 4).alignment == LowResolution(images, 4).alignment == images.alignment
+
+
+def test_it_is_found_in_an_archive(faces: Path, record: AlignmentRecord, tmp_path: Path) -> None:
+    record.write(faces)
+    with tarfile.open(tmp_path / "faces.tar", "w") as archive:
+        archive.add(faces, ".")
+    assert PathImages(tmp_path / "faces.tar", ["a.png"]).alignment == record.describe()
+
+
+def test_template_and_landmarks_both_show(tmp_path: Path, record: AlignmentRecord) -> None:
+    (tmp_path / "others.txt").write_text("a.png 1 2 3 4 5 6 7 8 9 11\n")
+    others = [
+        AlignmentRecord.of(112, "scaled", tmp_path / "others.txt"),
+        AlignmentRecord.of(120, "scaled", tmp_path / "points.txt"),
+        AlignmentRecord.of(120, "resized", tmp_path / "points.txt"),
+    ]
+    assert len({entry.describe() for entry in (record, *others)}) == 4
+    assert others[1].template_hash != others[2].template_hash
+
+
+def test_two_alignments_in_one_folder_are_refused(faces: Path, record: AlignmentRecord, tmp_path: Path) -> None:
+    record.write(faces)
+    record.refuse_other(faces)
+    other = AlignmentRecord.of(120, "scaled", tmp_path / "points.txt")
+    with pytest.raises(
+        DataError, match=r"alignment\.json: the images there were aligned otherwise \(ArcFace scaled 112"
+    ):
+        other.refuse_other(faces)
+
+
+def test_a_file_that_says_something_else_is_refused(faces: Path) -> None:
+    (faces / FILE).write_text('{"template": "ArcFace"}')
+    with pytest.raises(DataError, match=r"alignment\.json: does not describe an alignment"):
+        PathImages(faces, ["a.png"])
+
+
+def test_sets_that_were_aligned_differently_say_both() -> None:
+    assert joined_alignment(["x", "x"]) == "x"
+    assert joined_alignment(["x", "unknown"]) == "x + unknown"
+    assert joined_alignment([]) == "unknown"

@@ -1,0 +1,103 @@
+"""Holes in JPEG images are found, and sound images, flat ones too, are left alone."""
+
+import cv2
+import numpy as np
+import pytest
+
+from facelab.data.base import Pixels
+from facelab.data.formats.image_header import jpeg_segments
+from facelab.data.formats.images import decode_image
+from facelab.errors import CorruptImage
+
+SIDE = 112
+
+
+def face(seed: int, noise: float = 4.0) -> Pixels:
+    rng = np.random.default_rng(seed)
+    smooth = cv2.resize(rng.integers(0, 256, (14, 14, 3), np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return np.clip(smooth + rng.normal(0, noise, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: Pixels, quality: int = 95, **flags: int) -> bytes:
+    options = [number for name, value in flags.items() for number in (getattr(cv2, f"IMWRITE_JPEG_{name}"), value)]
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *options])[1])
+
+
+def first_scan(data: bytes) -> int:
+    return [at for _, at in jpeg_segments(data)][-1]
+
+
+def refused(data: bytes) -> bool:
+    try:
+        decode_image(data, "here")
+    except CorruptImage:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("quality", [75, 95])
+@pytest.mark.parametrize("size", [40, 512])
+def test_zeroed_part_is_found(quality: int, size: int) -> None:
+    for seed in range(10):
+        data = jpeg(face(seed), quality)
+        at = (first_scan(data) + len(data)) // 2
+        with pytest.raises(CorruptImage, match="^here: the JPEG image has a hole"):
+            decode_image(data[:at] + bytes(size) + data[at + size :], "here")
+
+
+def test_zeroed_part_is_found_with_optimised_tables_and_restart_markers() -> None:
+    for flags in ({"OPTIMIZE": 1}, {"RST_INTERVAL": 7}, {"PROGRESSIVE": 1}):
+        found = 0
+        for seed in range(20):
+            data = jpeg(face(seed), 90, **flags)
+            at = (first_scan(data) + len(data)) // 2
+            found += refused(data[:at] + bytes(400) + data[at + 400 :])
+        assert found >= 15, flags
+
+
+def test_missing_part_is_found() -> None:
+    found = 0
+    for seed in range(40):
+        data = jpeg(face(seed))
+        at = (first_scan(data) + len(data)) // 2
+        found += refused(data[:at] + data[at + 300 + 10 * seed :])
+    assert found >= 28
+
+
+def test_part_overwritten_with_ones_is_found() -> None:
+    for seed in range(20):
+        data = jpeg(face(seed))
+        at = (first_scan(data) + len(data)) // 2
+        assert refused(data[:at] + b"\xff" * 512 + data[at + 512 :])
+
+
+def test_end_marker_after_half_of_the_data_is_no_end() -> None:
+    for seed in range(10):
+        data = jpeg(face(seed))
+        with pytest.raises(CorruptImage, match="has a hole"):
+            decode_image(data[: (first_scan(data) + len(data)) // 2] + b"\xff\xd9", "here")
+
+
+@pytest.mark.parametrize("shade", [0, 1, 128, 254, 255])
+@pytest.mark.parametrize("flags", [{}, {"OPTIMIZE": 1}, {"PROGRESSIVE": 1}, {"RST_INTERVAL": 3}])
+@pytest.mark.parametrize("grey", [True, False])
+def test_flat_images_are_sound(shade: int, flags: dict[str, int], grey: bool) -> None:
+    for height, width in ((SIDE, SIDE), (600, 800), (41, 49), (8, 8), (1, 1)):
+        flat = np.full((height, width) if grey else (height, width, 3), shade, np.uint8)
+        decode_image(jpeg(flat, **flags), "here")
+
+
+def test_black_corners_are_sound() -> None:
+    for seed in range(20):
+        pixels = face(seed)
+        pixels[-40:] = 0
+        for flags in ({}, {"OPTIMIZE": 1}, {"PROGRESSIVE": 1}):
+            decode_image(jpeg(pixels, 60 + seed, **flags), "here")
+
+
+def test_zeros_outside_the_compressed_data_are_sound() -> None:
+    data = jpeg(face(0))
+    profile = b"\xff\xe2" + (2 + 1000).to_bytes(2, "big") + bytes(1000)
+    preview = jpeg(face(1))
+    for sound in (data[:2] + profile + data[2:], data + bytes(1000), data + bytes(100) + preview):
+        np.testing.assert_array_equal(decode_image(sound, "here"), decode_image(data, "here"))

@@ -1,0 +1,125 @@
+"""Packed images: equal to their source, refusals of files that do not fit, nothing left half-written."""
+
+import errno
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facelab.data.base import SOURCES
+from facelab.data.formats import writing
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.packed import Packed, write_packed
+from facelab.data.sources.resized import Resized
+from facelab.errors import CorruptImage, DataError
+
+
+@pytest.fixture
+def packed(faces: Path, tmp_path: Path) -> Path:
+    write_packed(tmp_path / "packed", ImageFolder(faces))
+    return tmp_path / "packed"
+
+
+def test_packed_images_are_those_of_the_source(packed: Path, faces: Path) -> None:
+    source, back = ImageFolder(faces), SOURCES.build("Packed", {"path": str(packed)})
+    assert (back.labels.tolist(), back.num_classes) == (source.labels.tolist(), 3)
+    for index in range(6):
+        np.testing.assert_array_equal(back.read(index), source.read(index))
+    assert back.read(0).flags.writeable
+    assert back.location(4) == f"{packed}/images.u8 image 4"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(back)).read(5), source.read(5))
+    with pytest.raises(IndexError):
+        back.read(6)
+
+
+def test_progress_threads_and_fingerprint(faces: Path, tmp_path: Path, packed: Path) -> None:
+    done: list[int] = []
+    again = write_packed(tmp_path / "again", ImageFolder(faces), done.append, workers=3)
+    assert done == [6]
+    assert again.fingerprint() == Packed(packed).fingerprint()
+    small = write_packed(tmp_path / "small", Resized(ImageFolder(faces), 4, 4))
+    assert small.read(0).shape == (4, 4, 3)
+    assert small.fingerprint() != again.fingerprint()
+
+
+def test_sizes_must_agree(faces: Path, tmp_path: Path) -> None:
+    source = Resized(ImageFolder(faces), 4, 4)
+    read = source.read
+    source.read = lambda index: read(index)[: 4 - (index == 5)]  # type: ignore[method-assign]
+    with pytest.raises(DataError, match=r"p2/2\.png: is 3x4, but the first image is 4x4; give a size"):
+        write_packed(tmp_path / "packed", source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces"]
+
+
+def test_nothing_is_left_after_a_corrupt_image(faces: Path, tmp_path: Path) -> None:
+    (faces / "p2" / "1.png").write_bytes(b"x")
+    with pytest.raises(CorruptImage, match=r"p2/1\.png"):
+        write_packed(tmp_path / "packed", ImageFolder(faces))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DataError, match="packed: the disk is full; nothing was written"):
+        write_packed(tmp_path / "packed", ImageFolder(faces))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces"]
+
+
+def test_too_little_space_is_said_before_the_work(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: writing.shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(DataError, match=r"needs 0\.0 GB, but only 0\.0 GB are free"):
+        write_packed(tmp_path / "packed", ImageFolder(faces))
+
+
+def test_an_existing_target_is_kept(packed: Path, faces: Path) -> None:
+    with pytest.raises(DataError, match="packed: exists already"):
+        write_packed(packed, ImageFolder(faces))
+    assert len(Packed(packed)) == 6
+
+
+def test_files_that_do_not_fit_are_refused(packed: Path) -> None:
+    pixels = (packed / "images.u8").read_bytes()
+    (packed / "images.u8").write_bytes(pixels[:-1])
+    with pytest.raises(DataError, match=r"has 2159 bytes, but 6 images of 12x10 take 2160; the file is cut off"):
+        Packed(packed)
+    (packed / "images.u8").write_bytes(pixels)
+    for labels in (np.zeros(5, np.int64), np.zeros(6, np.float32), np.full(6, -1)):
+        np.save(packed / "labels.npy", labels)
+        with pytest.raises(DataError, match=r"labels\.npy: must hold 6 whole numbers"):
+            Packed(packed)
+    np.save(packed / "labels.npy", np.array([0, 0, 0, 2, 2, 2]))
+    with pytest.raises(DataError, match="class 1 has no image"):
+        Packed(packed)
+    np.save(packed / "labels.npy", np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"labels\.npy: is no array of labels"):
+        Packed(packed)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": "other"}, "is not of the format 'facelab packed images 1'"),
+        ({"count": "many"}, r"'count': .*valid integer"),
+        ({"extra": 1}, r"'extra': .*not permitted"),
+        ({"width": -10}, "says 6 images of 12x-10 in RGB order"),
+        ({"colour": "BGR"}, "in BGR order"),
+    ],
+)
+def test_meta_is_checked(packed: Path, change: dict[str, object], reason: str) -> None:
+    meta = json.loads((packed / "meta.json").read_text())
+    (packed / "meta.json").write_text(json.dumps(meta | change))
+    with pytest.raises(DataError, match=reason):
+        Packed(packed)
+
+
+def test_a_folder_of_something_else_is_refused(faces: Path, packed: Path) -> None:
+    with pytest.raises(DataError, match="it should be the description of packed images"):
+        Packed(faces)
+    (packed / "meta.json").write_text("{")
+    with pytest.raises(DataError, match="is not the description of packed images in JSON"):
+        Packed(packed)

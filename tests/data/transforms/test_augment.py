@@ -1,0 +1,218 @@
+"""Random changes: exact where they can be, the same for any division of the batch, and uint8 throughout."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from facelab.data.base import Batch
+from facelab.data.transforms.augment import Augment, AugmentConfig, Draw
+
+EVERYTHING: dict[str, Any] = {name: {"probability": 0.6} for name in ("crop", "shift", "light", "erase")}
+
+
+def batch_of(size: int = 64, height: int = 10, width: int = 8, seed: int = 0) -> Batch:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, height, width, 3), dtype=np.uint8)
+    number = torch.arange(size)
+    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), number, number, torch.zeros_like(number))
+
+
+def part(batch: Batch, rows: slice) -> Batch:
+    return Batch(batch.image[rows], batch.label[rows], batch.index[rows], batch.role[rows])
+
+
+def augment(seed: int = 0, **options: Any) -> Augment:
+    return AugmentConfig(**options).build(seed)
+
+
+def only(name: str, **options: Any) -> Augment:
+    return augment(flip=0.0, **{name: {"probability": 1.0, **options}})
+
+
+def flat(image: Tensor) -> Tensor:
+    return image.flatten(1)
+
+
+def test_flip_is_the_only_default_and_is_exact() -> None:
+    batch = batch_of(1000)
+    given = batch.image.clone()
+    image = augment()(batch, 0, 0).image
+    kept = (flat(image) == flat(given)).all(dim=1)
+    flipped = (flat(image) == flat(given.flip(3))).all(dim=1)
+    assert (kept ^ flipped).all()
+    assert 430 < flipped.sum() < 570  # standard deviation 16
+    assert torch.equal(batch.image, given)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_flip_never_and_always(flip: float) -> None:
+    batch = batch_of()
+    expected = batch.image.flip(3) if flip else batch.image
+    assert torch.equal(augment(flip=flip)(batch, 0, 0).image, expected)
+
+
+def test_flip_mirrors_exactly_the_drawn_images_whatever_their_layout() -> None:
+    batch = batch_of()
+    mirrored = augment()._draw(batch.size, 2, 3, 0)[:, Draw.FLIP] < 0.5
+    expected = torch.where(torch.from_numpy(mirrored)[:, None, None, None], batch.image.flip(3), batch.image)
+    for image in (batch.image, batch.image.contiguous(), batch.image.flip(3).flip(3)):
+        found = augment()(replace(batch, image=image), 2, 3).image
+        assert torch.equal(found, expected)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_labels_are_kept() -> None:
+    batch = batch_of()
+    changed = augment(**EVERYTHING)(batch, 0, 0)
+    assert changed.label is batch.label
+    assert changed.index is batch.index
+    assert changed.role is batch.role
+
+
+def test_dtype_and_memory_format_are_kept() -> None:
+    image = augment(**EVERYTHING)(batch_of(), 0, 0).image
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING])
+def test_any_division_of_the_batch_gives_the_same_images(options: dict[str, Any]) -> None:
+    batch, change = batch_of(), augment(seed=5, **options)
+    whole = change(batch, 3, 7).image
+    cuts = [slice(0, 1), slice(1, 40), slice(40, 64)]
+    parts = [change(part(batch, cut), 3, 7, first_row=cut.start).image for cut in cuts]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_seed_epoch_and_step_matter() -> None:
+    batch = batch_of()
+    images = [
+        augment(seed)(batch, epoch, step).image for seed, epoch, step in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    ]
+    assert all(not torch.equal(images[i], images[j]) for i in range(4) for j in range(i))
+
+
+def test_other_changes_leave_the_flips_as_they_were() -> None:
+    batch = batch_of()
+    batch = Batch(batch.image[:1].expand(64, -1, -1, -1), batch.label, batch.index, batch.role)
+    plain = augment()(batch, 0, 0).image
+    dimmed = augment(light={"probability": 1, "contrast": 0, "brightness": 0})(batch, 0, 0).image
+    assert torch.equal(plain, dimmed)
+
+
+def test_a_crop_of_the_whole_and_a_probability_of_zero_change_nothing() -> None:
+    batch = batch_of(height=112, width=112, size=8)
+    assert torch.equal(only("crop", smallest=1.0)(batch, 0, 0).image, batch.image)
+    for name in EVERYTHING:
+        assert torch.equal(augment(flip=0.0, **{name: {"probability": 0.0}})(batch, 0, 0).image, batch.image)
+
+
+def test_crop_stays_inside_and_enlarges() -> None:
+    """On a ramp along x and y, a crop is a ramp again: never black, flatter, and somewhere inside."""
+    ramp = torch.arange(50, 70, dtype=torch.uint8)
+    image = torch.stack([ramp.expand(20, 20), ramp[:, None].expand(20, 20), ramp.expand(20, 20)]).repeat(200, 1, 1, 1)
+    batch = batch_of(200, 20, 20)
+    found = only("crop", smallest=0.25)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image.int()
+    slope = found[:, 0, 5, -1] - found[:, 0, 5, 0]
+    assert found.min() >= 50
+    assert found.max() <= 69
+    assert 8 <= slope.min() <= 12
+    assert slope.max() >= 17
+    assert (found[:, 0, 5, -1] - found[:, 0, 5, 0] - (found[:, 1, -1, 5] - found[:, 1, 0, 5])).abs().max() <= 1
+    assert found[:, 0, 5, 0].float().std() > 1  # not always the same place
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 20), (20, 64)])
+def test_crop_of_an_image_that_is_not_square_has_no_black_border(height: int, width: int) -> None:
+    image = torch.full((300, 3, height, width), 90, dtype=torch.uint8)
+    batch = batch_of(300, height, width)
+    found = only("crop", smallest=0.9)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    assert found.min() == found.max() == 90
+
+
+def test_contrast_is_about_the_mean_of_the_image_and_not_of_each_channel() -> None:
+    image = torch.tensor([40, 120, 200], dtype=torch.uint8)[None, :, None, None].expand(50, 3, 8, 10).contiguous()
+    batch = batch_of(50, 8, 10)
+    found = only("light", brightness=0.0, contrast=0.5)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    spread = found[:, 2, 0, 0].float() - found[:, 0, 0, 0].float()
+    assert (found[:, 1].float() - 120).abs().max() <= 1
+    assert spread.min() < 110
+    assert spread.max() > 200
+
+
+def test_shift_is_exact_and_reaches_every_place() -> None:
+    batch = batch_of(300, 13, 9)
+    image = only("shift", pixels=2)(batch, 0, 0).image
+    padded = torch.nn.functional.pad(batch.image, (2, 2, 2, 2))
+    places = [(x, y) for x in range(5) for y in range(5)]
+    matches = torch.stack([(flat(image) == flat(padded[:, :, y : y + 13, x : x + 9])).all(dim=1) for x, y in places])
+    assert (matches.sum(dim=0) == 1).all()
+    assert matches.any(dim=1).all()
+
+
+def test_light_is_an_affine_change_of_grey_levels() -> None:
+    image = torch.randint(100, 156, (100, 3, 6, 6), dtype=torch.uint8)  # no clipping
+    batch = batch_of(100)
+    changed = only("light", brightness=0.1, contrast=0.5)(
+        Batch(image, batch.label, batch.index, batch.role), 0, 0
+    ).image
+    before, after = image.float(), changed.float()
+    added = after.mean(dim=(1, 2, 3)) - before.mean(dim=(1, 2, 3))
+    factor = after.std(dim=(1, 2, 3)) / before.std(dim=(1, 2, 3))
+    assert added.abs().max() <= 26
+    assert added.std() > 10
+    assert factor.min() > 0.48
+    assert factor.max() < 1.52
+    assert factor.std() > 0.2
+
+
+def test_light_clips() -> None:
+    image = torch.full((50, 3, 4, 4), 250, dtype=torch.uint8)
+    batch = batch_of(50)
+    changed = only("light", brightness=1.0)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    assert changed.max() == 255
+    assert changed.min() < 100
+
+
+def test_erase_paints_a_rectangle_of_the_right_area() -> None:
+    image = torch.full((200, 3, 40, 30), 9, dtype=torch.uint8)
+    batch = batch_of(200)
+    erase = only("erase", smallest=0.1, largest=0.3, fill=200)
+    marks = (erase(Batch(image, batch.label, batch.index, batch.role), 0, 0).image == 200).all(dim=1)
+    height, width = marks.any(dim=2).sum(dim=1), marks.any(dim=1).sum(dim=1)
+    area = marks.sum(dim=(1, 2))
+    assert torch.equal(height * width, area)
+    assert 0.08 < area.min() / 1200 < 0.14
+    assert 0.26 < area.max() / 1200 < 0.33
+    reached = marks.any(dim=0)
+    assert reached.any(dim=0).all()  # from border to border
+    assert reached.any(dim=1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flip": 1.5}, "less than or equal to 1"),
+        ({"flipp": 0.5}, "Extra inputs are not permitted"),
+        ({"erase": {"smallest": 0.5, "largest": 0.1}}, "smallest is 0.5, above largest, 0.1"),
+        ({"crop": {"smallest": 0}}, "greater than 0"),
+        ({"shift": {"pixels": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AugmentConfig(**options)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_gives_the_same() -> None:
+    batch, change = batch_of(), augment(**EVERYTHING)
+    on_device = change(batch.to(torch.device("cuda")), 1, 2).image
+    assert on_device.is_contiguous(memory_format=torch.channels_last)
+    assert (on_device.cpu().int() - change(batch, 1, 2).image.int()).abs().max() <= 1
+    flips = augment()
+    assert torch.equal(flips(batch.to(torch.device("cuda")), 1, 2).image.cpu(), flips(batch, 1, 2).image)

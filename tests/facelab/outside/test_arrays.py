@@ -1,0 +1,98 @@
+"""NumPy's files: what NumPy writes comes back, what lies is refused before memory is taken."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facelab.outside.arrays import mapped_npy, parse_npy, read_npz
+
+
+def npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
+        np.array("text"),
+        np.array(5),
+        np.zeros((0, 4), np.float32),
+        np.array([True, False]),
+    ],
+)
+def test_what_numpy_writes_comes_back(array: Any) -> None:
+    found = parse_npy(npy(array))
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype
+    assert found.flags.writeable
+
+
+def spoilt(old: bytes, new: bytes) -> bytes:
+    data = npy(np.zeros((2, 3)))
+    assert len(old) == len(new)
+    assert old in data
+    return data.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        npy(np.zeros(3))[:-1],
+        npy(np.zeros(3)) + b"1",
+        spoilt(b"(2, 3), }        ", b"(2, 999999999), }"),
+        spoilt(b"(2, 3)", b"(-2,3)"),
+        spoilt(b"(2, 3)", b"(2, a)"),
+        spoilt(b"'<f8'", b"'|O '"),
+        spoilt(b"'<f8'", b"'|V0'"),
+        spoilt(b"'<f8'", b"[[[[["),
+        b"\x93NUMPY\x09\x00" + npy(np.zeros(3))[8:],
+        b"\x93NUMPY\x02\x00\x00\x20\x00\x00" + b"(" * 8192,
+    ],
+)
+def test_refuses(content: bytes) -> None:
+    with pytest.raises(ValueError, match=".+"):
+        parse_npy(content)
+
+
+def test_maps(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / "a.npy").write_bytes(npy(array))
+    found = mapped_npy(tmp_path / "a.npy")
+    np.testing.assert_array_equal(found, array)
+    assert not found.flags.writeable
+    for spoiled in (npy(array)[:-1], b"", b"\x93NUMPY\x01\x00\x08\x00((((((((", npy(array) + b"more"):
+        (tmp_path / "b.npy").write_bytes(spoiled)
+        with pytest.raises(ValueError, match=r".+"):
+            mapped_npy(tmp_path / "b.npy")
+
+
+def test_archives_are_limited() -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, a=np.zeros(100_000), b=np.ones(2))
+    found = read_npz(file)
+    assert found.keys() == {"a", "b"}
+    with pytest.raises(ValueError, match=r"it unpacks to 800,\d+ bytes, more than the 1,000"):
+        read_npz(file, limit=1000)
+    with pytest.raises(ValueError, match="2 arrays, more than the 1"):
+        read_npz(file, most=1)
+    damaged = bytearray(file.getvalue())
+    damaged[60] ^= 0xFF
+    with pytest.raises(ValueError, match=".+"):
+        read_npz(io.BytesIO(bytes(damaged)))
+    with pytest.raises(ValueError, match="not a zip"):
+        read_npz(io.BytesIO(b"nothing"))
+    objects = io.BytesIO()
+    with zipfile.ZipFile(objects, "w") as archive:
+        archive.writestr("a.npy", spoilt(b"'<f8'", b"'|O8'"))
+    with pytest.raises(ValueError, match="not numbers or text"):
+        read_npz(objects)

@@ -1,0 +1,205 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facelab.backbone.base import BACKBONES
+from facelab.errors import ConfigError
+from facelab.model.face_model import model_card
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import write_scores
+from facelab.run.assembly import assemble, open_source
+from facelab.run.settings import (
+    VARIANTS,
+    RunConfig,
+    find_config,
+    load_config,
+    load_tree,
+    make_config,
+    shipped_configs,
+)
+from facelab.run.study import make_study
+from facelab.weights.model_folder import write_model
+
+SYNTHETIC = "data.source={SyntheticFaces: {identities: 4, per_identity: 4}}"
+SMALL_SWIN: dict[str, Any] = {"patch": 20, "dim": 16, "depths": [2, 1], "heads": [2, 2], "window": 3, "feat_dim": 16}
+SMALL_BACKBONES: dict[str, dict[str, Any]] = {
+    "PETALSwin": SMALL_SWIN,
+    "SwinTransformer": {**SMALL_SWIN, "patch": 28, "window": 4},
+    "AttentionNet-92": {"width": 0.125},
+}
+STUDIES = [name for name in shipped_configs() if VARIANTS in load_tree(name)]
+RUNS = [name for name in shipped_configs() if name not in STUDIES]
+NEW = [name for name in RUNS if "finetune" not in name and load_config(name).base is None]
+ADAPTED = [name for name in RUNS if load_config(name).base is not None]
+SMALL = [SYNTHETIC, "training.batch_size=8", "training.precision=fp32"]
+
+
+def check_building(config: RunConfig) -> None:
+    parts = assemble(config.model_copy(update={"evaluation": type(config.evaluation)()}))
+    assert parts.progress.total == 2 * config.training.epochs
+    assert next(iter(parts.feed.batches(0, 0))).size == 8
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_configuration_says_what_it_is(name: str) -> None:
+    assert load_tree(name)["name"]
+    assert find_config(name).read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_every_shipped_configuration_builds_on_small_data(name: str) -> None:
+    backbone = load_config(name).backbone
+    entry = backbone if isinstance(backbone, str) else next(iter(backbone or {}))
+    small = [f"backbone={{{entry}: {SMALL_BACKBONES[entry]}}}"] if entry in SMALL_BACKBONES else ["data.size=112"]
+    check_building(load_config(name, [*SMALL, *small]))
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_every_shipped_adaptation_builds_on_a_small_base(name: str, tmp_path: Path) -> None:
+    options = {**SMALL_SWIN, "input_spec": {"height": 120, "width": 120}}
+    base = BACKBONES.build("Swin", options)
+    write_model(tmp_path / "base", base.state_dict(), model_card("Swin", options, base))
+    config = load_config(name, [*SMALL, f"base={tmp_path / 'base'}"])
+    faces = open_source(config)
+    scorer = ScorerCard(name="CNNIQA", low=0, high=1)
+    write_scores(tmp_path / "scores.csv", faces, np.linspace(0, 1, 16, dtype=np.float32), scorer)
+    check_building(load_config(name, [*SMALL, f"base={tmp_path / 'base'}", f"data.quality={tmp_path / 'scores.csv'}"]))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_shipped_study_is_checked_run_by_run(name: str, tmp_path: Path) -> None:
+    study = make_study(load_tree(name), tmp_path, name)
+    assert study.base is not None
+    check_building(load_tiny(study.base))
+    base = assemble(load_tiny(study.base))
+    write_model(tmp_path / "base", base.mode.inference_network().state_dict(), base.card)
+    people = "{SyntheticFaces: {identities: 4, per_identity: 2}}"
+    source = f"data.source.Concat.sources=[{people}, {{LowResolution: {{source: {people}, resolution: [8, 16]}}}}]"
+    small = make_study(load_tree(name, [source, "training.batch_size=8"]), tmp_path, name)
+    assert len(small.variants) >= 3
+    for config in small.variants.values():
+        check_building(config)
+
+
+def load_tiny(config: RunConfig) -> RunConfig:
+    """The same run on few faces."""
+    data = {**config.tree()["data"], "source": {"SyntheticFaces": {"identities": 4, "per_identity": 4}}}
+    return make_config({**config.tree(), "data": data, "training": {**config.tree()["training"], "batch_size": 8}}, "")
+
+
+def test_the_published_recipes_of_petalface() -> None:
+    tiny, briar = (load_config(f"adaptation/petalface-{name}") for name in ("tinyface", "briar"))
+    assert (tiny.training.epochs, tiny.schedule.warmup_epochs) == (40, 2)
+    assert (briar.training.epochs, briar.schedule.warmup_epochs) == (10, 1)
+    published = {"dropout": 0.1, "dropout_on": "output", "initial": "trunc_normal", "moving_statistics": True}
+    for run in (tiny, briar):
+        assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adamw", 5e-4, 0.1)
+        assert (run.training.batch_size, run.training.clip_norm, run.seed) == (8 * 8, 5, 19)
+        assert run.adapter == {"DualLoRA": {"rank": 8, "targets": ["*.qkv"], "single": ["feature.2"], **published}}
+        assert (run.gate, run.head) == ({"compat": {"tau": 0.5}}, "InsightFace-CosFace")
+    four, twelve = (load_config(f"conventional/petalface-webface{size}m") for size in (4, 12))
+    assert [(run.training.epochs, run.training.batch_size) for run in (four, twelve)] == [(26, 8 * 128), (20, 8 * 256)]
+    for run in (four, twelve):
+        assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adamw", 1e-3, 0.05)
+        assert (run.schedule.warmup_epochs, run.training.clip_norm, run.seed) == (1, 5, 2048)
+        assert (run.backbone, run.head) == ({"PETALSwin": {"shift_mask": False}}, "InsightFace-ArcFace")
+    for run in (tiny, briar, four, twelve):
+        assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
+        assert (run.training.clip, run.classifier) == ("network", {"FullSoftmax": {"initial": "normal"}})
+        assert (run.data.size, run.training.precision, run.data.augment.flip) == (120, "fp32", 0.5)
+
+
+def test_the_published_recipe_of_insightface() -> None:
+    run = load_config("conventional/insightface")
+    assert (run.backbone, run.head) == ("r50", "InsightFace-ArcFace")
+    optimizer, training = run.optimizer, run.training
+    assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.1, 0.9, 5e-4)
+    assert (training.epochs, training.batch_size, training.precision) == (20, 8 * 128, "fp16")
+    assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
+    assert (run.schedule.warmup_epochs, training.clip_norm, training.clip) == (0, 5, "network")
+    assert (run.classifier, run.data.augment.flip) == ({"FullSoftmax": {"initial": "normal"}}, 0.5)
+
+
+def test_the_published_recipe_of_facexzoo() -> None:
+    config = load_config("conventional/facexzoo")
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.optimizer.momentum) == (0.1, 1e-4, 0.9)
+    assert (config.training.batch_size, config.training.epochs) == (512, 18)
+    assert config.schedule.milestones == (10, 13, 16)
+
+
+def test_the_published_recipe_of_facexzoo_for_swin() -> None:
+    config = load_config("conventional/facexzoo-swin")
+    optimizer, schedule = config.optimizer, config.schedule
+    assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.eps) == ("adamw", 5e-4, 0.05, 1e-8)
+    assert (optimizer.betas, optimizer.decay_norms_and_biases) == ((0.9, 0.999), False)
+    assert (schedule.warmup_start, schedule.minimum, schedule.compat) == (5e-7, 5e-6, "swin")
+    assert (config.training.epochs, config.training.batch_size, config.training.precision) == (18, 512, "fp16")
+    assert (config.backbone, config.data.size, config.data.resize) == ("SwinTransformer", 224, True)
+    rates = [schedule.build([optimizer.lr], total_updates=180, updates_per_epoch=10).rate(5e-4, at) for at in (0, 10)]
+    assert rates == pytest.approx([5e-7, 5e-7 + 0.9 * (5e-4 - 5e-7)])
+
+
+def test_swin_decays_weights_but_neither_norms_nor_biases() -> None:
+    small = f"backbone={{SwinTransformer: {SMALL_BACKBONES['SwinTransformer']}}}"
+    parts = assemble(load_config("conventional/facexzoo-swin", [*SMALL, small]))
+    groups = {group["name"]: group["weight_decay"] for group in parts.optim.optimizers[0].param_groups}
+    assert groups == {"network": 0.05, "network without decay": 0.0, "class rows": 0.05}
+
+
+def test_mixed_precision_is_all_that_the_mx_rows_change() -> None:
+    plain, mixed = load_config("conventional/facexzoo"), load_config("conventional/facexzoo-mx")
+    assert (mixed.training.precision, mixed.backbone, mixed.head) == ("fp16", "AttentionNet-92", "MV-Softmax")
+    assert (mixed.optimizer, mixed.schedule, mixed.data) == (plain.optimizer, plain.schedule, plain.data)
+    assert mixed.training.model_copy(update={"precision": "fp32"}) == plain.training
+
+
+def test_an_inherited_protocol_can_be_taken_back() -> None:
+    lfw = "evaluation.protocols.lfw={BinPack: {path: lfw.bin}}"
+    config = load_config("conventional", ["evaluation.protocols.synthetic=null", lfw])
+    assert config.evaluation.protocols == {"lfw": {"BinPack": {"path": "lfw.bin"}}}
+
+
+def test_class_rows_may_learn_at_a_rate_of_their_own() -> None:
+    parts = assemble(load_config("conventional", [SYNTHETIC, "training.batch_size=8", "optimizer.class_lr=0.5"]))
+    rates = {group["name"]: group["lr"] for group in parts.optim.optimizers[0].param_groups}
+    assert rates["class rows"] == pytest.approx(5 * rates["network"])
+
+
+def test_a_configuration_extends_a_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: conventional/facexzoo\nhead: {ArcFace: {margin: 0.45}}\n")
+    config = load_config(str(tmp_path / "mine.yaml"), ["head.ArcFace.scale=32"])
+    assert config.head == {"ArcFace": {"margin": 0.45, "scale": 32}}
+    assert config.training.batch_size == 512
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["heads=ArcFace"], "unknown key 'heads'. Did you mean 'head'"),
+        (["training.precision=fp8"], "'training.precision' is 'fp8'"),
+        (["training.batch_size=10", "training.accumulate=3"], "batch_size 10 must be a multiple of accumulate 3"),
+        (["name=../up"], "'name' is '../up'"),
+        (["data.on_corrupt=ignore"], "'data.on_corrupt' is 'ignore'"),
+        (["schedule.name=multistep"], "multistep needs milestones"),
+    ],
+)
+def test_refusals(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config("conventional", overrides)
+
+
+def test_scores_of_whole_images_are_refused_for_cropped_ones() -> None:
+    def data(**more: Any) -> RunConfig:
+        given = {"source": "SyntheticFaces", "quality": {"Sharpness": {}}, **more}
+        return make_config({"backbone": "r18", "head": "CosFace", "data": given}, "here")
+
+    for change in ("crop", "light"):
+        with pytest.raises(ConfigError, match=rf"augment.{change} changes how good an image is.*online_quality: true"):
+            data(augment={change: {}})
+    assert data(augment={"crop": {}}, online_quality=True).data.online_quality
+    assert not data(augment={"erase": {}}).data.online_quality
+    for quality in ("table.csv", None):
+        with pytest.raises(ConfigError, match="online_quality needs a scorer in quality, such as {Sharpness: {}}"):
+            data(quality=quality, online_quality=True)
