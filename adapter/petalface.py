@@ -11,8 +11,8 @@ from facelab.adapter.import_names import FACTOR, our_name, petalface_names
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.catalogue import Spec, resolve
 from facelab.errors import CheckpointError, ConfigError
-from facelab.model.face_model import adapter_card, model_card
 from facelab.quality.card import ScorerCard
+from facelab.weights.card import adapter_card, model_card
 from facelab.weights.state_fit import load_weights
 
 AS_PUBLISHED = {"dropout_on": "output", "initial": "trunc_normal", "moving_statistics": True}

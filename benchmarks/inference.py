@@ -1,8 +1,8 @@
 """How fast are photos embedded? A plain PyTorch loop against facelab's extractor, from JPEG files to a NumPy array.
 
-The baseline is described in plain.py. Ours is `facelab.test_protocol.extraction.embed.embed`, which every protocol uses; bf16 and
-channels_last. Both read the same files, with as many threads, and the networks have the same weights; a round is all
-images once for the baseline and once for ours. The cosine between both embeddings of each image is checked.
+The baseline is described in plain.py. Ours is `facelab.test_protocol.extraction.embed`, which every protocol uses; bf16
+and channels_last. Both read the same files, with as many threads, and the networks have the same weights; a round is
+all images once for the baseline and once for ours. The cosine between both embeddings of each image is checked.
 
     python benchmarks/inference.py --out inference.json
 """

@@ -1,8 +1,8 @@
 """Which adapter makes a trained network good at low-resolution faces without forgetting high-resolution ones?
 
 LFW's people with at least five images are split by identity: 300 train, 123 are tested. Every image has a version in
-high and one in low resolution (`facelab.data.sources.degradation`). The base is EdgeFace-XXS. Each arm and seed writes one JSON
-file; those that are there are not run again, so the program can be stopped and started at any time.
+high and one in low resolution (`facelab.data.sources.degradation`). The base is EdgeFace-XXS. Each arm and seed writes
+one JSON file; those that are there are not run again, so the program can be stopped and started at any time.
 
     python benchmarks/lowres_adaptation.py --shared ../shared --out runs/lowres --arms frozen --arms single --seeds 3
 """

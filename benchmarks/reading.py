@@ -1,4 +1,4 @@
-"""How fast are 112x112 JPEG files read? A plain ``DataLoader`` with Pillow against `facelab.data.loading.loader.Loader`.
+"""How fast are 112x112 JPEG files read? A plain ``DataLoader`` with Pillow against facelab's `Loader`.
 
 The plain program is what published ones do (see plain.py): every image is opened with Pillow, mirrored, and normalised
 by torchvision's transforms in the workers. Ours gives uint8 and leaves mirroring and normalisation to the device, for a

@@ -55,7 +55,7 @@ class ImageSet(ABC):
     """A sequence of images that can be read by number, from several threads at once.
 
     Attributes:
-        alignment: How the faces were aligned, one line with hashes (`facelab.data.formats.alignment_record`); ``unknown`` where
+        alignment: How the faces were aligned, one line with hashes (`alignment_record`); ``unknown`` where
             nobody wrote it down. Reports carry it, because alignment changes results more than most losses do. A set
             that aligns while it reads says itself what it does.
     """

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facelab.create import create_head, create_model, list_heads, list_models
+from facelab.version import __version__
 
 if __name__ != "facelab":
     raise ImportError(f"this package is 'facelab'; import it by that name, not as '{__name__}'")
@@ -12,8 +13,6 @@ if __name__ != "facelab":
 if TYPE_CHECKING:
     from facelab import metrics
     from facelab.model.face_model import FaceModel
-
-__version__ = "0.1.0"
 
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "head").is_dir():

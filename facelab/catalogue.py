@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import facelab
 from facelab.config import merge
 from facelab.errors import ConfigError, did_you_mean
 from facelab.outside.yaml import read_yaml
@@ -19,7 +18,7 @@ Spec = str | dict[str, dict[str, Any] | None]
 
 def catalogue_file(kind: str) -> Path | None:
     """The catalogue of a kind: in the installed package, else in the checkout; None if the kind has none."""
-    package = Path(facelab.__file__).resolve().parent
+    package = Path(__file__).resolve().parent
     for folder in (package / "conf", package.parent):
         path = folder / f"{kind}_conf.yaml"
         if path.is_file():

@@ -156,8 +156,8 @@ class Registry(Generic[T]):
 
     def _import_all(self) -> None:
         package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
         for entry in entry_points(group=f"facelab.{self.kind}s"):
             _load(entry)
 

@@ -1,63 +1,17 @@
 """What a scorer is: pixels or a set of images -> one number each, with a declared range and direction."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from facelab.citation import Citation
 from facelab.errors import DataError
+from facelab.iqa.image_set import score_images
+from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
 from facelab.quality.card import ScorerCard
-from facelab.quality.table import NamedImages
 from facelab.registry import Registry
-
-
-class ReadableImages(NamedImages, Protocol):
-    """What is scored; every `facelab.data.base.ImageSet` is one."""
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Image ``index`` as RGB, uint8, (H, W, 3).
-
-        Raises:
-            CorruptImage: If it cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class Work:
-    """How a set is scored; no score depends on it but by rounding.
-
-    Attributes:
-        device: Where the scorer computes.
-        batch_size: Images scored at once.
-        workers: Threads that read and score, with one core each; 0 for one per core.
-    """
-
-    device: str | torch.device = "cpu"
-    batch_size: int = 64
-    workers: int = 0
-
-
-@dataclass(frozen=True)
-class ScoredSet:
-    """The scores of a set.
-
-    Attributes:
-        values: float32, (N,), in the order of the set; NaN where an image could not be read.
-        failed: Row and reason of each image that could not be read, ascending.
-    """
-
-    values: NDArray[np.float32]
-    failed: tuple[tuple[int, str], ...] = ()
-
-
-Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
 
 
 class Scorer(ABC):
@@ -116,8 +70,6 @@ class PixelScorer(Scorer):
 
     def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
         """Read and score all images of a set, of whatever sizes, in several threads."""
-        from facelab.iqa.image_set import score_images
-
         return score_images(self, images, work, progress)
 
     def _check(self, pixels: Tensor) -> None:

@@ -5,17 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from facelab.errors import CorruptImage, DataError
-from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Work
+from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
+
+if TYPE_CHECKING:
+    from facelab.iqa.base import PixelScorer
 
 
 def score_images(
-    scorer: PixelScorer, images: ReadableImages, work: Work, progress: Progress | None = None
+    scorer: "PixelScorer", images: ReadableImages, work: Work, progress: Progress | None = None
 ) -> ScoredSet:
     """Score all images of a set.
 
@@ -57,7 +61,7 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _batch(
-    scorer: PixelScorer, images: ReadableImages, work: Work, turn: AbstractContextManager[object], rows: range
+    scorer: "PixelScorer", images: ReadableImages, work: Work, turn: AbstractContextManager[object], rows: range
 ) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
     """Scores of some rows, NaN where one could not be read, and which those are."""
     scores, failed = np.full(len(rows), np.nan, np.float32), []

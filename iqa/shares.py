@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab import distributed
-from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Scorer, Work
+from facelab.iqa.base import PixelScorer, Scorer
+from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
 from facelab.quality.table import revision_of
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from facelab.csv_cells import meant
 from facelab.errors import ConfigError, DataError
-from facelab.iqa.base import SCORERS, Progress, ReadableImages, ScoredSet, Scorer, Work
+from facelab.iqa.base import SCORERS, Scorer
+from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
 from facelab.outside.file import opened_text
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import COLUMNS, ScoreTable

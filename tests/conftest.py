@@ -3,21 +3,27 @@
 import json
 import math
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 import scipy
 import torch
+from rich.console import Console
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from facelab.run.run import RunResult
+
 ROOT = Path(__file__).resolve().parent.parent
+TINY = ROOT / "tests" / "tiny_run.yaml"
 torch.set_num_threads(1)
 
 # How far the embeddings that an original computed in fp32 may lie from ours in float64, which depends on no processor,
@@ -128,3 +134,32 @@ def golden_model() -> Callable[[Path, str], GoldenModel]:
         return GoldenModel(name, json.loads((folder / f"{name}.json").read_text()), expected)
 
     return read
+
+
+@pytest.fixture
+def run_tiny() -> "Callable[..., RunResult]":
+    """A function that trains the tiny run with overrides into a folder."""
+    from facelab.run.run import run_training
+    from facelab.run.settings import load_config
+
+    def run(folder: Path, *overrides: str, **options: Any) -> "RunResult":
+        return run_training(load_config(str(TINY), list(overrides)), folder, Console(quiet=True), **options)
+
+    return run
+
+
+@pytest.fixture
+def cut_back() -> Callable[[Path, Path, int], Path]:
+    """A function that copies a run as if it had been killed after an update of which a checkpoint was kept."""
+
+    def cut(run: Path, target: Path, update: int) -> Path:
+        shutil.copytree(run, target)
+        name = f"step-{update:08d}"
+        for path in (target / "checkpoints").glob("step-*"):
+            if path.name != name:
+                shutil.rmtree(path)
+        index = {"last": name, "best": None, "best_score": None, "kept": [name]}
+        (target / "checkpoints" / "index.json").write_text(json.dumps(index))
+        return target
+
+    return cut

@@ -12,7 +12,7 @@ from facelab.backbone.swin import Swin
 from facelab.backbone.vit import ViT
 from facelab.catalogue import Spec, resolve
 from facelab.errors import CheckpointError
-from facelab.model.face_model import model_card
+from facelab.weights.card import model_card
 from facelab.weights.state_fit import load_weights
 
 T = TypeVar("T")

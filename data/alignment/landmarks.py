@@ -39,7 +39,7 @@ def read_landmarks(path: Path) -> Landmarks:
 
     Text: one image a line, ``path x1 y1 x2 y2 …``, separated by blanks or by commas, or a path that may contain blanks
     followed by a tab. JSON (ending ``.json``): ``{path: points}`` or ``[{"path": …, "landmarks": points}]``, points as
-    pairs or as one flat list. An image has 5, 25, 68 or 106 points, see `facelab.data.alignment.alignment.five_points`; a score
+    pairs or as one flat list. An image has 5, 25, 68 or 106 points, see `five_points`; a score
     after five points is passed over. Numbers that are not finite are kept: they are refused when the image is aligned.
 
     Raises:

@@ -290,29 +290,6 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (speed)
 
 
-def open_files(root: Path) -> ImageFiles:
-    """The files of a folder, or of an archive; a ``.tar.gz`` is unpacked into the folder of caches first.
-
-    Raises:
-        DataError: If ``root`` does not exist or is neither.
-    """
-    from facelab.data.formats.tar import TarFiles
-    from facelab.data.formats.unpacked_tar import open_unpacked
-    from facelab.data.formats.zip import ZipFiles
-
-    if root.is_dir():
-        return FolderFiles(root)
-    if not root.exists():
-        raise DataError(f"{root}: there is no such folder or archive.")
-    if not is_archive(root):
-        raise DataError(
-            f"{root}: images are read from a folder or from an archive ({', '.join(ARCHIVES)}); this is neither."
-        )
-    if root.name.lower().endswith(".zip"):
-        return ZipFiles(root)
-    return TarFiles(root) if root.name.lower().endswith(".tar") else open_unpacked(root)
-
-
 def is_archive(path: Path) -> bool:
     """Whether a file's name ends as one of `ARCHIVES`."""
     return path.name.lower().endswith(ARCHIVES)

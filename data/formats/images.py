@@ -9,10 +9,10 @@ import numpy as np
 
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.formats.alignment_record import read_alignment
-from facelab.data.formats.files import open_files
 from facelab.data.formats.image_header import MAX_ENCODED, check_size
 from facelab.data.formats.jpeg_damage import has_hole, is_cut
 from facelab.data.formats.names import PackedNames
+from facelab.data.formats.open_files import open_files
 from facelab.errors import CorruptImage, DataError
 from facelab.outside.file import read_regular
 

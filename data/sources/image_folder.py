@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from facelab.data.base import SOURCES
-from facelab.data.formats.files import open_files
 from facelab.data.formats.names import PackedNames
+from facelab.data.formats.open_files import open_files
 from facelab.data.formats.people import person_filter
 from facelab.data.sources.file_source import FileSource
 from facelab.errors import DataError, in_range

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from facelab.data.base import SOURCES
-from facelab.data.formats.files import open_files
 from facelab.data.formats.labels import checked_labels
 from facelab.data.formats.list_file import ListFile
 from facelab.data.formats.lst_file import LstFile
+from facelab.data.formats.open_files import open_files
 from facelab.data.sources.file_source import FileSource
 from facelab.errors import DataError
 

@@ -40,7 +40,7 @@ def align_command(
     from facelab.data.alignment.alignment import ORDER, unlike_faces
     from facelab.data.alignment.landmarks import read_landmarks
     from facelab.data.formats.alignment_record import AlignmentRecord
-    from facelab.data.formats.files import open_files
+    from facelab.data.formats.open_files import open_files
     from facelab.data.loading.refusals import Refusals
     from facelab.progress_bar import track
 

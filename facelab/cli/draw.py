@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from facelab.data.base import Source
     from facelab.model.face_model import FaceModel
-    from facelab.run.settings import Quality
+    from facelab.quality.card import Quality
     from facelab.test_protocol.report.embedding_plot import Shown
 
     Rows = dict[str, NDArray[np.int64]]

@@ -82,6 +82,7 @@ def evaluate_command(
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
     from facelab import distributed
+    from facelab.model.face_model import network_of
     from facelab.model.scoring import Scoring
     from facelab.run.tracking import model_files
     from facelab.test_protocol.extraction.quality import open_scores
@@ -101,7 +102,7 @@ def evaluate_command(
             with counted_bars(console) as show:
                 scorer = model.card.get("scorer", {})
                 size = model.input_spec.size if resize else None
-                scoring = Scoring(scorer.get("base"), model.device, show, size)
+                scoring = Scoring(network_of(scorer.get("base"), model.device), model.device, show, size)
                 chosen_tables = scoring.tables(tables, protocols, model.network, scorer.get("spec"))
                 scores = open_scores(protocols, chosen_tables, model.network, complete=on_corrupt == "error")
                 reports[model.name] = run_protocols(

@@ -54,7 +54,7 @@ def score_command(
     """
     from facelab import distributed
     from facelab.cli.scores import build_scorer, score_set, sets_to_score
-    from facelab.iqa.base import Work
+    from facelab.iqa.work import Work
     from facelab.model.face_model import pick_device
 
     with distributed.joined():

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from facelab import __version__
 from facelab.cli.align import align_command
 from facelab.cli.compare import compare_command
 from facelab.cli.cost import cost_command
@@ -25,9 +24,10 @@ from facelab.cli.options import CheckpointOption, PluginOption
 from facelab.cli.show import cite_command, list_command, show_command
 from facelab.cli.synthetic import synthetic_command
 from facelab.errors import FacelabError, in_range
+from facelab.version import __version__
 
 if TYPE_CHECKING:
-    from facelab.run.settings import Quality
+    from facelab.quality.card import Quality
 
 QualityOption = Annotated[
     str | None,

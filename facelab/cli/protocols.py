@@ -11,7 +11,7 @@ from facelab.errors import ConfigError
 if TYPE_CHECKING:
     from facelab.catalogue import Spec
     from facelab.model.face_model import FaceModel
-    from facelab.run.settings import Quality
+    from facelab.quality.card import Quality
     from facelab.test_protocol.base import Protocol
 
 DATA_ROOT = "data_root"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from facelab.data.base import ImageSet
-    from facelab.iqa.base import ScoredSet, Scorer, Work
+    from facelab.iqa.base import Scorer
+    from facelab.iqa.work import ScoredSet, Work
 
 SHOWN = 10  # unreadable images that are printed
 NETWORK = "network"  # the argument of scorers that look through a recognition network

@@ -1,16 +1,14 @@
 """A trained model that knows its input: ``facelab.load(RUN).embed(["a.jpg", "b.jpg"])``."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-import facelab
 from facelab.catalogue import Spec
 from facelab.config import shown
 from facelab.errors import CheckpointError, ConfigError, DataError, one_of
@@ -19,7 +17,8 @@ from facelab.model.face_model_images import image_pixels, image_rows
 from facelab.outside.file import is_file
 from facelab.quality.card import ScorerCard
 from facelab.weights.build_limit import build_within
-from facelab.weights.card_check import CARD_FORMAT, check_card
+from facelab.weights.card import adapter_card
+from facelab.weights.card_check import check_card
 from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, CheckpointStore, read_card, read_model, verify
 from facelab.weights.model_folder import is_model_file, read_model_file, write_model
 from facelab.weights.state_fit import load_weights
@@ -27,7 +26,6 @@ from facelab.weights.state_fit import load_weights
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from facelab.adapter.base import AdaptedBackbone
     from facelab.backbone.base import Backbone
     from facelab.model.given_quality import GivenQuality
 
@@ -119,7 +117,8 @@ class FaceModel:
         rows = image_rows(images, self.input_spec)
         named = not isinstance(rows, Tensor) and all(isinstance(row, str | Path) for row in rows)
         names = [str(row) for row in rows] if named else None
-        measure = open_quality(self.network, self.card, quality, names, len(rows), self.device)
+        base = network_of(self.card.get("scorer", {}).get("base"), self.device)
+        measure = open_quality(self.network, self.card, quality, names, len(rows), self.device, base)
         parts: list[NDArray[np.float32]] = []
         for number, pixels in enumerate(self._batches(rows, resize, any_photo, batch_size)):
             scores = None if measure is None else measure(pixels, number * batch_size)
@@ -169,48 +168,9 @@ class FaceModel:
             yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
-def model_card(
-    name: str, options: Mapping[str, Any], network: "Backbone", plugins: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The description that a checkpoint keeps of its network.
-
-    Args:
-        name: Registered name of the backbone.
-        options: Its options as resolved from configuration and catalogue.
-        network: The network itself; its input and embedding size win.
-        plugins: Modules that must be imported before it can be built.
-    """
-    kept = {key: value for key, value in options.items() if key not in ("input_spec", "feat_dim", "weights")}
-    return {
-        "format": CARD_FORMAT,
-        "facelab": facelab.__version__,
-        "backbone": {"name": name, "options": kept},
-        "input": asdict(network.input_spec),
-        "feat_dim": network.feat_dim,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "plugins": list(plugins),
-    }
-
-
-def adapter_card(
-    network: "AdaptedBackbone", adapter: Mapping[str, Any], gate: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What a card says of adapters, beside the description of their base.
-
-    Args:
-        network: The adapted network.
-        adapter: The adapter as ``{name: options}``.
-        gate: Its gate likewise, or None.
-    """
-    scorer = network.quality_scorer
-    return {
-        "adapter": dict(adapter),
-        "gate": None if gate is None else dict(gate),
-        "base_hash": network.base_hash,
-        "embedding_dim": network.embedding_dim,
-        "adapter_parameters": network.count().added,
-        "trained_parameters": network.count().trainable,
-    } | ({} if scorer is None else {"scorer": {"card": scorer.model_dump()}})
+def network_of(folder: str | None, device: torch.device) -> "Callable[[], nn.Module] | None":
+    """Opens the network of a trained model when it is called; None without a folder."""
+    return None if folder is None else lambda: load_model(folder, device=device).network
 
 
 def model_from_card(card: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> "Backbone":

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from facelab.backbone.base import check_quality, check_scorer, takes_quality
 from facelab.data.formats.images import decode_file
 from facelab.errors import ConfigError, DataError
-from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
+from facelab.iqa.base import SCORERS, PixelScorer, Scorer
 from facelab.iqa.table import Table
-from facelab.model.scoring import build_scorer
+from facelab.iqa.work import Work
+from facelab.model.scoring import OpenNetwork, build_scorer
 from facelab.outside.yaml import parse_yaml
+from facelab.quality.card import Quality
 from facelab.quality.table import Scores
-from facelab.run.settings import Quality
 
 GivenQuality = Quality | str | Sequence[float] | NDArray[np.floating]
 """A score for each image, the path of a table, or a scorer as ``{name: options}``."""
@@ -33,6 +34,7 @@ def open_quality(
     names: Sequence[str] | None,
     count: int,
     device: torch.device,
+    base: OpenNetwork | None,
 ) -> Measure | None:
     """How some images get their scores; None if the network takes none.
 
@@ -43,6 +45,7 @@ def open_quality(
         names: Their paths, by which tables know them; None for arrays.
         count: How many there are.
         device: Where scorers compute.
+        base: Opens the network that the scorer of its adapters asks, or None.
 
     Raises:
         ConfigError: If the network takes scores and there are none, they are of another scorer than that of its gate,
@@ -57,7 +60,7 @@ def open_quality(
     if not takes_quality(network):
         raise ConfigError("the network takes no quality scores; leave quality out.")
     if isinstance(given, dict | str | Path):
-        scorer = _scorer(given, known.get("base"), device)
+        scorer = _scorer(given, base)
         where = f"the quality table '{given}'" if isinstance(given, str | Path) else f"the scorer {next(iter(given))}"
         check_scorer(network, scorer.card, where)
         if isinstance(scorer, PixelScorer):
@@ -83,8 +86,8 @@ def parse_quality(word: str, where: str) -> Quality:
     return Path(word)
 
 
-def _scorer(given: Quality | str, base: str | None, device: torch.device) -> Scorer:
-    return Table(Path(given)) if isinstance(given, str | Path) else build_scorer(given, base, device)
+def _scorer(given: Quality | str, base: OpenNetwork | None) -> Scorer:
+    return Table(Path(given)) if isinstance(given, str | Path) else build_scorer(given, base)
 
 
 def _numbers(network: nn.Module, given: Any, count: int) -> NDArray[np.float32]:

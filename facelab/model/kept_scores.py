@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from facelab import distributed
 from facelab.data.synthetic.cache import cache_folder
 from facelab.errors import DataError
-from facelab.iqa.base import PixelScorer, Progress, ReadableImages, ScoredSet, Work
+from facelab.iqa.base import PixelScorer
 from facelab.iqa.shares import Share, score_in_shares
+from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import ScoreTable, revision_of, write_scores
 

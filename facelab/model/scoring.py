@@ -14,16 +14,18 @@ from facelab.catalogue import resolve
 from facelab.data.base import ImageSet
 from facelab.data.sources.resized import ResizedImages
 from facelab.errors import ConfigError
-from facelab.iqa.base import SCORERS, PixelScorer, Scorer, Work
+from facelab.iqa.base import SCORERS, PixelScorer, Scorer
 from facelab.iqa.shares import score_in_shares
-from facelab.model.face_model import load_model
+from facelab.iqa.work import Work
 from facelab.model.kept_scores import kept_table, score_once
+from facelab.quality.card import Quality
 from facelab.quality.table import write_scores
-from facelab.run.settings import Quality
 from facelab.test_protocol.base import Protocol
 from facelab.test_protocol.extraction.quality import check_names
 
 Show = Callable[[str, int, int], None]
+OpenNetwork = Callable[[], nn.Module]
+"""Loads the trained network that a scorer asks, when one does."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class Scoring:
     version and the set, so that no run scores an image twice that it, another one or ``facelab iqa score`` has scored.
 
     Attributes:
-        base: Folder of the trained model that scorers take which need a network, or None.
+        network: Opens the trained network that scorers take which need one, or None.
         device: Where scorers compute.
         show: Told what is scored, the images done and all images.
         size: Height and width that images are brought to first, as the network will see them; None for as they are.
     """
 
-    base: str | None
+    network: OpenNetwork | None
     device: torch.device
     show: Show | None = None
     size: tuple[int, int] | None = None
@@ -61,7 +63,7 @@ class Scoring:
         """
         if isinstance(quality, Path):
             return quality
-        scorer = build_scorer(quality, self.base, self.device)
+        scorer = build_scorer(quality, self.network)
         seen = images if self.size is None else ResizedImages(images, *self.size)
         if isinstance(scorer, PixelScorer):
             return score_once(scorer, seen, Work(self.device), self._progress(what))[0]
@@ -78,7 +80,7 @@ class Scoring:
         Raises:
             ConfigError: If it cannot be built, is a table, or looks at more than pixels.
         """
-        scorer = None if isinstance(quality, Path) else build_scorer(quality, self.base, self.device)
+        scorer = None if isinstance(quality, Path) else build_scorer(quality, self.network)
         if not isinstance(scorer, PixelScorer):
             raise ConfigError(
                 f"data.online_quality: {quality} cannot score augmented images; choose a scorer of pixels, such as "
@@ -119,13 +121,12 @@ class Scoring:
         return None if show is None else lambda done, total: show(what, done, total)
 
 
-def build_scorer(spec: dict[str, dict[str, Any] | None], base: str | None, device: torch.device) -> Scorer:
+def build_scorer(spec: dict[str, dict[str, Any] | None], network: OpenNetwork | None) -> Scorer:
     """The scorer that settings name.
 
     Args:
         spec: ``{name: options}``.
-        base: Folder of the trained model that scorers take which need a network, or None.
-        device: Where that goes.
+        network: Opens the trained network that scorers take which need one, or None.
 
     Raises:
         ConfigError: If it is unknown, an option is wrong, or it needs a network and there is none.
@@ -134,6 +135,6 @@ def build_scorer(spec: dict[str, dict[str, Any] | None], base: str | None, devic
     name, options = resolve(SCORERS, spec)
     if "network" not in SCORERS.parameters(name):
         return SCORERS.build(name, options)
-    if base is None:
+    if network is None:
         raise ConfigError(f"the scorer '{name}' asks a trained network, but the settings name no base model.")
-    return SCORERS.build(name, options, network=load_model(base, device=device).network)
+    return SCORERS.build(name, options, network=network())

@@ -1,7 +1,8 @@
 """Who makes quality scores, and what they mean."""
 
 import math
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -10,6 +11,9 @@ from facelab.config import Strict
 from facelab.errors import ConfigError
 
 LARGEST = float(np.finfo(np.float32).max)
+
+Quality = Path | dict[str, dict[str, Any] | None]
+"""Where quality scores come from: a table, or a scorer as ``{name: options}``, which scores each set once."""
 
 
 class ScorerCard(Strict):

@@ -23,7 +23,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.iqa.base import PixelScorer
-from facelab.model.face_model import pick_device, scorer_of_card
+from facelab.model.face_model import network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
 from facelab.plugins import import_plugins
 from facelab.quality.card import require_scorer
@@ -203,7 +203,8 @@ def open_loader(config: RunConfig, source: Source, device: torch.device, scores:
 def scoring_of(config: RunConfig, device: torch.device, show: Show | None = None) -> Scoring:
     """How a run scores its test images; training images come in the size of the network already."""
     size = config.data.height_width if config.data.resize else None
-    return Scoring(None if config.base is None else str(config.base), device, show, size)
+    base = None if config.base is None else str(config.base)
+    return Scoring(network_of(base, device), device, show, size)
 
 
 def open_quality(config: RunConfig, source: Source, scoring: Scoring) -> Scores | None:

@@ -13,10 +13,11 @@ from facelab.catalogue import resolve
 from facelab.config import merge
 from facelab.errors import ConfigError
 from facelab.iqa.base import SCORERS
-from facelab.model.face_model import adapter_card, load_model, model_card
+from facelab.model.face_model import load_model
 from facelab.quality.table import Scores
 from facelab.run.settings import RunConfig
 from facelab.training_mode.base import MODES
+from facelab.weights.card import adapter_card, model_card
 
 
 @dataclass(frozen=True)

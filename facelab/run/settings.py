@@ -12,6 +12,7 @@ from facelab.data.transforms.augment import AugmentConfig
 from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
+from facelab.quality.card import Quality
 from facelab.run.shipped import shipped_configs
 
 RUN_SPECS = (
@@ -35,9 +36,6 @@ VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
 
 
 QUALITY_CHANGES = ("crop", "light")  # a crop is enlarged; less contrast leaves more of the noise
-
-Quality = Path | dict[str, dict[str, Any] | None]
-"""Where quality scores come from: a table, or a scorer as ``{name: options}``, which scores each set once."""
 
 
 class DataSettings(Strict):

@@ -30,6 +30,7 @@ import facelab
 from facelab.distributed import world_size
 from facelab.engine.loop import Callback, Progress
 from facelab.errors import FacelabError
+from facelab.version import __version__
 from facelab.weights.whole_file import write_whole
 
 if sys.platform != "win32":
@@ -41,7 +42,7 @@ CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl
 def environment() -> dict[str, Any]:
     """Versions and machine that a run's numbers depend on."""
     return {
-        "facelab": facelab.__version__,
+        "facelab": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,

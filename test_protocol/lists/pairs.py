@@ -1,6 +1,6 @@
 """Pairs of images as lists give them: images, answers, folds, and the line of the list that each pair stands in.
 
-The readers lie beside their protocols (`facelab.test_protocol.protocols.lfw`, ``rfw``, ``cplfw``, ``calfw``, ``agedb``, ``cfp``,
+The readers lie beside their protocols (``lfw``, ``rfw``, ``cplfw``, ``calfw``, ``agedb``, ``cfp``,
 ``pair_list``). Reading a list touches no image.
 """
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from facelab.data.formats.files import open_files
+from facelab.data.formats.open_files import open_files
 from facelab.errors import DataError
 from facelab.test_protocol.lists.matlab import texts, whole_numbers
 from facelab.test_protocol.metrics.metrics import Integers

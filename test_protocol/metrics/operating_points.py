@@ -1,6 +1,6 @@
 """Verification metrics of many millions of scores: a few operating points without sorting, and the turns of the ROC.
 
-Same definitions as `facelab.test_protocol.metrics.metrics`, on same and different pairs given apart. Scores stay in float32.
+Same definitions as `metrics`, on same and different pairs given apart. Scores stay in float32.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """How published evaluators count, quirks included, for users who must compare with published tables.
 
-Each function states the rule of one project; `facelab.test_protocol.metrics.metrics` holds the clean definitions. Where a
+Each function states the rule of one project; `metrics` holds the clean definitions. Where a
 reference program would crash, these functions refuse with a sentence instead.
 """
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from facelab.citation import Citation
-from facelab.data.formats.files import open_files
 from facelab.data.formats.images import PathImages
+from facelab.data.formats.open_files import open_files
 from facelab.errors import one_of
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Mistake, Protocol, Report
 from facelab.test_protocol.lists.ijbs_files import Task, Template, read_tasks

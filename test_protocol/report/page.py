@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-import facelab
 from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.report.charts import Chart, Floats, charts_of
 from facelab.test_protocol.report.comparison import LEGEND, Comparison, by_protocol
 from facelab.test_protocol.report.line_style import OTHERS, LineStyle, styles_of
 from facelab.test_protocol.report.metric_text import format_metric, unit_of
 from facelab.test_protocol.report.report_store import Reports
+from facelab.version import __version__
 
 HERE = Path(__file__).parent
 MAX_POINTS = 400  # of a line in the page; what a screen can show
@@ -80,7 +80,7 @@ def render_page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.from_string((HERE / "page.html").read_text(encoding="utf-8")).render(
         title=title,
-        version=facelab.__version__,
+        version=__version__,
         comparison=comparison,
         linked=any(comparison.links),
         legend=LEGEND,

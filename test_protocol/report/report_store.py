@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-import facelab
 from facelab.config import validate
 from facelab.errors import ConfigError, DataError
 from facelab.outside.json import read_json
@@ -30,6 +29,7 @@ from facelab.test_protocol.report.stored_report import (
     check_text,
 )
 from facelab.test_protocol.report.trials_file import read_trials
+from facelab.version import __version__
 from facelab.weights.whole_file import write_whole
 
 Reports = Mapping[str, Sequence[Report]]
@@ -47,7 +47,7 @@ def write_reports(folder: Path, reports: Reports) -> Path:
     """
     files: dict[str, bytes] = {}
     tree = {model: [_report_tree(report, model, files) for report in of_model] for model, of_model in reports.items()}
-    content = json.dumps({"format": FORMAT, "facelab": facelab.__version__, "models": tree}, indent=1, allow_nan=False)
+    content = json.dumps({"format": FORMAT, "facelab": __version__, "models": tree}, indent=1, allow_nan=False)
     for name, trials in files.items():
         write_whole(folder / name, trials)
     path = write_whole(folder / JSON, content + "\n")

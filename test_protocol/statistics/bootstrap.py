@@ -2,7 +2,7 @@
 
 A true accept rate changes only where the threshold passes the score of a same pair. So the scores of different pairs
 are not sorted in each draw, but counted once between the scores of neighbouring same pairs, and a draw only weights
-these counts (`facelab.test_protocol.statistics.resampling` says by what). TAR@FAR, AUC and EER of each draw equal those of the
+these counts (`resampling` says by what). TAR@FAR, AUC and EER of each draw equal those of the
 repeated pairs in full: there is no bin width. Only with more than ``MAX_SCORES`` different scores of same pairs, every
 n-th is kept; then a rate may be off by the share of the same pairs that lie between two that are kept, 1 / MAX_SCORES.
 """

@@ -11,8 +11,8 @@ from facelab.test_protocol.statistics.metric_draws import metric_draws, parts_of
 def with_intervals(report: Report, draws: int = 1000, seed: int = 0, level: float = 0.95) -> Report:
     """The report with a bootstrap interval for each metric that its trials can tell.
 
-    Percentile intervals, by identity: people are drawn, not pairs (`facelab.test_protocol.statistics.resampling`). Which metrics
-    are known is said by `facelab.test_protocol.statistics.metric_draws.metric_draws`; the others stay as they are. How the
+    Percentile intervals, by identity: people are drawn, not pairs (`resampling`). Which metrics
+    are known is said by `metric_draws`; the others stay as they are. How the
     intervals were made goes into ``options["bootstrap"]``.
 
     Args:

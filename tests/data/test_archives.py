@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from facelab.data.formats.files import open_files
+from facelab.data.formats.open_files import open_files
 from facelab.data.formats.tar import TarFiles
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.open_source import open_source

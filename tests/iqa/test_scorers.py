@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError
 from facelab.inputs import InputSpec
 from facelab.iqa import brisque
-from facelab.iqa.base import SCORERS, PixelScorer, Work
+from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.iqa.brisque import BRISQUE, exact_grey
 from facelab.iqa.cnniqa import CNNIQA
 from facelab.iqa.effective_resolution import EffectiveResolution, ring_power
@@ -27,6 +27,7 @@ from facelab.iqa.luma import luma
 from facelab.iqa.scene_statistics import FEATURES, _shape, halved
 from facelab.iqa.sharpness import Sharpness, evenness, noise_variance
 from facelab.iqa.table import Table
+from facelab.iqa.work import Work
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import write_scores
 

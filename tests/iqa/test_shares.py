@@ -13,10 +13,10 @@ from facelab import distributed
 from facelab.cli import main as cli
 from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import CorruptImage, DataError
-from facelab.iqa.base import ScoredSet, Work
 from facelab.iqa.shares import score_in_shares
 from facelab.iqa.sharpness import Sharpness
 from facelab.iqa.table import Table
+from facelab.iqa.work import ScoredSet, Work
 from facelab.quality.table import ScoreTable, write_scores
 
 COUNT = 7  # so that the shares differ

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from facelab.data.alignment.ijbs_lists import read_rows
 from facelab.data.alignment.landmarks import read_landmarks
 from facelab.data.formats.alignment_record import read_alignment
-from facelab.data.formats.files import open_files
+from facelab.data.formats.open_files import open_files
 from facelab.data.formats.people import read_ids
 from facelab.data.sources.image_list import open_list
 from facelab.data.sources.selection import people_of_test_list, plain_name, read_entries, rows_of_people

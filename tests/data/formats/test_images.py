@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facelab.data.formats.files import open_files
 from facelab.data.formats.images import PathImages, decode_image
 from facelab.data.formats.names import PackedNames
+from facelab.data.formats.open_files import open_files
 from facelab.errors import CorruptImage, DataError
 
 

@@ -14,6 +14,7 @@ from facelab.data.synthetic.source import SyntheticFaces
 from facelab.distributed import run_processes
 from facelab.errors import ConfigError, CorruptImage
 from facelab.iqa.sharpness import Sharpness
+from facelab.model.face_model import network_of
 from facelab.model.scoring import Scoring
 from facelab.quality.table import ScoreTable, write_scores
 from facelab.run.assembly import assemble
@@ -165,7 +166,7 @@ def test_refusals(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
 def test_a_scorer_may_ask_the_base_model(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:
     base = run_tiny(tmp_path / "base", "training.epochs=1").folder
     faces = SyntheticFaces(2, 2, size=32)
-    table = ScoreTable(Scoring(str(base), CPU).table({"FeatureNorm": {}}, faces, ""))
+    table = ScoreTable(Scoring(network_of(str(base), CPU), CPU).table({"FeatureNorm": {}}, faces, ""))
     assert table.scorer.name == "FeatureNorm"
     assert (table.values > 0).all()
 

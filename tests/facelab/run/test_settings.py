@@ -6,7 +6,6 @@ import pytest
 
 from facelab.backbone.base import BACKBONES
 from facelab.errors import ConfigError
-from facelab.model.face_model import model_card
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import write_scores
 from facelab.run.assembly import assemble, open_source
@@ -20,6 +19,7 @@ from facelab.run.settings import (
     shipped_configs,
 )
 from facelab.run.study import make_study
+from facelab.weights.card import model_card
 from facelab.weights.model_folder import write_model
 
 SYNTHETIC = "data.source={SyntheticFaces: {identities: 4, per_identity: 4}}"

@@ -20,8 +20,8 @@ from facelab.adapter.files import load_adapter, save_adapter
 from facelab.adapter.gate import GATES
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.errors import CheckpointError, ConfigError, FacelabError
-from facelab.model.face_model import adapter_card, model_card
 from facelab.quality.card import ScorerCard
+from facelab.weights.card import adapter_card, model_card
 from facelab.weights.model_folder import write_model
 
 SMALL: dict[str, Any] = {"patch": 8, "dim": 8, "depth": 1, "heads": 2, "feat_dim": 4}

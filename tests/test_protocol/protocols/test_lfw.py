@@ -132,7 +132,7 @@ def test_too_few_negatives_give_no_number(small_lfw: tuple[Path, Path], tiny_net
 @pytest.mark.real
 def test_people_with_five_images_leave_4241_pairs(shared_root: Path) -> None:
     faces = shared_root / "data" / "faces"
-    from facelab.data.formats.files import open_files
+    from facelab.data.formats.open_files import open_files
 
     training = [person for person, images in open_files(faces / "lfw112.tar").people() if len(images) >= 5]
     assert len(training) == 423
