@@ -76,7 +76,8 @@ def _report_tree(report: Report, model: str, files: dict[str, bytes]) -> dict[st
 
 def _trials_tree(report: Report, model: str, files: dict[str, bytes]) -> dict[str, str]:
     packed = io.BytesIO()
-    np.savez_compressed(packed, **dict(report.trials))  # `allow_pickle` would be an array in NumPy 1
+    arrays: dict[str, Any] = dict(report.trials)
+    np.savez_compressed(packed, **arrays)  # `allow_pickle` would be an array in NumPy 1
     digest = hashlib.sha256(packed.getvalue()).hexdigest()
     name = f"{TRIALS}/{file_name(f'{report.protocol}-{model}')}-{digest[:12]}.npz"
     files[name] = packed.getvalue()
