@@ -2,19 +2,15 @@
 
 import json
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+from machine import machine
 from rich.console import Console
 from rich.table import Table
-
-import facelab
 
 
 @dataclass(frozen=True)
@@ -66,25 +62,6 @@ def compare(
         rates.append((baseline(), ours()))
     plain, facelab_rates = zip(*rates, strict=True)
     return Comparison(what, plain, facelab_rates, goal=goal)
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    described: dict[str, str | int] = {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "facelab": facelab.__version__,
-    }
-    if torch.cuda.is_available():
-        described["gpu"] = torch.cuda.get_device_name()
-    return described
 
 
 def report(title: str, rows: list[Comparison], out: Path | None, console: Console) -> None:

@@ -15,11 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import cv2
-import numpy as np
 import torch
 import typer
 from comparison import compare, report
+from patterns import PER_PERSON, SIZE, write_images
 from photos import write_photos
 from plain import PlainImages, plain_loader
 from rich.console import Console
@@ -30,23 +29,6 @@ from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.transforms.augment import AugmentConfig
 from facelab.inputs import InputSpec, normalise
-
-SIZE = 112
-PER_PERSON = 16
-
-
-def write_images(root: Path, count: int) -> list[Path]:
-    """JPEG files of quality 95 with about as many bytes as faces have (8 KB)."""
-    generator = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
-        coarse = generator.integers(0, 256, (14, 14, 3)).astype(np.float32)
-        fine = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) + generator.normal(0, 6, (SIZE, SIZE, 1))
-        path = root / f"{number // PER_PERSON:05d}" / f"{number % PER_PERSON:02d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), fine.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
-        paths.append(path)
-    return paths
 
 
 def rate(batches: Callable[[], Iterable[Tensor]]) -> float:
