@@ -7,7 +7,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +42,25 @@ AMPLIFIED = {  # a change of 1e-7 in the pixels moves these by up to 3e-5, and r
 def pytest_report_header() -> str:
     """Under what the tests run."""
     said = {"OpenCV": cv2.__version__, "torch": torch.__version__, "NumPy": np.__version__, "SciPy": scipy.__version__}
-    said |= {name: version(name) for name in ("timm", "pydantic", "typer", "safetensors")}
+    said |= {name: _version(name) for name in ("timm", "pydantic", "typer", "safetensors")}
     versions = ", ".join(f"{name} {number}" for name, number in said.items())
     return f"{versions}; {torch.backends.cpu.get_cpu_capability()} on {os.cpu_count()} processors"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # many tests need none of them
+        return "missing"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need a CUDA device where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def _folder(variable: str, default: Path, what: str) -> Path:

@@ -319,7 +319,7 @@ def test_pinned_memory_needs_a_device() -> None:
         loader(pin_memory=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_pinned_memory() -> None:
     batch = next(loader(pin_memory=True, workers=2).batches(0))
     assert batch.image.is_pinned()

@@ -208,7 +208,7 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
         AugmentConfig(**options)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_a_cuda_device_gives_the_same() -> None:
     batch, change = batch_of(), augment(**EVERYTHING)
     on_device = change(batch.to(torch.device("cuda")), 1, 2).image

@@ -1,0 +1,196 @@
+"""What `gpu.py` measures. Each function builds its work, measures it and gives the figures."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from gpu_bench import Bench, Peak, median_seconds
+from gpu_table import ROOT, Figures
+from machine import cores
+from patterns import write_images
+
+from facelab.catalogue import build
+from facelab.data.base import Batch, Source
+from facelab.data.image_folder import ImageFolder
+from facelab.data.loader import Loader
+from facelab.data.packed import write_packed
+from facelab.data.samplers import Shuffle
+from facelab.errors import DivergenceError
+from facelab.head.base import CLASSIFIERS, HEADS, Classifier
+from facelab.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
+from facelab.schedules import ScheduleConfig
+from facelab.test_protocol.forward import Forward
+from facelab.training_mode.assembly import open_optimization
+from facelab.training_mode.base import MODES
+from facelab.training_mode.settings import make_config
+
+FEAT_DIM = 512
+OPTIMIZER = {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+UPDATES = 10**6  # more than any row makes
+MARK, TEST_SECONDS = "pytest.mark.cuda", 120.0
+
+
+class RowSkipped(Exception):
+    """A row cannot be measured here; the message says why."""
+
+
+def cuda_tests() -> Figures:
+    """Numbers of tests that passed and were skipped.
+
+    Only the files that have such tests are read: others may import what is not installed.
+
+    Raises:
+        RowSkipped: If pytest is missing.
+        RuntimeError: If a test does not pass, with all that pytest said.
+        TimeoutExpired: If they take too long.
+    """
+    if importlib.util.find_spec("pytest") is None:
+        raise RowSkipped("not measured: pytest is not installed")
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if MARK in path.read_text("utf-8")]
+    if not files:
+        raise RowSkipped("not measured: the checkout has no tests")
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *files]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TEST_SECONDS)
+    return counts(f"{done.stderr}\n{done.stdout}", done.returncode)
+
+
+def counts(said: str, code: int) -> Figures:
+    """What pytest counted.
+
+    Raises:
+        RuntimeError: If it did not end with success.
+    """
+    summary = said.strip().rpartition("\n")[2].strip("= ")
+    if code:
+        raise RuntimeError(f"pytest ended with {code}: {summary}\n{said}")
+    return {name: float(found[1]) for name in ("passed", "skipped") if (found := re.search(rf"(\d+) {name}", summary))}
+
+
+def _rate(seconds: float, images: int) -> Figures:
+    return {"images/s": images / seconds, "ms": seconds * 1000}
+
+
+def _classifier(bench: Bench, classes: int, feat_dim: int) -> Classifier:
+    head = build(HEADS, "ArcFace", num_classes=classes, feat_dim=feat_dim)
+    rows = build(CLASSIFIERS, "FullSoftmax", head=head, num_classes=classes, feat_dim=feat_dim, seed=0)
+    return rows.to(bench.device)
+
+
+def training(bench: Bench, entry: str, batch_size: int, precision: Precision, classes: int) -> Figures:
+    """Updates of a network and its class rows: normalisation, forward, backward, SGD. No loader, no augmentation."""
+    peak = Peak(bench.device)
+    network = bench.backbone(entry)
+    mode = build(
+        MODES,
+        "conventional",
+        backbone=network,
+        classifier=_classifier(bench, classes, network.feat_dim),
+        gate=None,
+    )
+    tree = {"data": {"source": "ImageFolder"}, "optimizer": OPTIMIZER, "training": {"precision": precision}}
+    optim = open_optimization(make_config(tree, "the benchmark"), mode, UPDATES, bench.device)
+    rows = torch.arange(batch_size, device=bench.device)
+    labels = torch.randint(0, classes, (batch_size,), device=bench.device)
+    batch = Batch(bench.pixels(network, batch_size), labels, rows, torch.zeros_like(rows))
+
+    def step() -> None:
+        with optim.autocast():
+            output = mode.step(batch)
+        optim.update(output.loss)
+        mode.after_update()
+
+    return _rate(median_seconds(step, bench), batch_size) | _diverged(optim) | peak.figures()
+
+
+def _diverged(optim: Optimization) -> Figures:
+    """The update from which on numbers were not finite; the steps take as long, but somebody should know."""
+    with suppress(DivergenceError):
+        optim.check()
+        return {}
+    return {"not finite": 1.0}
+
+
+def classifier(bench: Bench, batch_size: int, classes: int) -> Figures:
+    """Updates of the class rows alone: loss of given embeddings, gradients of both, SGD."""
+    peak = Peak(bench.device)
+    feat_dim = 8 if bench.tiny else FEAT_DIM
+    rows = _classifier(bench, classes, feat_dim)
+    config = OptimizerConfig.model_validate(OPTIMIZER)
+    optim = Optimization(
+        parameter_groups([rows], config, sharded=True),
+        config,
+        ScheduleConfig(),
+        total_updates=UPDATES,
+        updates_per_epoch=UPDATES,
+        device=bench.device,
+    )
+    embedding = torch.randn(batch_size, feat_dim, device=bench.device, requires_grad=True)
+    labels = torch.randint(0, classes, (batch_size,), device=bench.device)
+
+    def step() -> None:
+        embedding.grad = None
+        optim.update(rows(embedding, labels).loss)
+
+    seconds = median_seconds(step, bench)
+    held = 2 * sum(tensor.numel() * tensor.element_size() for tensor in rows.row_tensors().values())
+    return {"ms": seconds * 1000} | _diverged(optim) | peak.figures(held)
+
+
+def extraction(bench: Bench, entry: str, batch_size: int, precision: Precision) -> Figures:
+    """Embeddings by the extractor's forward pass; pixels and embeddings stay on the device."""
+    peak = Peak(bench.device)
+    network = bench.backbone(entry)
+    pixels = bench.pixels(network, batch_size)
+    with Forward(network, bench.device, precision, channels_last=True) as forward:
+        return _rate(median_seconds(lambda: forward(pixels), bench), batch_size) | peak.figures()
+
+
+class DrawnSources:
+    """The same drawn images as JPEG files and packed, made when they are first wanted."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._folder = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> "DrawnSources":
+        """Nothing is drawn yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was drawn."""
+        self._folder.cleanup()
+
+    @cached_property
+    def jpeg(self) -> Source:
+        """A folder of JPEG files."""
+        root = Path(self._folder.name) / "jpeg"
+        root.mkdir(exist_ok=True)
+        write_images(root, self._count)
+        return ImageFolder(root)
+
+    @cached_property
+    def packed(self) -> Source:
+        """The same images, decoded."""
+        return write_packed(Path(self._folder.name) / "packed", self.jpeg, workers=cores())
+
+
+def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers: int) -> Figures:
+    """Epochs of the loader, each batch on the device as a training step gets it."""
+    images = source()
+    pinned = bench.device.type == "cuda"
+    loader = Loader(images, Shuffle(images.labels), batch_size=batch_size, workers=workers, pin_memory=pinned)
+
+    def epoch() -> None:
+        for batch in loader.batches(0):
+            batch.to(bench.device)
+
+    return _rate(median_seconds(epoch, bench, warm_up=1) / loader.steps_per_epoch, batch_size)
