@@ -25,7 +25,7 @@ from gpu_rows import DrawnSources, RowSkipped, classifier, cuda_tests, extractio
 from gpu_table import Figures, Result, described, summary, table, write
 from machine import cores
 
-from facelab.precision import Precision
+from facelab.engine.precision import Precision
 
 MS1MV2, MILLION = 93_431, 1_000_000  # people of a usual training set, and of the largest ones by order of magnitude
 IMAGES = 6_400  # of the loader

@@ -19,18 +19,18 @@ from patterns import write_images
 
 from facelab.catalogue import build
 from facelab.data.base import Batch, Source
-from facelab.data.image_folder import ImageFolder
-from facelab.data.loader import Loader
-from facelab.data.packed import write_packed
-from facelab.data.samplers import Shuffle
+from facelab.data.loading.loader import Loader
+from facelab.data.loading.samplers import Shuffle
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.packed import write_packed
+from facelab.engine.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
+from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import DivergenceError
 from facelab.head.base import CLASSIFIERS, HEADS, Classifier
-from facelab.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
-from facelab.schedules import ScheduleConfig
-from facelab.test_protocol.forward import Forward
-from facelab.training_mode.assembly import open_optimization
+from facelab.run.assembly import open_optimization
+from facelab.run.settings import make_config
+from facelab.test_protocol.extraction.forward import Forward
 from facelab.training_mode.base import MODES
-from facelab.training_mode.settings import make_config
 
 FEAT_DIM = 512
 OPTIMIZER = {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
