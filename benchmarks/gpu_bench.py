@@ -44,11 +44,6 @@ class Bench:
     tiny: bool = False
 
     @property
-    def blocks(self) -> int:
-        """Measured blocks."""
-        return 2 if self.tiny else 5
-
-    @property
     def block_seconds(self) -> float:
         """Least duration of a block."""
         return 0.0 if self.tiny else 0.8
@@ -98,12 +93,12 @@ class Peak:
         return {"peak GiB": peak / GIB} | ({} if known is None else {"beside rows, momentum GiB": (peak - known) / GIB})
 
 
-def median_seconds(step: Callable[[], object], bench: Bench, warm_up: int = 5) -> float:
+def median_seconds(step: Callable[[], object], bench: Bench, *, warm_up: int = 5, blocks: int = 5) -> float:
     """Seconds of one step, by the median of the blocks."""
     for _ in range(1 if bench.tiny else warm_up):
         step()
     repeats = max(1, round(bench.block_seconds / _block(step, 1, bench)))
-    return statistics.median(_block(step, repeats, bench) for _ in range(bench.blocks))
+    return statistics.median(_block(step, repeats, bench) for _ in range(2 if bench.tiny else blocks))
 
 
 def _block(step: Callable[[], object], repeats: int, bench: Bench) -> float:

@@ -112,7 +112,7 @@ def training(bench: Bench, entry: str, batch_size: int, precision: Precision, cl
 
 
 def _diverged(optim: Optimization) -> Figures:
-    """The update from which on numbers were not finite; the steps take as long, but somebody should know."""
+    """A mark if numbers were not finite; the steps take as long, but somebody should know."""
     with suppress(DivergenceError):
         optim.check()
         return {}
@@ -184,13 +184,23 @@ class DrawnSources:
 
 
 def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers: int) -> Figures:
-    """Epochs of the loader, each batch on the device as a training step gets it."""
+    """Epochs of the loader, each batch on the device as a training step gets it.
+
+    A thread reads a whole batch, so as many threads work as batches may be read ahead.
+    """
     images = source()
     pinned = bench.device.type == "cuda"
-    loader = Loader(images, Shuffle(images.labels), batch_size=batch_size, workers=workers, pin_memory=pinned)
+    loader = Loader(
+        images,
+        Shuffle(images.labels),
+        batch_size=batch_size,
+        workers=workers,
+        prefetch=2 * workers,
+        pin_memory=pinned,
+    )
 
     def epoch() -> None:
         for batch in loader.batches(0):
             batch.to(bench.device)
 
-    return _rate(median_seconds(epoch, bench, warm_up=1) / loader.steps_per_epoch, batch_size)
+    return _rate(median_seconds(epoch, bench, warm_up=1, blocks=3) / loader.steps_per_epoch, batch_size)

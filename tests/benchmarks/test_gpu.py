@@ -111,6 +111,30 @@ def test_blocks_are_long_enough_and_their_median_counts(monkeypatch: pytest.Monk
     assert clock["calls"] == 5 + 1 + 5 * 2
 
 
+def test_memory_is_what_a_row_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = importlib.import_module("gpu_bench")
+    memory = {"memory_allocated": 1 << 30, "max_memory_allocated": 7 << 30}
+    for name in ("current_device", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    for name in ("reset_peak_memory_stats", *memory):
+        monkeypatch.setattr(torch.cuda, name, lambda _, name=name: memory.get(name))
+    peak = bench.Peak(torch.device("cuda"))
+    assert peak.figures() == {"peak GiB": 6.0}
+    assert peak.figures(4 << 30) == {"peak GiB": 6.0, "beside rows, momentum GiB": 2.0}
+
+
+def test_steps_that_diverge_are_marked() -> None:
+    rows = importlib.import_module("gpu_rows")
+    weight = torch.nn.Parameter(torch.ones(2))
+    config = rows.OptimizerConfig()
+    groups = rows.parameter_groups([torch.nn.ParameterList([weight])], config)
+    optim = rows.Optimization(groups, config, rows.ScheduleConfig(), total_updates=9, updates_per_epoch=9)
+    optim.update(weight.sum())
+    assert rows._diverged(optim) == {}
+    optim.update(weight.sum() * torch.inf)
+    assert rows._diverged(optim) == {"not finite": 1.0}
+
+
 def test_what_pytest_counted() -> None:
     counts = importlib.import_module("gpu_rows").counts
     assert counts("...\n2 passed, 1 skipped, 80 deselected in 1.2s\n", 0) == {"passed": 2.0, "skipped": 1.0}
