@@ -85,7 +85,7 @@ def resolve(registry: Registry[Any], spec: Spec) -> tuple[str, dict[str, Any]]:
     if name not in registry:
         names = sorted({*registry.names(), *known})
         raise ConfigError(f"unknown {registry.kind} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}.")
-    return name, inline
+    return registry.present_name(name), inline
 
 
 def build(registry: Registry[T], spec: Spec, **supplied: Any) -> T:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 import pkgutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -36,17 +37,25 @@ class Registry(Generic[T]):
         self.kind = kind
         self.package = package
         self._classes: dict[str, type[T]] = {}
+        self._old: dict[str, tuple[str, str]] = {}  # old name -> present name, version without the old one
+        self._said: set[str] = set()
         self._filled = False
         ALL_REGISTRIES[kind] = self
 
-    def register(self, name: str) -> Callable[[C], C]:
+    def register(self, name: str, *, old: Mapping[str, str] | None = None) -> Callable[[C], C]:
         """Class decorator that adds the class under ``name``.
+
+        Args:
+            name: Its name in configurations.
+            old: Names that it had, each with the version in which that name ends, such as ``{"Arc": "0.3"}``; they
+                work until then, are not listed, and the first use of each is answered by a warning.
 
         Raises:
             ConfigError: If the name is taken; the message says by whom.
         """
 
         def add(cls: C) -> C:
+            self._old |= {former: (name, end) for former, end in (old or {}).items()}
             owner = self._classes.get(name)
             if owner is not None and (owner.__module__, owner.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ConfigError(
@@ -66,7 +75,20 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         """Whether ``name`` is registered."""
         self._fill()
-        return name in self._classes
+        return name in self._classes or name in self._old
+
+    def present_name(self, name: str) -> str:
+        """The name that an entry has today; whoever uses an old one is told so once."""
+        self._fill()
+        if name in self._classes or name not in self._old:
+            return name
+        present, end = self._old[name]
+        if name not in self._said:
+            self._said.add(name)
+            logging.getLogger(__name__).warning(
+                f"{self.kind} '{name}' is called '{present}' now; the old name works until version {end}."
+            )
+        return present
 
     def get(self, name: str) -> type[T]:
         """The class registered under ``name``.
@@ -74,7 +96,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: If there is none; the message suggests the nearest name.
         """
-        self._fill()
+        name = self.present_name(name)
         if name not in self._classes:
             raise ConfigError(
                 f"unknown {self.kind} '{name}'.{did_you_mean(name, self._classes)} Known: {', '.join(self.names())}."

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from facelab.catalogue import resolve
 from facelab.cli.show import REGISTRIES, registry_of
 from facelab.errors import ConfigError
 from facelab.registry import ALL_REGISTRIES, Registry
@@ -39,6 +40,22 @@ def test_builds_from_options_and_converts_them(things: Registry[object]) -> None
     thing = things.build("Thing", {"margin": 1, "names": ["a"]})
     assert isinstance(thing, Thing)
     assert (thing.margin, thing.names) == (1.0, ("a",))
+
+
+def test_an_old_name_works_unlisted_and_is_said_once(things: Registry[object], caplog: pytest.LogCaptureFixture) -> None:
+    things.register("Renamed", old={"Former": "0.3"})(Needy)
+    assert "Former" in things
+    assert things.names() == ["Needy", "Renamed", "Thing"]
+    assert isinstance(things.build("Former", {"root": "a"}), Needy)
+    assert resolve(things, {"Former": {"root": "a"}}) == ("Renamed", {"root": "a"})
+    assert caplog.messages == ["thing 'Former' is called 'Renamed' now; the old name works until version 0.3."]
+
+
+def test_a_new_entry_may_take_an_old_name(things: Registry[object], caplog: pytest.LogCaptureFixture) -> None:
+    things.register("Renamed", old={"Former": "0.3"})(Needy)
+    things.register("Former")(Thing)
+    assert isinstance(things.build("Former"), Thing)
+    assert not caplog.messages
 
 
 def test_supplies_only_what_the_constructor_takes(things: Registry[object]) -> None:
