@@ -42,7 +42,9 @@ def test_builds_from_options_and_converts_them(things: Registry[object]) -> None
     assert (thing.margin, thing.names) == (1.0, ("a",))
 
 
-def test_an_old_name_works_unlisted_and_is_said_once(things: Registry[object], caplog: pytest.LogCaptureFixture) -> None:
+def test_an_old_name_works_unlisted_and_is_said_once(
+    things: Registry[object], caplog: pytest.LogCaptureFixture
+) -> None:
     things.register("Renamed", old={"Former": "0.3"})(Needy)
     assert "Former" in things
     assert things.names() == ["Needy", "Renamed", "Thing"]
