@@ -24,7 +24,7 @@ MADE = ScorerCard(name="made", low=0, high=1)
 OTHER = "holds scores of other, 0 to 1, higher is better, but the gate was calibrated on made, 0 to 1, higher is better"
 PAIRS = {"identities": 10, "per_identity": 2, "folds": 2, "pairs": 20}
 WORDS = [f"SyntheticPairs.{key}={value}" for key, value in PAIRS.items()]
-TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
+TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
 
 
 def run(*words: object) -> str:
