@@ -187,6 +187,7 @@ def test_original_options_start_elsewhere_and_move_statistics() -> None:
     assert not torch.equal(network.eval()(images(plain), QUALITY), plain(images(plain)))
     before = {name: buffer.clone() for name, buffer in network.named_buffers() if name.endswith("running_mean")}
     network.train()(images(plain), QUALITY)
+    assert before
     assert all(not torch.equal(network.get_buffer(name), mean) for name, mean in before.items())
 
 

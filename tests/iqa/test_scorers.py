@@ -232,7 +232,7 @@ def test_cnniqa_refuses_other_weights(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "part.safetensors")
     with pytest.raises(ConfigError, match=r"holds conv1\.weight; CNNIQA needs conv1\.bias"):
         CNNIQA(tmp_path / "part.safetensors")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="none' does not exist"):
         CNNIQA(tmp_path / "none")
     torch.save({"params": load_file(colour), "code": SCORERS}, tmp_path / "hostile.pth")
     with pytest.raises(CheckpointError, match=r"hostile\.pth' is refused: it may hold only tensors and plain values"):

@@ -142,7 +142,9 @@ def test_last_batch_is_dropped_or_shared() -> None:
 
 def test_groups_are_never_cut() -> None:
     sampler = ClassBalanced(Dots().labels, images_per_class=5)
-    for batch in loader(sampler=sampler, batch_size=30, world_size=2, rank=1, drop_last=False).batches(0):
+    batches = list(loader(sampler=sampler, batch_size=30, world_size=2, rank=1, drop_last=False).batches(0))
+    assert [batch.size for batch in batches] == [15, 15, 15, 5]
+    for batch in batches:
         assert all(len(set(group)) == 1 for group in batch.label.reshape(-1, 5).tolist())
 
 
@@ -359,7 +361,9 @@ def test_scores_of_another_count_or_without_a_number_are_refused() -> None:
 def test_an_image_that_is_replaced_needs_no_score() -> None:
     scores = np.arange(100, dtype=np.float32)
     scores[7] = np.nan
-    for batch in loader(Dots(bad={7: CorruptImage}), quality=scores, on_corrupt="skip").batches(0):
+    batches = list(loader(Dots(bad={7: CorruptImage}), quality=scores, on_corrupt="skip").batches(0))
+    assert sum(batch.size for batch in batches) == 100
+    for batch in batches:
         assert batch.quality is not None
         assert torch.equal(batch.quality, torch.from_numpy(scores)[batch.index])
 

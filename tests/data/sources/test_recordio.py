@@ -306,7 +306,7 @@ def test_nothing_is_written_over_or_left_half(tmp_path: Path, source: ImageFolde
             raise CorruptImage("x.png: is not an image.")
         return source.encoded(index)
 
-    with pytest.raises(CorruptImage):
+    with pytest.raises(CorruptImage, match=r"x\.png: is not an image"):
         write_recordio(tmp_path / "new" / "b.rec", source, broken)
     assert list((tmp_path / "new").iterdir()) == []
 

@@ -117,7 +117,7 @@ def test_a_full_disk_is_a_sentence() -> None:
 def test_control_c_says_nothing(tmp_path: Path) -> None:
     words = [
         "train",
-        str(Path(__file__).parent.parent / "tiny_run.yaml"),
+        str(Path(__file__).parents[2] / "tiny_run.yaml"),
         "training.epochs=10000",
         "training.log_every=1",
     ]
@@ -132,6 +132,8 @@ def test_control_c_says_nothing(tmp_path: Path) -> None:
 
 
 def test_streams_that_are_no_files_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdout", io.StringIO())
-    monkeypatch.setattr(cli, "app", lambda: None)
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr(cli, "app", lambda: print("said"))
     cli.main()
+    assert stream.getvalue() == "said\n"

@@ -109,7 +109,7 @@ def test_damaged_files_are_refused_wherever_they_are_cut_or_changed(form: str, t
     whole = path.read_bytes()
     for place in range(0, len(whole) - 1, max(1, len(whole) // 40)):
         path.write_bytes(whole[:place])
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError, match="is not a (readable checkpoint|safetensors file): |is refused: "):
             read_state(str(path))
     generator = np.random.default_rng(0)
     for place in generator.integers(0, len(whole), 150):

@@ -130,5 +130,5 @@ def test_storage_that_is_larger_than_its_record_is_refused(tmp_path: Path) -> No
     torch.save({"w": torch.zeros(77)}, buffer)
     data = buffer.getvalue().replace(b"K\x4d", b"K\xff")  # the numbers of elements
     (tmp_path / "a.pt").write_bytes(data)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="a.pt' is not a readable checkpoint: "):
         read_state(str(tmp_path / "a.pt"))

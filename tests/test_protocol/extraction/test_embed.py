@@ -56,7 +56,7 @@ def test_training_is_not_disturbed(tiny_net: Any, tiny_images: Any) -> None:
 
 def test_modes_come_back_after_an_error(tiny_net: Any, make_images: Callable[..., Any]) -> None:
     tiny_net.train()
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="the image is 8x8, but the network takes 16x16"):
         embed(tiny_net, make_images([np.zeros((8, 8, 3), np.uint8)]))
     assert tiny_net.training
 

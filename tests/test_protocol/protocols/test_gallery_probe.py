@@ -62,10 +62,12 @@ def test_numbers_by_hand(make: Make) -> None:
 
 def test_weights_move_a_template(make: Make) -> None:
     plain, weighted = make(), make(weighting="norm")
-    norms = {"p/2.jpg": 20.0}  # P2 is now near 60 degrees
-    for protocol, angle in ((plain, 10.0), (weighted, 30.0)):
+    norms = {"p/2.jpg": 20.0}  # ten times that of p/3.jpg, so P2 is now near 60 degrees
+    turn = np.radians(100 - 60)
+    moved = 60.0 + np.degrees(np.arctan2(np.sin(turn), 10.0 + np.cos(turn)))
+    for protocol, angle in ((plain, 10.0), (weighted, 90.0 - moved)):
         score = protocol.evaluate(_embeddings(protocol, norms)).trials["score"][1]
-        assert np.degrees(np.arccos(score)) == pytest.approx(angle, abs=5.0)
+        assert np.degrees(np.arccos(score)) == pytest.approx(angle, abs=0.01)
     by_quality = make(weighting="quality")
     quality = np.array([name == "p/3.jpg" for name in map(by_quality.images.name, range(7))], np.float32)
     embeddings = replace(_embeddings(by_quality), quality=quality + 1e-6)

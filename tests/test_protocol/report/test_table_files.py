@@ -81,7 +81,9 @@ def test_names_from_outside_do_nothing_in_spreadsheet_page_or_paper() -> None:
     )
     report = Report(HOSTILE, (Metric(HOSTILE, -0.5, note=HOSTILE),), {"precision": HOSTILE, "device": "cpu"})
     for text in (comparison_csv(hostile), as_csv({HOSTILE: [report]})):
-        for row in csv.reader(io.StringIO(text)):
+        rows = list(csv.reader(io.StringIO(text)))
+        assert any(cell.startswith("'=cmd") for row in rows for cell in row)
+        for row in rows:
             assert all(not cell.startswith(("=", "+", "@")) for cell in row)
             assert all(float(cell) == -0.5 for cell in row if cell.startswith("-"))
     for markdown in (comparison_markdown(hostile), as_markdown({HOSTILE: [report]}, hostile)):
