@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facelab.create import create_head, create_model, list_heads, list_models
+from facelab.create import add_adapter, create_head, create_model, list_adapters, list_heads, list_models
 from facelab.version import __version__
 
 if __name__ != "facelab":
@@ -42,4 +42,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'facelab' has no attribute '{name}'")
 
 
-__all__ = ["__version__", "create_head", "create_model", "list_heads", "list_models", "load", "metrics"]
+__all__ = [
+    "__version__",
+    "add_adapter",
+    "create_head",
+    "create_model",
+    "list_adapters",
+    "list_heads",
+    "list_models",
+    "load",
+    "metrics",
+]

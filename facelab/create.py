@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from facelab.adapter.base import AdaptedBackbone
+    from facelab.adapter.gate import Gate
     from facelab.backbone.base import Backbone
     from facelab.catalogue import Spec
     from facelab.head.loss import HeadLoss
@@ -28,6 +30,13 @@ def list_heads(pattern: str = "*") -> list[str]:
     from facelab.head.base import HEADS
 
     return _matching(HEADS, pattern)
+
+
+def list_adapters(pattern: str = "*") -> list[str]:
+    """Names that `add_adapter` takes, sorted. See `list_models` for ``pattern``."""
+    from facelab.adapter.base import ADAPTERS
+
+    return _matching(ADAPTERS, pattern)
 
 
 def _matching(registry: "Registry[Any]", pattern: str) -> list[str]:
@@ -129,6 +138,35 @@ def create_head(
     head = build(HEADS, {name: options}, num_classes=num_classes, feat_dim=feat_dim)
     rows = build(CLASSIFIERS, classifier, head=head, num_classes=num_classes, feat_dim=feat_dim, seed=seed)
     return HeadLoss(rows, feat_dim)
+
+
+def add_adapter(network: "Backbone", name: str, /, *, gate: "Gate | None" = None, **options: Any) -> "AdaptedBackbone":
+    """The network with adapters in its layers; what it was is frozen, as ``peft.get_peft_model`` does.
+
+    Args:
+        network: A backbone without adapters; it is changed in place and belongs to the adapted one from now on.
+        name: One of `list_adapters`.
+        gate: A gate, calibrated on the scores of the training images, for adapters that weigh experts by quality; the
+            network then takes the scores (B,) beside the images.
+        options: Options of the adapter, as in YAML: ``rank=8, targets=["*qkv"]``.
+
+    Returns:
+        The adapted network, in the mode in which ``network`` was. `facelab.adapter.peft_format.save_peft` and
+        `facelab.adapter.files.save_adapter` write the adapters alone, and ``merged()`` gives an ordinary network.
+
+    Raises:
+        ConfigError: If the name or an option is unknown or does not fit the network, there are adapters already, or a
+            gate is missing or of no use.
+    """
+    from facelab.adapter.base import ADAPTERS, AdaptedBackbone
+    from facelab.catalogue import build
+    from facelab.errors import ConfigError
+
+    if isinstance(network, AdaptedBackbone):
+        raise ConfigError("the network has adapters already; merge them first: network.merged().")
+    if gate is not None and gate.scorer is None:
+        raise ConfigError("the gate knows no scores yet; call gate.calibrate(scores, scorer) first.")
+    return AdaptedBackbone(network, build(ADAPTERS, {name: options}), gate)
 
 
 def _whole(what: str, value: int, least: int) -> int:

@@ -8,12 +8,15 @@ import torch
 from safetensors.torch import save_file
 
 import facelab
+from facelab.adapter.base import ADAPTERS
+from facelab.adapter.gate import SigmoidGate
 from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build, entries
 from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.head.base import CLASSIFIERS, HEADS
 from facelab.head.classifier import FullSoftmax
 from facelab.inputs import InputSpec
+from facelab.quality.card import ScorerCard
 
 SMALL: dict[str, Any] = {"width": 0.25, "feat_dim": 16, "input_spec": {"height": 32, "width": 32}}
 
@@ -28,7 +31,10 @@ def test_an_unknown_attribute_is_none_of_ours() -> None:
         facelab.metric  # type: ignore[attr-defined]  # noqa: B018
 
 
-@pytest.mark.parametrize(("names", "registry"), [(facelab.list_models, BACKBONES), (facelab.list_heads, HEADS)])
+@pytest.mark.parametrize(
+    ("names", "registry"),
+    [(facelab.list_models, BACKBONES), (facelab.list_heads, HEADS), (facelab.list_adapters, ADAPTERS)],
+)
 def test_all_names_of_registry_and_catalogue_are_listed(names: Any, registry: Any) -> None:
     assert names() == sorted({*registry.names(), *entries(registry)})
 
@@ -179,3 +185,38 @@ def test_the_metrics_of_the_head_are_those_of_its_classifier() -> None:
     assert isinstance(criterion.classifier, FullSoftmax)
     output = criterion.classifier(criterion.classifier.weight.detach(), torch.arange(3))
     assert output.metrics["accuracy"] == 1
+
+
+def test_adapters_freeze_what_the_network_was() -> None:
+    network = facelab.create_model("MobileFaceNet", **SMALL).eval()
+    image = torch.randn(2, 3, 32, 32)
+    before = network(image)
+    adapted = facelab.add_adapter(network, "LoRA", rank=2)
+    assert not adapted.training
+    assert torch.allclose(adapted(image), before, atol=1e-6)  # an update starts at nothing
+    assert 0 < adapted.count().trainable < adapted.count().base
+    assert not any(parameter.requires_grad for name, parameter in adapted.named_parameters() if name.endswith("weight"))
+
+
+def test_experts_take_a_calibrated_gate() -> None:
+    gate = SigmoidGate()
+    with pytest.raises(ConfigError, match="the gate knows no scores yet"):
+        facelab.add_adapter(facelab.create_model("MobileFaceNet", **SMALL), "DualLoRA", gate=gate, rank=2)
+    gate.calibrate([0.1, 0.2, 0.8, 0.9], ScorerCard(name="made", low=0, high=1))
+    adapted = facelab.add_adapter(facelab.create_model("MobileFaceNet", **SMALL), "DualLoRA", gate=gate, rank=2)
+    assert adapted(torch.zeros(2, 3, 32, 32), torch.tensor([0.1, 0.9])).shape == (2, 16)
+    with pytest.raises(ConfigError, match=r"has adapters already; merge them first: network\.merged\(\)"):
+        facelab.add_adapter(adapted, "LoRA")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("Lora", {}, "unknown adapter 'Lora'. Did you mean 'LoRA'?"),
+        ("LoRA", {"rnk": 2}, "adapter 'LoRA' has no option 'rnk'. Did you mean 'rank'?"),
+        ("DualLoRA", {}, "the adapter DualLoRA needs a gate"),
+    ],
+)
+def test_an_adapter_that_cannot_be_is_refused(name: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        facelab.add_adapter(facelab.create_model("MobileFaceNet", **SMALL), name, **options)
