@@ -4,11 +4,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facelab.create import add_adapter, create_head, create_model, list_adapters, list_heads, list_models
-from facelab.version import __version__
-
 if __name__ != "facelab":
     raise ImportError(f"this package is 'facelab'; import it by that name, not as '{__name__}'")
+
+from facelab.create import add_adapter, create_head, create_model, list_adapters, list_heads, list_models
+from facelab.version import __version__
 
 if TYPE_CHECKING:
     from facelab import metrics

@@ -171,6 +171,8 @@ def test_packages_refuse_another_name() -> None:
         source = (ROOT / part / "__init__.py").read_text()
         name = "facelab" if part == "facelab" else f"facelab.{part}"
         assert f'if __name__ != "{name}":' in source, f"{part}/__init__.py does not refuse other names"
+        before = source.partition("if __name__")[0]
+        assert "from facelab" not in before, f"{part}/__init__.py imports before it refuses, and fails by another error"
 
 
 @pytest.mark.parametrize(
