@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facelab.data.formats.image_header import MAX_PIXELS, READERS, check_size, jpeg_segments
+from facelab.data.formats.image_header import MAX_PIXELS, MAX_SCANS, READERS, check_size, jpeg_segments
 from facelab.data.formats.images import decode_image
 from facelab.errors import CorruptImage
 
@@ -136,5 +136,7 @@ def test_jpegs_with_hundreds_of_scans_are_refused() -> None:
     data = pillow("JPEG", 64, 64, progressive=True)
     check_size(data, "here")
     scan = [at for marker, at in jpeg_segments(data)][-1]
+    spare = MAX_SCANS - data.count(b"\xff\xda")
+    check_size(data[:scan] + data[scan : scan + 10] * spare + data[scan:], "here")
     with pytest.raises(CorruptImage, match="header gives no size"):
-        check_size(data[:scan] + data[scan : scan + 10] * 250 + data[scan:], "here")
+        check_size(data[:scan] + data[scan : scan + 10] * (spare + 1) + data[scan:], "here")

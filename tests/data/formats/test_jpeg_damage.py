@@ -1,8 +1,11 @@
 """Holes in JPEG images are found, and sound images, flat ones too, are left alone."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from facelab.data.base import Pixels
 from facelab.data.formats.image_header import jpeg_segments
@@ -76,6 +79,28 @@ def test_end_marker_after_half_of_the_data_is_no_end() -> None:
         data = jpeg(face(seed))
         with pytest.raises(CorruptImage, match="has a hole"):
             decode_image(data[: (first_scan(data) + len(data)) // 2] + b"\xff\xd9", "here")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_missing_half_is_found_whichever_way_the_image_is_turned(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for seed in range(3):
+        file = io.BytesIO()
+        Image.fromarray(face(seed)[:, :80]).save(file, "JPEG", quality=95, exif=exif)
+        data = file.getvalue()
+        assert decode_image(data, "here").shape == ((SIDE, 80, 3) if orientation < 5 else (80, SIDE, 3))
+        with pytest.raises(CorruptImage, match="has a hole"):
+            decode_image(data[: (first_scan(data) + len(data)) // 2] + b"\xff\xd9", "here")
+
+
+def test_a_preview_inside_is_not_the_image() -> None:
+    data, preview = jpeg(face(0)), jpeg(face(1, noise=1.0)[:40, :40])
+    profile = b"\xff\xe2" + (2 + len(preview)).to_bytes(2, "big") + preview
+    whole = data[:2] + profile + data[2:]
+    np.testing.assert_array_equal(decode_image(whole + b"more", "here"), decode_image(data, "here"))
+    with pytest.raises(CorruptImage, match="here: .*cut off"):
+        decode_image(whole[:-2], "here")
 
 
 @pytest.mark.parametrize("shade", [0, 1, 128, 254, 255])

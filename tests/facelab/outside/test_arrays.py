@@ -55,6 +55,7 @@ def spoilt(old: bytes, new: bytes) -> bytes:
         spoilt(b"'<f8'", b"'|O '"),
         spoilt(b"'<f8'", b"'|V0'"),
         spoilt(b"'<f8'", b"[[[[["),
+        spoilt(b"'<f8'", b"'i,i'"),  # records of two numbers, of as many bytes
         b"\x93NUMPY\x09\x00" + npy(np.zeros(3))[8:],
         b"\x93NUMPY\x02\x00\x00\x20\x00\x00" + b"(" * 8192,
     ],
@@ -81,6 +82,10 @@ def test_archives_are_limited() -> None:
     np.savez_compressed(file, a=np.zeros(100_000), b=np.ones(2))
     found = read_npz(file)
     assert found.keys() == {"a", "b"}
+    whole = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
+    assert read_npz(file, limit=whole, most=2).keys() == found.keys()
+    with pytest.raises(ValueError, match=f"it unpacks to {whole:,} bytes, more than"):
+        read_npz(file, limit=whole - 1)
     with pytest.raises(ValueError, match=r"it unpacks to 800,\d+ bytes, more than the 1,000"):
         read_npz(file, limit=1000)
     with pytest.raises(ValueError, match="2 arrays, more than the 1"):

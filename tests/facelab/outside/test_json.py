@@ -44,6 +44,15 @@ def test_number_of_values_is_limited() -> None:
     assert parse_json("[" + "0," * 62 + "0]", "here", "a list", limit=1024) == [0] * 63
     with pytest.raises(DataError, match="more than 64 values"):
         parse_json("[" + "0," * 64 + "0]", "here", "a list", limit=1024)
+    assert parse_json("[" + "{}," * 31 + "{}]", "here", "a list", limit=1024) == [{}] * 32
+    with pytest.raises(DataError, match="more than 64 values"):
+        parse_json("[" + "{}," * 32 + "{}]", "here", "a list", limit=1024)
+
+
+def test_number_of_characters_is_limited() -> None:
+    assert parse_json('"' + "a" * 1022 + '"', "here", "a text", limit=1024) == "a" * 1022
+    with pytest.raises(DataError, match="more than 1,024 characters"):
+        parse_json('"' + "a" * 1023 + '"', "here", "a text", limit=1024)
 
 
 def test_size_is_limited_before_reading(tmp_path: Path) -> None:
