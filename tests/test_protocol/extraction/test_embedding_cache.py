@@ -113,6 +113,7 @@ def changed_block(folder: Path, **arrays: Any) -> Path:
         ({"values": np.zeros((5, 8), np.float32)}, r"damaged \(float32 of shape \(5, 8\)\)"),
         ({"values": np.zeros((6, 8), np.float16)}, r"damaged \(float16 of shape"),
         ({"values": np.full((6, 8), np.nan, np.float32)}, r"damaged \(values that are not finite\)"),
+        ({"values": np.diag([0, 0, 0, 0, 0, np.inf, 0, 0])[:6].astype(np.float32)}, "values that are not finite"),
         ({"values": np.zeros(6, np.float32)}, "damaged"),
         ({"failed": np.array("5")}, "damaged"),
         ({"failed": np.array('[[1, "a"]]')}, r"damaged \(images of other blocks\)"),

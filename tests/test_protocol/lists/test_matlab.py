@@ -74,7 +74,8 @@ def test_reads_the_other_byte_order(tmp_path: Path) -> None:
         (matrix(4, (1, 2), element(9, bytes(16))), "a text of type 9"),
         (matrix(2, (1, 1), element(5, struct.pack("<i", 0)) + element(1, b"abc")), "names of a struct"),
         (matrix(1, (1, 1), element(9, bytes(8))), "something else than arrays"),
-        (cell(12), "nested more than 8 deep"),
+        (cell(9), "nested more than 8 deep"),
+        (matrix(6, (1, 1), struct.pack("<HH", 9, 5) + bytes(8)), "a small element of 5 bytes"),
         (matrix(6, (1, 1), element(9, bytes(8)))[:-4], "goes beyond the end"),
         (struct.pack("<II", 14, 1 << 31), "goes beyond the end"),
     ],
@@ -83,6 +84,23 @@ def test_refuses(tmp_path: Path, variable: bytes, reason: str) -> None:
     file = saved(tmp_path / "a.mat", variable)
     with pytest.raises(DataError, match=rf"a\.mat: (is not a readable MATLAB file \(.*{reason}|has no variable 'x')"):
         read_variable(file, "x")
+
+
+def test_what_is_within_the_limits_is_read(tmp_path: Path) -> None:
+    inner = read_variable(saved(tmp_path / "deep.mat", cell(8)), "x")
+    for _ in range(8):
+        assert isinstance(inner, np.ndarray)
+        inner = inner.item()
+    assert isinstance(inner, np.ndarray)
+    assert inner.tolist() == [[0.0]]
+    small = matrix(6, (1, 1), struct.pack("<HHi", 5, 4, 7))
+    assert whole_numbers(saved(tmp_path / "small.mat", small), "x").tolist() == [7]
+
+
+def test_cells_are_read_row_by_row(tmp_path: Path) -> None:
+    names = np.array([["a", "b", "c"], ["d", "e", "f"]], object)
+    savemat(tmp_path / "a.mat", {"names": names})
+    assert texts(tmp_path / "a.mat", "names") == ["a", "b", "c", "d", "e", "f"]
 
 
 def test_many_empty_items_are_limited(tmp_path: Path) -> None:
@@ -102,6 +120,9 @@ def test_compressed_variables_are_limited_and_checked(tmp_path: Path) -> None:
         read_variable(saved(tmp_path / "bomb.mat", compressed(bomb)), "x")
     sound = compressed(matrix(6, (1, 1), element(9, bytes(8))))
     assert read_variable(saved(tmp_path / "b.mat", compressed(bomb.replace(b"x\0", b"y\0", 1)), sound), "x") == 0
+    packed = zlib.compress(matrix(6, (1, 1), element(9, bytes(8))))[:-4]  # all of the content, without its checksum
+    with pytest.raises(DataError, match="a compressed variable breaks off"):
+        read_variable(saved(tmp_path / "cut.mat", struct.pack("<II", 15, len(packed)) + packed), "x")
     flipped = bytearray(sound)
     flipped[-2] ^= 1
     with pytest.raises(DataError, match="is not a readable MATLAB file"):
@@ -117,7 +138,9 @@ def test_other_versions_are_named(tmp_path: Path) -> None:
 
 
 def test_numbers_must_be_whole(tmp_path: Path) -> None:
-    for value in (0.5, np.nan, np.inf, 1e300):
+    for value in (0.5, np.nan, np.inf, 1e300, -1e300, 2.0**53, -(2.0**53)):
         savemat(tmp_path / "a.mat", {"ids": np.array([[1.0], [value]])})
         with pytest.raises(DataError, match="ids is not a column of whole numbers"):
             whole_numbers(tmp_path / "a.mat", "ids")
+    savemat(tmp_path / "a.mat", {"ids": np.array([[2.0**53 - 1], [1 - 2.0**53]])})
+    assert whole_numbers(tmp_path / "a.mat", "ids").tolist() == [2**53 - 1, 1 - 2**53]

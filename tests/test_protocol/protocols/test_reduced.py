@@ -11,7 +11,7 @@ from facelab.data.sources.degradation import Degradation, DegradedImages
 from facelab.data.synthetic.source import LowResolution
 from facelab.errors import ConfigError
 from facelab.test_protocol.extraction.embed import embed
-from facelab.test_protocol.protocols.reduced import Reduced, open_protocol
+from facelab.test_protocol.protocols.reduced import Reduced, Reductions, open_protocol
 from facelab.test_protocol.run import run_protocols
 from facelab.test_protocol.statistics.metric_draws import parts_of
 
@@ -64,6 +64,14 @@ def test_a_protocol_with_resolutions_of_its_own_keeps_them(tmp_path: Path, monke
     degraded = open_protocol({"SyntheticPairs": {**options, "degradation": {"sizes": [4, 6]}}})
     assert isinstance(degraded, Reduced)
     assert degraded.suffixes == ("@degraded",)
+
+
+@pytest.mark.parametrize("shape", [(16, 24, 3), (24, 16, 3)])
+def test_the_shorter_side_bounds_resolutions(shape: tuple[int, ...], make_images: Callable[..., Any]) -> None:
+    images = make_images([np.zeros(shape, np.uint8)])
+    assert Reductions(resolution=15).images(images).keys() == {"@15px"}
+    with pytest.raises(ConfigError, match="resolution is 16, but the images have 16 pixels a side"):
+        Reductions(resolution=16).images(images)
 
 
 @pytest.mark.parametrize(
