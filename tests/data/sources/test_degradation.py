@@ -61,6 +61,13 @@ def test_noise_has_the_deviation_asked_for() -> None:
     assert (noisy @ weights).std() == pytest.approx(10 * np.linalg.norm(weights), rel=0.1)
 
 
+@pytest.mark.parametrize("shade", [0, 255])
+def test_noise_does_not_turn_black_into_white(shade: int) -> None:
+    flat = np.full((64, 64, 3), shade, np.uint8)
+    noisy = Degradation((64, 64), blur=(0, 0), noise=(8, 8), jpeg=(100, 100))(flat, 0, 0)
+    assert 1 < np.abs(noisy.astype(float) - shade).mean() < 8
+
+
 def test_blur_is_in_pixels_of_the_reduced_image() -> None:
     """A bright pixel of a reduced image is as wide in it, in pixels, whatever the reduction was."""
     widths = []

@@ -1,6 +1,7 @@
 """Every protocol takes resolutions and degradations: in one pass, with the numbers of the reduced images alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from facelab.data.sources.degradation import Degradation, DegradedImages
 from facelab.data.synthetic.source import LowResolution
 from facelab.errors import ConfigError
+from facelab.test_protocol.base import Embeddings, Report
 from facelab.test_protocol.extraction.embed import embed
 from facelab.test_protocol.protocols.reduced import Reduced, Reductions, open_protocol
 from facelab.test_protocol.run import run_protocols
@@ -48,6 +50,26 @@ def test_numbers_are_those_of_the_reduced_images_alone(
     assert set(parts_of(report)) >= {"@8px", "@4px", "@degraded"}
     names = [both.images.name(row) for row in range(len(both.images))]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("changed", ["same", "left", "right"])
+def test_scores_of_other_pairs_do_not_go_with_the_trials(
+    changed: str, small_lfw: tuple[Path, Path], make_net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reduced = open_protocol(lfw(small_lfw, resolution=8))
+    assert isinstance(reduced, Reduced)
+    embeddings = embed(make_net(16).eval(), reduced.images, flip=True)
+    assert "score@8px" in reduced.evaluate(embeddings).trials
+    evaluate, calls = reduced.protocol.evaluate, []
+
+    def of_other_pairs(part: Embeddings) -> Report:
+        calls.append(part)
+        report = evaluate(part)
+        trials = {**report.trials, changed: report.trials[changed][::-1]}
+        return report if len(calls) == 1 else replace(report, trials=trials)
+
+    monkeypatch.setattr(reduced.protocol, "evaluate", of_other_pairs)
+    assert "score@8px" not in reduced.evaluate(embeddings).trials
 
 
 def test_one_number_is_a_resolution_and_none_is_the_protocol_itself(small_lfw: tuple[Path, Path]) -> None:

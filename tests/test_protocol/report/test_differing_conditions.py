@@ -41,6 +41,8 @@ def test_what_differs_is_named_with_its_values() -> None:
 def test_models_with_the_same_value_are_named_together() -> None:
     reports = {"r50": report(precision="fp32"), "r100": report(precision="bf16"), "swin": report(precision="fp32")}
     assert "precision (r50 and swin: fp32; r100: bf16)." in warning(reports)
+    last = {"r50": reports["r50"], "swin": reports["swin"], "r100": reports["r100"]}
+    assert "precision (r50 and swin: fp32; r100: bf16)." in warning(last)
 
 
 def test_the_hash_of_the_preprocessing_is_named_only_where_nothing_else_says_what_differs() -> None:
