@@ -155,6 +155,9 @@ def test_first_margins_do_not_depend_on_the_shards(cut: int) -> None:
     assert float(whole.min()) >= 0.3
     assert float(whole.max()) <= 0.4
     assert float(whole.mean()) == pytest.approx(0.35, abs=0.005)
+    assert not whole[:10].equal(whole[BLOCK:])
+    for seed, number in ((5, 0), (4, 1)):
+        assert not whole.equal(initial_numbers(ClassShard(0, total), 0.3, 0.4, seed, number))
 
 
 def test_sphereface_anneals_from_the_cosine_to_the_margin() -> None:

@@ -77,6 +77,12 @@ def test_class_balanced_orders_the_classes_anew_in_each_round() -> None:
     assert len({tuple(order) for order in classes.tolist()}) == 3
 
 
+def test_class_balanced_draws_from_each_class_and_in_each_round_in_its_own_way() -> None:
+    labels = np.repeat(np.arange(4), 9)  # all of one size, image j of class c is number 9 c + j
+    drawn = np.reshape(epoch_of(build("ClassBalanced", labels, images_per_class=3)), (12, 3))
+    assert len({tuple(group) for group in (drawn % 9).tolist()}) >= 10  # three of nine have 504 orders
+
+
 def test_class_balanced_reaches_every_image() -> None:
     sampler = build("ClassBalanced", images_per_class=2)
     seen = {image for epoch in range(60) for image in epoch_of(sampler, epoch)}

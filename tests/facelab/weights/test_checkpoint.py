@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from facelab import distributed
 from facelab.errors import CheckpointError
 from facelab.weights import checkpoint as module
 from facelab.weights.checkpoint import (
@@ -19,6 +20,8 @@ from facelab.weights.checkpoint import (
     read_tree,
     verify,
 )
+
+DAMAGED = ("model.json", "model.safetensors", "process-00000.pt", "training.pt")
 
 
 def snapshot(value: float = 1.0, rows: int = 5) -> Snapshot:
@@ -231,6 +234,39 @@ def test_a_damaged_checkpoint_is_answered_with_the_unharmed_ones(three: Checkpoi
     (three.folder / "step-00000001/model.json").unlink()
     with pytest.raises(CheckpointError, match="There is no unharmed one; start anew in another folder"):
         three.require_unharmed(three.find("last"))
+
+
+def test_the_newest_of_the_unharmed_ones_is_offered(three: CheckpointStore) -> None:
+    (three.folder / "step-00000004/training.pt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"Unharmed: step-00000001, step-00000002; .* --resume step-00000002\."):
+        three.require_unharmed(three.find("last"))
+
+
+def damage_that_two_find(folder: Path) -> list[str]:
+    """What this process hears when one file after the other is damaged; each reads but its share of them."""
+    store, heard = CheckpointStore(folder), []
+    checkpoint = store.find("last")
+
+    def write(path: Path, content: bytes) -> None:
+        distributed.together(lambda: path.write_bytes(content) if distributed.is_main() else None)
+
+    for name in DAMAGED:
+        content = (checkpoint / name).read_bytes()
+        write(checkpoint / name, b"damaged")
+        try:
+            store.require_unharmed(checkpoint)
+            heard.append("nothing")
+        except CheckpointError as error:
+            heard.append(str(error))
+        write(checkpoint / name, content)
+    store.require_unharmed(checkpoint)
+    return heard
+
+
+def test_processes_that_share_the_files_find_any_damage(store: CheckpointStore) -> None:
+    store.save(1, snapshot())
+    for heard in distributed.run_processes(damage_that_two_find, 2, store.folder):
+        assert [f"{name}' is damaged" in sentence for name, sentence in zip(DAMAGED, heard, strict=True)] == [True] * 4
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"sha256": null}', '{"sha256": {"model.json": 1}}', "[" * 100_000])
