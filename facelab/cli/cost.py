@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 GLOB = "*?["
 BATCH = 64
-WIDTH = 130  # what the table needs; narrower terminals fold its lines
 DEFAULTS = {"feat_dim": 512}  # the length of embedding of every published number
 
 
@@ -46,19 +45,19 @@ def cost_command(
     plugins: PluginOption = None,
 ) -> None:
     """Print parameters, multiply-accumulates, memory and speed of backbones beside the published numbers."""
-    from facelab.cost.cost_table import as_csv, as_json, cost_table, reasons
+    from facelab.cost.cost_table import as_csv, as_json, cost_tables, reasons
     from facelab.cost.thop_count import thop_missing
     from facelab.run.tracking import environment
     from facelab.weights.whole_file import write_whole
 
-    specs, console = chosen(names or []), Console(width=max(Console().width, WIDTH), markup=False)
+    specs, console = chosen(names or []), Console(markup=False)
     rows = []
     with console.status("") as status:
         for place, (name, spec) in enumerate(specs.items(), 1):
             status.update(f"{name}, {place} of {len(specs)}")
             rows.append(cost_of(name, spec, seconds if speed else None, precision))
     machine = environment()
-    for part in (cost_table(rows), reasons(rows), thop_missing()):
+    for part in (*cost_tables(rows), reasons(rows), thop_missing()):
         if part:
             console.print(part, highlight=False)
     if speed:

@@ -50,7 +50,7 @@ def score_command(
 ) -> None:
     """Score every image once; writes one table for the data, or one for each protocol.
 
-    Started by torchrun, its processes share the images.
+    Started by `python -m facelab.launch`, its processes share the images.
     """
     from facelab import distributed
     from facelab.cli.scores import build_scorer, score_set, sets_to_score

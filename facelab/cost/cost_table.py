@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.table import Table
-
 from facelab.cost.network_cost import Work
 from facelab.cost.published_costs import PublishedCost
 from facelab.cost.thop_count import ThopCount
 from facelab.csv_cells import shown
+from facelab.whole_words import WholeWords, plain_table
 
 UNLIKE = 0.01
 """Counts that differ by more than this part of ours are explained."""
 NONE = "-"
 NEGLIGIBLE = 5e3  # it would read 0.00M
+SIZE = ("params", "published", "in use", "activations MB/image")
+WORK = ("MACs", "published", "THOP")
+SPEED = ("latency ms", "throughput images/s")
 KINDS = {"convolution": "convolutions", "linear": "linear layers", "attention": "attention", "norm": "BatchNorm"}
 
 
@@ -70,46 +72,43 @@ def short(count: float | None) -> str:
     return f"{count / 1e9:.2f}G" if count >= 1e9 else f"{count / 1e6:.2f}M"
 
 
-def cost_table(rows: Sequence[CostRow]) -> Table:
-    """The numbers, for a terminal."""
-    table = Table(title="what networks cost", title_justify="left")
+def cost_tables(rows: Sequence[CostRow]) -> list[WholeWords]:
+    """The numbers, for a terminal of 80 columns: what networks keep in memory, and what they compute."""
     timed = any(row.speed for row in rows)
-    table.add_column("network", overflow="fold", max_width=28)
-    table.add_column("input", no_wrap=True)
-    heads = ["params", "published", "in use", "MACs", "published", "THOP", "activations\nMB/image"]
-    for head in [*heads, *(["1 image\nms", "64 images\nimages/s"] if timed else [])]:
-        table.add_column(head, justify="right", no_wrap=True)
+    size = plain_table("network", "input", title="size and memory")
+    work = plain_table("network", title="work and speed")
+    for head in SIZE:
+        size.add_column(head, justify="right")
+    for head in [*WORK, *SPEED * timed]:
+        work.add_column(head, justify="right")
     for row in rows:
-        table.add_row(*_cells(row, timed=timed))
-    return table
+        size.add_row(row.name, "x".join(map(str, row.size)), *_size(row))
+        work.add_row(row.name, *_work(row), *_speed(row) * timed)
+    return [WholeWords(table, whole_cells=True) for table in (size, work)]
 
 
-def _cells(row: CostRow, *, timed: bool) -> list[str]:
-    published = row.published
-    return [
-        row.name,
-        "x".join(map(str, row.size)),
-        short(row.parameters),
-        short(published.parameters if published else None),
-        short(row.used),
-        short(row.work.macs if row.work else None),
-        short(published.macs if published else None),
-        short(row.thop.total if row.thop else None),
-        NONE if row.activations is None else f"{row.activations / 1e6:.1f}",
-        *([f"{row.speed.latency * 1e3:.1f}", f"{row.speed.throughput:.1f}"] if row.speed else [NONE, NONE] * timed),
-    ]
+def _size(row: CostRow) -> list[str]:
+    published = row.published.parameters if row.published else None
+    activations = NONE if row.activations is None else f"{row.activations / 1e6:.1f}"
+    return [short(row.parameters), short(published), short(row.used), activations]
 
 
-def reasons(rows: Sequence[CostRow]) -> Table | None:
+def _work(row: CostRow) -> list[str]:
+    work, published, thop = row.work, row.published, row.thop
+    return list(map(short, (work and work.macs, published and published.macs, thop and thop.total)))
+
+
+def _speed(row: CostRow) -> list[str]:
+    return [f"{row.speed.latency * 1e3:.1f}", f"{row.speed.throughput:.1f}"] if row.speed else [NONE, NONE]
+
+
+def reasons(rows: Sequence[CostRow]) -> WholeWords | None:
     """Why numbers of a row differ by more than 1 %, for a terminal; None if none do."""
-    table = Table(title="where counts differ by more than 1 %", title_justify="left")
-    table.add_column("network", overflow="fold", max_width=28)
-    table.add_column("number", no_wrap=True)
-    table.add_column("made of")
+    table = plain_table("network", "number", "made of", title="where counts differ by more than 1 %")
     for row in rows:
         for what, why in row_reasons(row):
             table.add_row(row.name, what, why)
-    return table if table.row_count else None
+    return WholeWords(table) if table.row_count else None
 
 
 def row_reasons(row: CostRow) -> Iterator[tuple[str, str]]:

@@ -11,8 +11,9 @@ from facelab.weights.state_fit import named
 T = TypeVar("T")
 
 # What may stand before every tensor of a network: DistributedDataParallel and torch.compile put the first two there,
-# training programs the others, in any order; `features.` is also part of some networks.
-WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "features.")
+# training programs the others, in any order; those of PARTS are also parts of some networks.
+PARTS = ("features.", "network.", "net.", "encoder.")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", *PARTS)
 HEADS = ("head.", "fc.", "classifier.", "margin.", "loss.", "criterion.")
 
 
@@ -40,7 +41,7 @@ class Source:
             CheckpointError: If there are tensors beside both; the message names them.
         """
         network, head = dict(state), []
-        while (word := _wrapper(network)) and not (word == "features." and _unknown(network, word)):
+        while (word := _wrapper(network)) and not (word in PARTS and _unknown(network, word)):
             outside = [name for name in network if not name.startswith(word)]
             if unknown := _unknown(network, word):
                 raise CheckpointError(f"'{where}' holds, beside network and head, {named('unknown', unknown)}.")

@@ -16,7 +16,7 @@ from facelab.cli import main as cli
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.model.face_model import load_backbone
 from facelab.weights.published_file import read_state
-from facelab.weights.published_source import SOURCES, published_network
+from facelab.weights.published_source import SOURCES, WRAPPERS, published_network
 
 SMALL: dict[str, Any] = {"IResNet": {"depth": 18, "feat_dim": 8, "input_spec": {"height": 16, "width": 16}}}
 ROWS = torch.zeros(4, 3)
@@ -211,7 +211,7 @@ def test_a_source_in_the_place_of_the_file_is_answered(words: list[str]) -> None
 
 
 MORE = ("_orig_mod.", "module.", "model.")
-WRAPPED = [("module.",), ("_orig_mod.",), ("model.",), ("backbone.",), ("features.",), MORE]
+WRAPPED = [*((word,) for word in WRAPPERS), MORE, ("module.", "network.", "features.")]
 
 
 @pytest.mark.parametrize("words", WRAPPED)
@@ -241,7 +241,8 @@ def test_timm_networks_are_imported_under_the_names_of_timm(tmp_path: Path) -> N
     torch.manual_seed(0)
     made = build(BACKBONES, spec).eval()
     theirs = {f"model.{name.removeprefix('network.')}": tensor for name, tensor in made.state_dict().items()}
-    for state in (theirs, made.state_dict()):
+    wrapped = {f"network.{name}": tensor for name, tensor in made.state_dict().items()}
+    for state in (theirs, made.state_dict(), wrapped):
         torch.save({"epoch": 3, "model": {"state_dict": state}}, tmp_path / "timm.pt")
         found, _ = SOURCES["facelab"].separate(read_state(str(tmp_path / "timm.pt")), "timm.pt")
         loaded, _ = import_backbone(spec, found, "timm.pt")
