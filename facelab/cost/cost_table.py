@@ -95,7 +95,8 @@ def _size(row: CostRow) -> list[str]:
 
 def _work(row: CostRow) -> list[str]:
     work, published, thop = row.work, row.published, row.thop
-    return list(map(short, (work and work.macs, published and published.macs, thop and thop.total)))
+    counts = (work.macs if work else None, published.macs if published else None, thop.total if thop else None)
+    return [short(count) for count in counts]
 
 
 def _speed(row: CostRow) -> list[str]:
