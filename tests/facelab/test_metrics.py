@@ -127,6 +127,9 @@ def test_rates_folds_and_ranks_that_cannot_be_are_refused() -> None:
         metrics.VerificationMetrics(far=[0.1, 1.5])
     with pytest.raises(ConfigError, match="folds is 3, but must be at least 2 and at most 2"):
         metrics.accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], folds=3)
+    for folds in (1, 3):
+        with pytest.raises(ConfigError, match=f"folds is {folds}, but must be at least 2 and at most 2"):
+            metrics.accuracy([0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 0, 1, 1], folds=folds)
     with pytest.raises(DataError, match="folds must be integers, got an array of float64"):
         metrics.accuracy([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], folds=[0.0, 1, 0, 1])
     with pytest.raises(DataError, match="2 pairs need as many qualities"):

@@ -1,7 +1,7 @@
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 import torch
@@ -97,6 +97,32 @@ def test_the_loop_learns_and_calls_back_in_order() -> None:
     assert recorder.values[-1]["loss"] < 0.2 * recorder.values[0]["loss"]
     assert recorder.values[0]["double"] == pytest.approx(2 * recorder.values[0]["loss"])
     assert {"lr", "grad_norm"} <= recorder.values[0].keys()
+
+
+class Listener(Regression):
+    """Notes of each pass whether processes need not exchange its gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alone = False
+        self.heard: list[bool] = []
+
+    @contextmanager
+    def between_updates(self) -> Iterator[None]:
+        self.alone = True
+        yield
+        self.alone = False
+
+    def step(self, batch: Tensor) -> StepOutput:
+        self.heard.append(self.alone)
+        return super().step(batch)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_processes_exchange_gradients_in_the_last_pass_of_each_update(accumulate: int) -> None:
+    mode = Listener()
+    train(mode, Rows(accumulate), optimization(mode, accumulate), [], progress=Progress(UPDATES, EPOCHS, 8))
+    assert mode.heard == ([True] * (accumulate - 1) + [False]) * UPDATES * EPOCHS
 
 
 def test_training_goes_on_from_any_update() -> None:
