@@ -42,6 +42,18 @@ def test_a_folder_in_use_is_refused_with_the_process_that_uses_it(tmp_path: Path
         pass
 
 
+def test_a_process_of_another_machine_is_named(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with claimed(run, run, ignore):
+        nobody = 2**22 + 1  # more than Linux gives
+        (run / ".lock").write_text(f"{nobody} {socket.gethostname()}\n{nobody} elsewhere\n")
+        with pytest.raises(ConfigError, match=f"in use by process {nobody} on elsewhere;"), claimed(run, run, ignore):
+            pass
+        (run / ".lock").write_text(f"{nobody} {socket.gethostname()}\n")
+        with pytest.raises(ConfigError, match="in use by another run;"), claimed(run, run, ignore):
+            pass
+
+
 def test_a_process_that_was_killed_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from facelab.run.run_folder import claimed\n"

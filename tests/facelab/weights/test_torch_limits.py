@@ -13,7 +13,7 @@ from facelab.errors import CheckpointError
 from facelab.weights import torch_limits
 from facelab.weights.checkpoint import read_tree
 from facelab.weights.published_file import read_state
-from facelab.weights.torch_limits import MAX_DEPTH, check_limits
+from facelab.weights.torch_limits import MAX_DEPTH, ROOM, check_limits, check_size
 
 
 def archived(path: Path, data: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
@@ -37,6 +37,9 @@ SHARED = (
     + b"".join(b"](" + b"h" + bytes([n]) * 1 + (b"h" + bytes([n])) * 9 + b"eq" + bytes([n + 1]) for n in range(20))
     + b"s."
 )
+DEEP_BEHIND: Any = []  # between shallow items
+for _ in range(70):
+    DEEP_BEHIND = [None, DEEP_BEHIND, None]
 LOOP = b"\x80\x02}q\x00U\x01ah\x00sh\x00U\x01bNs0."
 
 
@@ -47,6 +50,7 @@ LOOP = b"\x80\x02}q\x00U\x01ah\x00sh\x00U\x01bNs0."
     [
         (DEEP_KEY, "nested more than 64 deep"),
         (DEEP_LISTS, "nested more than 64 deep"),
+        (pickle.dumps({"a": DEEP_BEHIND}, 2), "nested more than 64 deep"),
         (SHARED, "more than 10,000,000 values"),
         (LOOP, "changes what it has put into something else"),
     ],
@@ -69,7 +73,7 @@ def test_compressed_and_overlapping_archives_are_refused(tmp_path: Path) -> None
     file = archived(tmp_path / "b.pt", sound)
     data = bytearray(file.read_bytes())
     at = data.index(b"PK\x01\x02")
-    data[at + 20 : at + 28] = (1 << 30).to_bytes(4, "little") * 2
+    data[at + 20 : at + 28] = len(data).to_bytes(4, "little") * 2
     file.write_bytes(data)
     with pytest.raises(CheckpointError, match="members of its archive are larger than the file"):
         read_tree(file)
@@ -97,6 +101,13 @@ def test_expanded_tensors_are_refused(tmp_path: Path) -> None:
         read_state(str(tmp_path / "a.pt"))
     torch.save({"w": torch.zeros(1).expand(1000), "v": torch.zeros(3)}, tmp_path / "b.pt")
     assert read_state(str(tmp_path / "b.pt"))["w"].shape == (1000,)
+
+
+def test_tensors_may_be_shared_four_times_over(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(bytes(1000))
+    check_size(tmp_path / "a.pt", [4000, ROOM])
+    with pytest.raises(CheckpointError, match="but the file has only 1,000"):
+        check_size(tmp_path / "a.pt", [4000, ROOM, 1])
 
 
 @pytest.mark.filterwarnings("ignore")
