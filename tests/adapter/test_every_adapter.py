@@ -433,6 +433,16 @@ def test_drawn_factors_have_the_published_deviation(kind: type[LowRankLayer], na
     assert abs(float(factor.mean())) < 1e-3
 
 
+@pytest.mark.parametrize("what", ["rank", "scale"])
+def test_layers_that_differ_do_not_fit_into_pefts_format(what: str, tmp_path: Path) -> None:
+    network = adapted("LoRA", "Timm")
+    first = next(iter(network.low_rank_layers().values()))
+    setattr(first, what, getattr(first, what) + 1)
+    with pytest.raises(ConfigError, match="has one rank and scale, but the layers differ in them"):
+        save_peft(tmp_path, network)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_experts_do_not_fit_into_pefts_format(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds plain LoRA alone"):
         save_peft(tmp_path, adapted("DualLoRA", "Timm"))
