@@ -99,6 +99,11 @@ def test_the_learned_gate_starts_as_the_sigmoid_and_learns() -> None:
 def test_the_published_gate_refuses_another_range_or_direction() -> None:
     with pytest.raises(ConfigError, match=r"bad, 0 to 150, lower is better; choose the gate 'sigmoid'"):
         CompatGate().calibrate(TWO_GROUPS, BAD)
+    unit = {"low": 0.0, "high": 1.0}
+    CompatGate().calibrate(TWO_GROUPS, GOOD.model_copy(update=unit))
+    for change in ({"higher_is_better": False}, {"low": -1.0}, {"high": 100.0}):
+        with pytest.raises(ConfigError, match="made for scores from 0 to 1 where higher is better"):
+            CompatGate().calibrate(TWO_GROUPS, GOOD.model_copy(update={**unit, **change}))
 
 
 def test_scores_that_do_not_differ_cannot_calibrate() -> None:

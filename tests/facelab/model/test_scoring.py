@@ -123,6 +123,9 @@ def test_an_image_that_was_mended_is_scored_and_no_other(scored: list[int]) -> N
     table.write_text("damaged")
     Scoring(None, CPU).table({"Sharpness": {}}, faces, "")
     assert sum(scored) == 8
+    write_scores(table, faces, np.zeros(4, np.float32), Sharpness().card.model_copy(update={"name": "Other"}))
+    Scoring(None, CPU).table({"Sharpness": {}}, faces, "")
+    assert sum(scored) == 12
 
 
 def test_a_scorer_may_be_named_for_a_test_of_any_model(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:

@@ -90,6 +90,13 @@ def test_reduced_images_are_averaged_and_the_odd_pixel_is_cut_at_the_far_end() -
     assert centre_square(numbers[:4, :5])[0, :, 1].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("height", [4, 16])
+def test_an_image_is_enlarged_between_its_pixels_whatever_its_shape(height: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, 20 - height, 3), np.uint8)
+    linear = cv2.resize(pixels, (2 * (20 - height), 2 * height), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(centre_square(pixels, short_side=8), centre_square(linear))
+
+
 def test_names_are_numbers_of_records(write_pack: Write) -> None:
     assert PackImages(write_pack()).name(3) == "record 3"
 
@@ -99,3 +106,12 @@ def test_fingerprints_follow_content_and_size(write_pack: Write) -> None:
     assert PackImages(write_pack()).fingerprint() == first
     assert PackImages(write_pack(), short_side=8).fingerprint() != first
     assert PackImages(write_pack(pairs=9)).fingerprint() != first
+
+
+def test_fingerprints_follow_answers_and_the_ends_of_records(tmp_path: Path) -> None:
+    contents = (([b"ab", b"c"], [True]), ([b"ab", b"c"], [False]), ([b"a", b"bc"], [True]))
+    found = set()
+    for content in contents:
+        (tmp_path / "a.bin").write_bytes(pickle.dumps(content, 2))
+        found.add(PackImages(tmp_path / "a.bin").fingerprint())
+    assert len(found) == len(contents)

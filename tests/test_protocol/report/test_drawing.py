@@ -51,7 +51,9 @@ def test_a_legend_says_how_many_it_does_not_name(tmp_path: Path, monkeypatch: py
 
 
 def test_of_long_names_beginning_and_end_are_kept() -> None:
-    assert short_name("short") == "short"
+    for whole in ("short", "x" * LONGEST_NAME):
+        assert short_name(whole) == whole
+    assert len(short_name("x" * (LONGEST_NAME + 1))) == LONGEST_NAME
     shown = [short_name(f"{'run ' * 30}seed {seed}") for seed in range(2)]
     assert [len(name) for name in shown] == [LONGEST_NAME] * 2
     assert shown[0].endswith("seed 0")
