@@ -42,18 +42,22 @@ def separator_of(line: str) -> str | None:
 
 
 def split_fields(line: str, separator: str | None, where: str) -> list[str]:
-    """The fields of a line without the white space around them; one in double quotes may hold the separator.
+    """The fields of a line without white space and quotes around them; one in double quotes may hold the separator.
 
     Raises:
         DataError: If a field has more than 128 KiB.
     """
     if '"' not in line:
-        return [field.strip() for field in line.strip().split(separator)]
+        return [_unquoted(field.strip()) for field in line.strip().split(separator)]
     try:
         (fields,) = csv.reader([line.strip()], delimiter=separator or " ", skipinitialspace=True)
     except csv.Error as error:
         raise DataError(f"{where}: {line.strip()[:80]!r} cannot be split into fields ({error}).") from None
     return [field.strip() for field in fields]
+
+
+def _unquoted(field: str) -> str:
+    return field[1:-1] if len(field) > 1 and field[0] == field[-1] == "'" else field
 
 
 def with_slashes(name: str) -> str:

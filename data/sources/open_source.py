@@ -5,7 +5,7 @@ from pathlib import Path
 
 from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
-from facelab.data.formats.files import is_archive
+from facelab.data.formats.files import ARCHIVES, is_archive
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.packed import META, Packed
@@ -13,6 +13,7 @@ from facelab.data.sources.recordio import RecordIO
 from facelab.errors import ConfigError, DataError
 from facelab.outside.yaml import parse_yaml
 
+OTHER_ARCHIVES = frozenset((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tbz2", ".txz"))
 KINDS = "a folder or an archive of people, a list (.txt or .lst), a .rec file or a folder that was packed"
 
 
@@ -50,6 +51,8 @@ def open_source(
         return RecordIO(path)
     if is_archive(path):
         return ImageFolder(path)
+    if path.suffix.lower() in OTHER_ARCHIVES:
+        raise DataError(f"{given}: of archives, {', '.join(ARCHIVES)} are read; unpack it, or pack it as one of them.")
     if path.suffix.lower() == ".bin":
         raise DataError(f"{given}: a .bin file is a verification pack, to test with (BinPack.path={given}).")
     return ImageList(path.parent if root is None else root, path)

@@ -83,6 +83,8 @@ def _settings(config: str | None, overrides: Sequence[str], resumed: Path | None
         path = resumed / (STUDY if (resumed / STUDY).is_file() else CONFIG)
         tree = read_yaml(path) if path.name == STUDY else saved_settings(resumed)
         return merge(tree, parse_overrides(overrides), SPEC_PATHS), f"'{path}'"
+    if config is None and resumed is not None:
+        raise ConfigError(f"there is no run '{resumed}' to go on with; to begin one there, name its configuration too.")
     name = config or DEFAULT_CONFIG
     return load_tree(name, overrides), f"'{find_config(name)}'"
 

@@ -1,5 +1,6 @@
 """Verification on own data: a file of pairs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,15 @@ from facelab.test_protocol.metrics.metrics import Integers
 from facelab.test_protocol.protocols.listed_pairs import ListedPairs, person_folder
 
 DIGITS = 18  # of a fold, so that it fits into int64
-LABELS = {"0": False, "1": True, "false": False, "true": True}
-FORM = "expected 'image1 image2 label [fold]', separated by tabs, commas or blanks, with label 0 or 1"
+LABELS = {
+    **dict.fromkeys(("0", "0.0", "-1", "-1.0", "false", "no", "different"), False),
+    **dict.fromkeys(("1", "1.0", "true", "yes", "same"), True),
+}
+FORM = (
+    "expected 'image1 image2 label [fold]', separated by tabs, commas or blanks, with label 0 or 1 (also "
+    "false or true, no or yes, different or same, -1 or 1)"
+)
+COMMENT = "#"
 _IMAGE = frozenset(
     f"{word}{end}"
     for word in ("image", "img", "path", "file", "filename", "name", "left", "right")
@@ -33,12 +41,13 @@ def read_pair_list(path: Path) -> PairList:
 
     Fields are separated by tabs, else by commas, semicolons or blanks; the first line decides which, and may be a
     header. A field in double quotes may hold a separator. A label is 1 or ``true`` for one person and 0 or ``false``
-    for two; folds are whole numbers. Without them all pairs are in one fold.
+    for two (`LABELS` has them all); folds are whole numbers. Without them all pairs are in one fold. Lines that begin
+    with ``#`` and hold no label are comments.
 
     Raises:
         DataError: If the file is missing, has no pair, or a line has another form; the message names file and line.
     """
-    lines = list(text_lines(path))
+    lines = [(number, line) for number, line in text_lines(path) if not _is_comment(line)]
     if not lines:
         raise DataError(f"{path}: there are no pairs in it.")
     separator, place = separator_of(lines[0][1]), f"{path}:"
@@ -55,6 +64,11 @@ def read_pair_list(path: Path) -> PairList:
     if not listed:
         raise DataError(f"{path}: there are no pairs in it.")
     return PairList.of(listed, np.unique(np.array(folds, np.int64), return_inverse=True)[1].astype(np.int64))
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line begins with ``#`` and is no pair, as one of a person ``#1`` would be."""
+    return line.lstrip().startswith(COMMENT) and LABELS.keys().isdisjoint(re.split(r"[\s,;]+", line.lower())[2:])
 
 
 def _row(fields: list[str], columns: int) -> tuple[str, str, bool | None, int | None]:

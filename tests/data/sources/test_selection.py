@@ -162,6 +162,9 @@ def test_what_is_no_source_is_refused(faces: Path, tmp_path: Path) -> None:
         open_source(faces, faces)
     with pytest.raises(ConfigError, match="the source '{ImageFolder: \\[}', line 1: "):
         open_source("{ImageFolder: [}")
+    (tmp_path / "faces.tar.xz").touch()
+    with pytest.raises(DataError, match=r"faces\.tar\.xz: of archives, \.tar, \.zip, .* are read; unpack it"):
+        open_source(tmp_path / "faces.tar.xz")
     (tmp_path / "lfw.bin").touch()
     with pytest.raises(
         DataError, match=r"lfw\.bin: a \.bin file is a verification pack, to test with \(BinPack\.path="

@@ -42,6 +42,14 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
         launch(None, [], run=tmp_path, resume=True)
 
 
+def test_a_run_that_is_not_there_begins_by_its_configuration_alone(tmp_path: Path) -> None:
+    """Of a mistyped folder; a job that is always started by the same words names its configuration."""
+    with pytest.raises(ConfigError, match=r"there is no run '.*/rnu' to go on with; to begin one there, name"):
+        launch(None, [], run=tmp_path / "rnu", resume=True)
+    assert list(tmp_path.iterdir()) == []
+    assert launch(TINY, ["training.epochs=1"], run=tmp_path / "run", resume=True) == 0
+
+
 @pytest.mark.parametrize("content", [None, "", "head: [", "- no mapping"])
 def test_a_run_whose_settings_are_lost_goes_on_by_those_of_its_checkpoint(tmp_path: Path, content: str | None) -> None:
     launch(TINY, ["training.epochs=1"], run=tmp_path / "run")

@@ -38,14 +38,15 @@ def test_blanks_and_folds(tmp_path: Path) -> None:
     [
         (
             ["a b 1", "a b 2"],
-            r"pairs\.txt:2: expected 'image1 image2 label \[fold\]', .* with label 0 or 1, got 'a b 2'",
+            r"pairs\.txt:2: expected 'image1 image2 label \[fold\]', .* with label 0 or 1 .*, got 'a b 2'",
         ),
         (["a b 1", "a b 1 3"], r"pairs\.txt:2: expected"),
         (["a b 1 x"], r"pairs\.txt:1: expected"),
         (["a b"], r"pairs\.txt:1: expected"),
+        (["#1/a #2/b maybe", "# a b"], r"pairs\.txt: there are no pairs in it"),
         ([""], r"pairs\.txt: there are no pairs in it"),
         (["image1 image2 label"], r"pairs\.txt: there are no pairs in it"),
-        (["a b yes"], r"pairs\.txt:1: expected"),
+        (["a b maybe"], r"pairs\.txt:1: expected"),
         (["a b 1", "image1 image2 label"], r"pairs\.txt:2: expected"),
         (['"a b 1'], r"pairs\.txt:1: expected"),
         (["a b 1 " + "9" * 30], r"pairs\.txt:1: expected"),
@@ -64,6 +65,9 @@ def test_refusals(lines: list[str], message: str, tmp_path: Path) -> None:
         '"p/a.jpg" "q/c d.jpg" false\n  p/a.jpg   p/b.jpg   true\n',
         '"p/a.jpg","q/c d.jpg","0"\n"p/a.jpg",p/b.jpg,1',
         "p\\a.jpg;q\\c d.jpg;0\np\\a.jpg;p\\b.jpg;1\n",
+        "# made by hand\n\n'p/a.jpg', 'q/c d.jpg', no\n#,\n'p/a.jpg', 'p/b.jpg', yes\n",
+        "#image1,image2,label\np/a.jpg,q/c d.jpg,-1\np/a.jpg,p/b.jpg,1.0\n",
+        "p/a.jpg\tq/c d.jpg\tDifferent\np/a.jpg\tp/b.jpg\tSame\n",
     ],
 )
 def test_forms_that_other_programs_write(text: str, tmp_path: Path) -> None:
@@ -71,6 +75,11 @@ def test_forms_that_other_programs_write(text: str, tmp_path: Path) -> None:
     listed = read_pair_list(tmp_path / "pairs.txt")
     assert list(listed.named()) == [("p/a.jpg", "q/c d.jpg", False), ("p/a.jpg", "p/b.jpg", True)]
     assert listed.folds == 1
+
+
+def test_a_person_whose_name_begins_like_a_comment(tmp_path: Path) -> None:
+    listed = read_pair_list(written(tmp_path / "pairs.txt", ["#1/a.jpg #2/b.jpg 0", "#1/a.jpg #1/b.jpg 1"]))
+    assert len(list(listed.named())) == 2
 
 
 def own(tmp_path: Path, pairs: list[tuple[str, str, int]], **options: Any) -> OwnPairs:
