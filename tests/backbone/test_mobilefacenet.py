@@ -61,9 +61,9 @@ def test_bf16_gradients_of_the_depthwise_convolutions_agree_with_fp32() -> None:
     ("options", "message"),
     [
         ({"width": 0}, r"backbone width is 0.0, but must lie in \(0, 8\]"),
-        ({"width": float("nan")}, "backbone width is nan"),
+        ({"width": float("nan")}, "option 'width' is nan, but must be a finite number"),
         ({"input_spec": {"height": 112, "width": 8}}, "needs images of at least 16x16, but input_spec gives 112x8"),
-        ({"input_spec": {"hight": 64}}, "option 'input_spec' is"),
+        ({"input_spec": {"hight": 64}}, "option 'input_spec.hight' is 64: Unexpected keyword"),
         ({"widht": 0.5}, "Did you mean 'width'"),
         ({"embedding_size": 512}, "MobileFaceNet' has no option 'embedding_size'"),
     ],

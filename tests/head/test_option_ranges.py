@@ -52,7 +52,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, str]]] = [  # a head, options t
     ("MagCosFace", {}, {"lower_norm": "(0, 110)"}),
 ]
 NUMBERS = [(name, needs, option, span) for name, needs, ranges in CASES for option, span in ranges.items()]
-CLASSIFIER_NUMBERS = [("num_classes", "[2, inf]"), ("deviation", POSITIVE), ("rows_per_class", "[1, inf]")]
+CLASSIFIER_NUMBERS = [("num_classes", "[2, inf]"), ("deviation", POSITIVE), ("rows_per_class", "[1, 1000]")]
 ROUNDED = {"1.5708": math.pi / 2, "-3.14159": -math.pi, "2.14748e+09": 2**31}
 # A bound that is another option: the refusal names the other one, or says how the two must stand.
 BOUND_BY_ANOTHER = {
