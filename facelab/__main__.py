@@ -15,6 +15,9 @@ if not sys.warnoptions:
     os.environ["PYTHONWARNINGS"] = "ignore"
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
+# Images are refused by the size in their header; this is for headers that OpenCV reads otherwise than we do.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
+
 from facelab.cli.main import main
 
 if __name__ == "__main__":

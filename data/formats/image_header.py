@@ -10,19 +10,20 @@ MAX_PIXELS = 1 << 26
 """Most pixels of an image, 8192 x 8192; decoded they take 200 MB."""
 MAX_ENCODED = 1 << 28
 """Most bytes of an encoded image."""
-MAX_SCANS = 200
-"""Most scans of a JPEG; each of them costs a pass over all of its pixels, and some ten are usual."""
+USUAL_SCANS, MAX_SCANS = 20, 200
+"""Scans that the largest JPEG may have, and those that a small one may: each costs a pass over all of its pixels."""
 
 KINDS = "JPEG, PNG, BMP, WebP, TIFF, GIF, PBM, PGM, PPM or PAM"
 WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers that no length follows
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that the size follows
 SEQUENTIAL = frozenset((0xC0, 0xC1))  # of these, a scan with all colours is the only one
 START_OF_SCAN = 0xDA
-PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})")
-PAM = (re.compile(rb"\nWIDTH\s+(\d{1,9})"), re.compile(rb"\nHEIGHT\s+(\d{1,9})"))
-PAM_HEADER = 4096  # bytes that are searched
+PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d{1,9}+)(?!\d)(?:\s|#[^\r\n]*[\r\n])+(\d{1,9}+)(?!\d)")
+PAM = (re.compile(rb"\nWIDTH\s+(\d+)"), re.compile(rb"\nHEIGHT\s+(\d+)"))
+PAM_HEADER = 4096  # bytes that it may take
 TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-TIFF_WIDTH, TIFF_HEIGHT, TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT = 256, 257, 322, 323
+TIFF_SIZES = TIFF_WIDTH, TIFF_HEIGHT, TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT = 256, 257, 322, 323
+MOST_TIFF_TAGS = 4096
 
 Size = tuple[int, int]  # width, height
 
@@ -79,7 +80,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     at = 2
     while True:
         marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xFF:  # the decoder passes over stray and fill bytes too
+        if data[at] != 0xFF or marker in (0, 0xFF):  # the decoder passes over stray and fill bytes too
             at = data.index(b"\xff", at + 1)
             continue
         yield marker, at
@@ -96,7 +97,8 @@ def _jpeg(data: bytes) -> tuple[Size, int]:
             height, width = struct.unpack_from(">HH", data, at + 5)
             size = max(size, (width, height), key=lambda one: one[0] * one[1])
             in_one_scan = data[at + 9] if marker in SEQUENTIAL else -1
-    if data[at + 4] != in_one_scan and data.count(b"\xff\xda", at) > MAX_SCANS:
+    most = max(USUAL_SCANS, min(MAX_SCANS, USUAL_SCANS * MAX_PIXELS // max(1, size[0] * size[1])))
+    if data[at + 4] != in_one_scan and data.count(b"\xff\xda", at) > most:
         raise ValueError("too many scans")
     return size, at
 
@@ -142,30 +144,38 @@ def _pnm(data: bytes) -> Size:
 
 
 def _pam(data: bytes) -> Size:
-    header = data[:PAM_HEADER]
+    header = data[: data.index(b"\nENDHDR", 0, PAM_HEADER)]
     width, height = (max(int(number) for number in pattern.findall(header)) for pattern in PAM)
     return width, height
 
 
 def _tiff(data: bytes) -> Size:
-    """The larger of image and tile: a tile is decoded as a whole."""
-    tags = dict(_tiff_tags(data))
+    """The larger of image and tile: a tile is decoded as a whole.
+
+    Decoders differ in which of several equal tags they take, and in what types they take.
+    """
+    tags: dict[int, int] = {}
+    for tag, kind, value in _tiff_tags(data):
+        if tag in TIFF_SIZES and (tag in tags or kind not in TIFF_TYPES):
+            raise ValueError("no size, or several")
+        tags[tag] = value
     image = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
     tile = tags.get(TIFF_TILE_WIDTH, 0), tags.get(TIFF_TILE_HEIGHT, 0)
     return max(image, tile, key=lambda one: one[0] * one[1])
 
 
-def _tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """Tags of the first directory and their values; of those that do not fit into it, the place."""
+def _tiff_tags(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Tags of the first directory, their types and values; of values that do not fit into it, the place."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43  # BigTIFF
     at = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
     (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, at)
     at, entry, value = (at + 8, 20, 12) if big else (at + 2, 12, 8)
-    for place in range(at, at + entry * min(count, 4096), entry):
+    if count > MOST_TIFF_TAGS:
+        raise ValueError("too many tags")
+    for place in range(at, at + entry * count, entry):
         tag, kind = struct.unpack_from(f"{order}HH", data, place)
-        if kind in TIFF_TYPES:
-            yield tag, struct.unpack_from(f"{order}{TIFF_TYPES[kind]}", data, place + value)[0]
+        yield tag, kind, struct.unpack_from(f"{order}{TIFF_TYPES.get(kind, 'B')}", data, place + value)[0]
 
 
 READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (

@@ -4,7 +4,7 @@ JPEG has no checksum. What a decoder of a sound image does is known, though: it 
 compressed data and none after them. Where data is missing or was zeroed, the blocks come to an end before or after the
 data does. Finding that out takes further decoding, so only suspicious images are put to the test: those with a run of
 zeros in their compressed data, as files with a hole have, and those that end in a block of one colour, which is what
-missing data is filled with.
+missing data is filled with. Images that take long to decode are not.
 """
 
 import re
@@ -22,6 +22,7 @@ MAY_PRECEDE = re.compile(rb"\xff+[\xda\xd0-\xd7]")  # a start of a scan or a res
 MORE = bytes(range(1, 250, 7)) * 4  # compressed data that changes whatever it is decoded to
 ALTERED = (0x55, 0x2A, 0x7E)
 PROBE = 4  # bytes that are altered
+MOST_DECODED = 1 << 27  # pixels in all scans of an image that is put to the test; it is decoded up to eight times
 BLOCK = 8
 TABLES, AC, END_OF_BLOCK = 0xC4, 1, 0
 
@@ -42,6 +43,8 @@ def has_hole(data: bytes, scan: int, pixels: Pixels, decode: Decode) -> bool:
         pixels: What it was decoded to.
         decode: How; None if the decoder refuses.
     """
+    if pixels.size // 3 * data.count(SCAN, scan) > MOST_DECODED:
+        return False
     zeros = data.find(ZEROS, scan)
     if 0 <= zeros < _end(data, scan):
         run = _run(data, zeros)

@@ -64,11 +64,22 @@ def huge_tiff(width: int, height: int, *more: tuple[int, int]) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
 
 
-def huge_jpeg() -> bytes:
-    data = bytearray(pillow("JPEG", 8, 8))
-    at = next(at for marker, at in jpeg_segments(bytes(data)) if marker == 0xC0)
+def huge_jpeg(**options: Any) -> bytes:
+    data = bytearray(pillow("JPEG", 8, 8, **options))
+    at = next(at for marker, at in jpeg_segments(bytes(data)) if marker in (0xC0, 0xC2))
     data[at + 5 : at + 9] = struct.pack(">HH", 40_000, 40_000)
     return bytes(data)
+
+
+def jpeg_with_hidden_size() -> bytes:
+    """The decoder passes over FF 00; whoever takes it for a segment passes over the true size and finds another."""
+    small, huge = pillow("JPEG", 8, 8), huge_jpeg()
+    places = dict(jpeg_segments(small))
+    frame, scan = places[0xC0], places[0xDA]
+    end = frame + 2 + int.from_bytes(small[frame + 2 : frame + 4], "big")
+    hidden = small[frame:end] + small[scan : scan + 14]
+    skipped = huge[frame:end] + b"\xff\xe9" + struct.pack(">H", len(hidden) + 2)
+    return small[:frame] + b"\xff\x00" + struct.pack(">H", len(skipped) + 2) + skipped + hidden + small[end:]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,8 @@ def huge_jpeg() -> bytes:
     [
         (huge_png(), "32000x32000"),
         (huge_jpeg(), "40000x40000"),
+        (huge_jpeg(progressive=True), "40000x40000"),
+        (jpeg_with_hidden_size(), "40000x40000"),
         (b"BM" + bytes(12) + struct.pack("<Iii", 40, 30_000, -30_000) + bytes(99), "30000x30000"),
         (b"RIFF" + bytes(4) + b"WEBPVP8X" + bytes(8) + b"\xff\x3f\0\xff\x3f\0", "16384x16384"),
         (b"RIFF" + bytes(4) + b"WEBPVP8L" + bytes(5) + b"\xff\xff\xff\xff", "16384x16384"),
@@ -84,7 +97,8 @@ def huge_jpeg() -> bytes:
         (huge_tiff(1 << 20, 1 << 20), "1048576x1048576"),
         (huge_tiff(10, 10, (322, 1 << 15), (323, 1 << 15)), "32768x32768"),
         (b"P6\n99999 99999\n255\n", "99999x99999"),
-        (b"P7\nWIDTH 1\nWIDTH 99999\nHEIGHT 99999\n", "99999x99999"),
+        (b"P7\nWIDTH 1\nWIDTH 99999\nHEIGHT 99999\nENDHDR\n", "99999x99999"),
+        (b"P7\nWIDTH 00000000099999\nHEIGHT 00000000099999\nENDHDR\n", "99999x99999"),
     ],
 )
 def test_too_many_pixels_are_refused_before_decoding(data: bytes, shown: str) -> None:
@@ -125,6 +139,10 @@ def test_other_kinds_are_refused(data: bytes) -> None:
         b"\xff\xd8" + b"\xff" * 100,
         b"\xff\xd8\xff\xe0\0\0",
         b"II*\0\xff\xff\xff\xff",
+        b"P5\n32000 00000000032000\n255\n",
+        b"P7\nWIDTH 9\nHEIGHT 9\n" + b"# and so on\n" * 400 + b"WIDTH 32000\nHEIGHT 32000\nENDHDR\n",
+        huge_tiff(32_000, 32_000, (256, 10), (257, 10)),
+        huge_tiff(10, 10).replace(struct.pack("<HH", 256, 4), struct.pack("<HH", 256, 9)),  # a signed width
     ],
 )
 def test_damaged_headers_are_refused(data: bytes) -> None:
@@ -140,3 +158,14 @@ def test_jpegs_with_hundreds_of_scans_are_refused() -> None:
     check_size(data[:scan] + data[scan : scan + 10] * spare + data[scan:], "here")
     with pytest.raises(CorruptImage, match="header gives no size"):
         check_size(data[:scan] + data[scan : scan + 10] * (spare + 1) + data[scan:], "here")
+
+
+def test_the_larger_a_jpeg_the_fewer_scans_it_may_have() -> None:
+    data = bytearray(pillow("JPEG", 64, 64, progressive=True))
+    places = dict(jpeg_segments(bytes(data)))
+    scan = places[0xDA]
+    check_size(data[:scan] + data[scan : scan + 10] * 50 + data[scan:], "here")
+    data[places[0xC2] + 5 : places[0xC2] + 9] = struct.pack(">HH", 8192, 8192)
+    check_size(bytes(data), "here")
+    with pytest.raises(CorruptImage, match="header gives no size"):
+        check_size(bytes(data[:scan] + data[scan : scan + 10] * 50 + data[scan:]), "here")
