@@ -5,6 +5,7 @@ nesting so deep that Python's own code ends the process, lists that stand in eac
 """
 
 import pickletools
+import struct
 import zipfile
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -22,6 +23,9 @@ LEGACY_PICKLES = 5  # at the beginning of files before PyTorch 1.6
 MAY_BE_SHARED = 4  # times the size of the file that its tensors may have
 ROOM = 1 << 26  # bytes that they may have anyhow
 
+END, LOCATOR, END_64 = 22, 20, 76  # bytes of a zip archive's end; of what stands before it in a large one, and with it
+DAMAGE = (zipfile.BadZipFile, ValueError, IndexError, KeyError, NotImplementedError, EOFError)
+
 PUTS, GETS = frozenset(("PUT", "BINPUT", "LONG_BINPUT")), frozenset(("GET", "BINGET", "LONG_BINGET"))
 CHANGES = frozenset(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"))
 
@@ -31,12 +35,11 @@ class _LimitError(Exception):
 
 
 def check_limits(path: Path) -> None:
-    """Refuse a file of ``torch.save`` that would take more than its size suggests.
-
-    Damage is left for PyTorch to find: it reads the same bytes, and stops at the same place or before.
+    """Refuse a file of ``torch.save`` that would take more than its size suggests, or that cannot be looked through.
 
     Raises:
-        CheckpointError: If members are compressed or overlap, or pickles are too large, too deep or shared too often.
+        CheckpointError: If members are compressed or overlap, pickles are too large, too deep or shared too often, or
+            any of it is damaged.
         OSError: If it cannot be opened or is no regular file.
     """
     with opened(path) as file:
@@ -49,8 +52,8 @@ def check_limits(path: Path) -> None:
                     _check_pickle(file)
         except _LimitError as error:
             raise CheckpointError(f"'{path}' is refused: {error}; nothing of it was run.") from None
-        except (zipfile.BadZipFile, ValueError, IndexError, KeyError, NotImplementedError, EOFError):
-            return
+        except DAMAGE as error:  # of a part that PyTorch does not read, perhaps: the rest is not looked at then
+            raise CheckpointError(f"'{path}' is not a readable checkpoint: {_reason(error)}.") from None
 
 
 def check_size(path: Path, sizes: Iterable[int]) -> None:
@@ -70,8 +73,15 @@ def check_size(path: Path, sizes: Iterable[int]) -> None:
         )
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, (zipfile.BadZipFile, NotImplementedError)):
+        return f"its archive is damaged ({str(error)[:200]})"
+    return "it is no file of torch.save"
+
+
 def _check_archive(file: BinaryIO) -> None:
     size = file.seek(0, 2)
+    _check_end(file, size)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
@@ -79,10 +89,26 @@ def _check_archive(file: BinaryIO) -> None:
         if sum(member.file_size for member in members) > size:
             raise _LimitError("the members of its archive are larger than the file")
         for member in members:
-            if member.filename.endswith(".pkl"):
+            if member.filename.lower().endswith(".pkl"):  # PyTorch takes either case
                 if member.file_size > MAX_PICKLE:
                     raise _LimitError(f"beside tensors it holds more than {MAX_PICKLE:,} bytes")
                 _check_pickle(BytesIO(archive.read(member)))
+
+
+def _check_end(file: BinaryIO, size: int) -> None:
+    """Refuse an archive in which Python and PyTorch may find two directories: one that does not lie before its end."""
+    file.seek(max(0, size - END_64 - END))
+    tail = file.read().rjust(END_64 + END, b"\0")
+    if not tail.startswith(b"PK\5\6", END_64):
+        raise zipfile.BadZipFile("it does not end with its directory")
+    length, start, end = *struct.unpack_from("<II", tail, END_64 + 12), size - END
+    if tail.startswith(b"PK\6\7", END_64 - LOCATOR):
+        (place,) = struct.unpack_from("<Q", tail, END_64 - LOCATOR + 8)
+        length, start, end = *struct.unpack_from("<QQ", tail, 40), size - END_64 - END
+        if place != end or not tail.startswith(b"PK\6\6"):
+            raise zipfile.BadZipFile("it does not end with its directory")
+    if start + length != end:
+        raise zipfile.BadZipFile("its directory does not lie at its end")
 
 
 class _Node:

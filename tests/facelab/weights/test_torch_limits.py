@@ -60,6 +60,40 @@ def test_pickle_is_refused(tmp_path: Path, form: Any, data: bytes, reason: str) 
         read_tree(form(tmp_path / "a.pt", data))
 
 
+@pytest.mark.parametrize("name", ["a/DATA.PKL", "a/Data.pkl"])
+def test_names_of_members_count_in_either_case(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr(name, DEEP_KEY)
+        archive.writestr("a/version", b"3\n")
+    with pytest.raises(CheckpointError, match="nested more than 64 deep"):
+        read_tree(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "value"), [(b"?", 0, 80), (b"}.", 8, 0x20), (b"}.", 6, 99), (b"}.", 16, 0)]
+)
+def test_a_damaged_member_does_not_hide_the_others(tmp_path: Path, content: bytes, place: int, value: int) -> None:
+    """Nothing looked at what PyTorch reads where an earlier member could not be read."""
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/first.pkl", content)
+        archive.writestr("a/data.pkl", DEEP_KEY)
+        archive.writestr("a/version", b"3\n")
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.index(b"PK\1\2") + place] = value
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"a.pt' is not a readable checkpoint: it"):
+        read_tree(tmp_path / "a.pt")
+
+
+def test_a_second_directory_is_refused(tmp_path: Path) -> None:
+    """Python looks for it before the end, PyTorch where the end says."""
+    evil = archived(tmp_path / "a.pt", DEEP_KEY).read_bytes()
+    good = archived(tmp_path / "b.pt", pickle.dumps({"a": 1}, 2)).read_bytes()
+    (tmp_path / "a.pt").write_bytes(evil[:-22] + good[:-22] + evil[-22:])
+    with pytest.raises(CheckpointError, match="its archive is damaged .its directory does not lie at its end"):
+        read_tree(tmp_path / "a.pt")
+
+
 def test_number_of_operations_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_limits, "MAX_OPERATIONS", 1000)
     with pytest.raises(CheckpointError, match="more than 1,000 operations"):
