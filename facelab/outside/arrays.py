@@ -16,6 +16,7 @@ from facelab.outside.file import opened
 MAX_BYTES = 1 << 32
 MAX_ARRAYS = 1000
 MAX_HEADER = 10_000
+MAX_REASON = 200  # characters; zipfile shows names, which may be of thousands
 
 
 def read_npz(file: IO[bytes], limit: int = MAX_BYTES, most: int = MAX_ARRAYS) -> dict[str, NDArray[Any]]:
@@ -40,7 +41,7 @@ def read_npz(file: IO[bytes], limit: int = MAX_BYTES, most: int = MAX_ARRAYS) ->
                 raise ValueError(f"it unpacks to {size:,} bytes, more than the {limit:,} that are allowed")
             return {entry.filename.removesuffix(".npy"): parse_npy(archive.read(entry)) for entry in entries}
     except (BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error, KeyError) as error:
-        raise ValueError(str(error) or "it is damaged") from None
+        raise ValueError(str(error)[:MAX_REASON] or "it is damaged") from None
 
 
 def parse_npy(content: bytes) -> NDArray[Any]:

@@ -108,3 +108,13 @@ def test_archives_are_limited() -> None:
         archive.writestr("a.npy", spoilt(b"'<f8'", b"'|O8'"))
     with pytest.raises(ValueError, match="not numbers or text"):
         read_npz(objects)
+
+
+def test_names_in_a_damaged_archive_do_not_fill_the_message() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a" * 5000, npy(np.zeros(3)))
+    data = file.getvalue().replace(b"a" * 5000, b"b" * 5000, 1)
+    with pytest.raises(ValueError, match="File name in directory") as refusal:
+        read_npz(io.BytesIO(data))
+    assert len(str(refusal.value)) < 300
