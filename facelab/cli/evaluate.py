@@ -100,7 +100,7 @@ def evaluate_command(
         reports = {}
         for model in models:
             with counted_bars(console) as show:
-                scorer = model.card.get("scorer", {})
+                scorer = model.card.get("scorer") or {}
                 size = model.input_spec.size if resize else None
                 scoring = Scoring(network_of(scorer.get("base"), model.device), model.device, show, size)
                 chosen_tables = scoring.tables(tables, protocols, model.network, scorer.get("spec"))

@@ -117,7 +117,7 @@ class FaceModel:
         rows = image_rows(images, self.input_spec)
         named = not isinstance(rows, Tensor) and all(isinstance(row, str | Path) for row in rows)
         names = [str(row) for row in rows] if named else None
-        base = network_of(self.card.get("scorer", {}).get("base"), self.device)
+        base = network_of((self.card.get("scorer") or {}).get("base"), self.device)
         measure = open_quality(self.network, self.card, quality, names, len(rows), self.device, base)
         parts: list[NDArray[np.float32]] = []
         for number, pixels in enumerate(self._batches(rows, resize, any_photo, batch_size)):
@@ -227,7 +227,7 @@ def scorer_of_card(card: Mapping[str, Any]) -> ScorerCard | None:
     Raises:
         KeyError or ValueError: If the description is incomplete.
     """
-    return ScorerCard.model_validate(card["scorer"]["card"]) if "scorer" in card else None
+    return ScorerCard.model_validate(card["scorer"]["card"]) if card.get("scorer") else None
 
 
 def find_checkpoint(source: str | Path, which: str = "last") -> Path:

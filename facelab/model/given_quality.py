@@ -52,7 +52,7 @@ def open_quality(
             or the network takes none and there are some.
         DataError: If there are more or fewer scores than images, or one is missing or outside of the range.
     """
-    known = card.get("scorer", {})
+    known = card.get("scorer") or {}
     given = known.get("spec") if quality is None and takes_quality(network) else quality
     check_quality(network, given=given is not None)
     if given is None:

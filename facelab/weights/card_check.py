@@ -68,6 +68,7 @@ class _Card(_Part):
     plugins: list[str] = []
     update: int = Field(default=0, ge=0)
     epoch: float = Field(default=0, ge=0, allow_inf_nan=False)
+    scorer: _Scorer | None = None
 
 
 class AdapterPart(_Part):

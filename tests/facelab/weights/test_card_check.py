@@ -52,6 +52,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Change = Callable[[dict[str, Any]], object]
 
 
+@pytest.mark.parametrize("scorer", ["Sharpness", ["Sharpness"], {"base": 3}, {"card": {}}])
+def test_a_scorer_is_checked_without_adapters_too(tmp_path: Path, scorer: Any) -> None:
+    card = model_card("ViT", SMALL, small()) | {"scorer": scorer}
+    with pytest.raises(CheckpointError, match=r"'.*/model' (cannot be used|is incomplete): 'scorer"):
+        facelab.load(write_model(tmp_path / "model", small().state_dict(), card))
+
+
+def test_a_scorer_may_be_null(tmp_path: Path) -> None:
+    card = model_card("ViT", SMALL, small()) | {"scorer": None}
+    model = facelab.load(write_model(tmp_path / "model", small().state_dict(), card))
+    assert model.embed(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 4)
+
+
 def changed(folder: Path, change: Change) -> None:
     """Change the description in a folder and the hash that the folder has of it."""
     card = json.loads((folder / "model.json").read_text())
