@@ -12,9 +12,11 @@ from facelab.outside.file import read_regular_text
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000  # as written out, so what an alias stands for counts each time
 MAX_DEPTH = 64
+MAX_NUMBER = 400  # characters; all of float64 can be written so, and longer ones take long to read
 SHOWN = 40
 
 TAG = "tag:yaml.org,2002:"
+NUMBERS = (f"{TAG}int", f"{TAG}float")
 PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no file name and no encoding takes them
 
@@ -68,8 +70,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
+            if node.tag in NUMBERS and len(node.value) > MAX_NUMBER:
+                raise ValueError
             return super().construct_object(node, deep)
-        except (ValueError, LookupError):
+        except (ValueError, LookupError, OverflowError):
             kind = node.tag.removeprefix(TAG)
             raise _refusal(f"'{_short(node.value)}' is no {kind}", node.start_mark) from None
 
