@@ -124,6 +124,8 @@ def test_fingerprint_follows_people(faces: Path) -> None:
 def test_resized_source_keeps_labels(faces: Path) -> None:
     source = ImageFolder(faces)
     small = Resized(source, 6, 5)
+    prints = {images.fingerprint() for images in (source, small, Resized(source, 5, 6), ResizedImages(source, 6, 6))}
+    assert len(prints) == 4
     assert small.read(3).shape == (6, 5, 3)
     assert (small.num_classes, len(small), small.location(3)) == (3, 6, source.location(3))
     assert small.labels is source.labels

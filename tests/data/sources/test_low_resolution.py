@@ -16,6 +16,7 @@ def test_each_image_has_a_resolution_of_its_own() -> None:
     sharp = SyntheticFaces(4, 3, size=32)
     source = LowResolutionSource(sharp, (4, 6), seed=1)
     assert set(source.resolutions.tolist()) == {4, 5, 6}
+    assert source.resolutions.tolist() != LowResolutionSource(sharp, (4, 6), seed=2).resolutions.tolist()
     assert source.labels.tolist() == sharp.labels.tolist()
     for row in (0, 7):
         expected = reduce_resolution(sharp.read(row), int(source.resolutions[row]))

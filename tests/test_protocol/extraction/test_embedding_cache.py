@@ -80,6 +80,17 @@ def test_a_folder_keeps_its_blocks_whatever_the_batch_size(tiny_net: Any, images
     np.testing.assert_allclose(whole.values, again.values, atol=1e-6)
 
 
+@pytest.mark.parametrize("what", ["revision", "fingerprint"])
+def test_other_images_of_the_same_names_are_embedded_anew(
+    what: str, tiny_net: Any, images: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(tiny_net, images, batch_size=3, cache=tmp_path)
+    monkeypatch.setattr(images, what, lambda: "another")
+    other = embed(tiny_net, images, batch_size=3, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    np.testing.assert_array_equal(other.values, embed(tiny_net, images, batch_size=3).values)
+
+
 @pytest.mark.parametrize("place", np.linspace(0, 0.999, 40))
 def test_any_changed_byte_of_a_block_is_noticed_or_harmless(
     tiny_net: Any, images: Any, tmp_path: Path, place: float
