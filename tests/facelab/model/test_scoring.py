@@ -20,6 +20,7 @@ from facelab.quality.table import ScoreTable, write_scores
 from facelab.run.assembly import assemble
 from facelab.run.run import RunResult
 from facelab.run.settings import load_config
+from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.report.report_store import read_reports
 from facelab.test_protocol.report.run_report import write_run_report
 from facelab.weights.checkpoint import CheckpointStore, read_card
@@ -136,6 +137,18 @@ def test_a_scorer_may_be_named_for_a_test_of_any_model(tmp_path: Path, run_tiny:
         assert tested.exit_code == 0, tested.output
         assert read_reports(out)["base"][0].options["quality"]["scorer"] == "Sharpness"
     assert sum(scored) == 160
+
+
+def test_the_table_that_is_given_goes_before_the_usual_scorer(
+    scored: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facelab.model.scoring.takes_quality", lambda network: True)
+    options = {"identities": 4, "per_identity": 2, "folds": 2, "pairs": 8, "size": 32}
+    pairs = PROTOCOLS.build("SyntheticPairs", options)
+    given = {"a": tmp_path / "mine.csv"}
+    tables = Scoring(None, CPU).tables(given, [("a", pairs), ("b", pairs)], torch.nn.Identity(), {"Sharpness": {}})
+    assert tables["a"] == given["a"]
+    assert sum(scored) == len(ScoreTable(tables["b"]).values) == len(pairs.images)
 
 
 def test_images_are_scored_in_the_size_of_the_network(scored: list[int]) -> None:

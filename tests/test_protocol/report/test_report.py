@@ -19,7 +19,8 @@ def printed(content: object, width: int = 160) -> str:
 def test_format_metric() -> None:
     assert metric_text.format_metric(Metric("a", 0.99451, 0.0012)) == "99.45 ± 0.12"
     assert metric_text.format_metric(Metric("a", None, note="why")) == "–"
-    assert metric_text.format_metric(Metric("a", float("nan"))) == "–"
+    for value in ("nan", "inf", "-inf"):
+        assert metric_text.format_metric(Metric("a", float(value))) == "–"
     assert metric_text.format_metric(Metric("a", 0.31234, unit="score")) == "0.3123"
     assert metric_text.format_metric(Metric("a", 6000.0, unit="count")) == "6,000"
     both = Metric("a", 0.5, 0.01, interval=(0.4, 0.6))
