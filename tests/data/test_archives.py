@@ -7,6 +7,7 @@ import stat
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,31 @@ def test_damaged_zips_are_refused(spoil: Callable[[bytes], bytes], reason: str, 
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(DataError, match=rf"a\.zip: is not a zip archive, or is damaged \(.*{reason}|{reason}"):
         open_files(path)
+
+
+def test_an_encrypted_file_of_a_zip_is_left_out(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a/1.png": b"one", "a/2.png": b"two"})
+    path.write_bytes(changed(path.read_bytes(), 8, struct.pack("<H", 1)))
+    files = open_files(path)
+    assert list(files.names()) == ["a/2.png"]
+    assert "an encrypted file" in files.skipped[0]
+
+
+def test_a_stored_file_of_a_zip_has_one_size(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a/1.png": b"one"}, zipfile.ZIP_STORED)
+    path.write_bytes(changed(path.read_bytes(), 24, struct.pack("<I", 2)))
+    with pytest.raises(DataError, match=r"'a/1\.png' does not lie inside it"):
+        open_files(path)
+
+
+def test_deflated_data_must_come_to_its_end(tmp_path: Path) -> None:
+    compress = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    unfinished = compress.compress(b"one") + compress.flush(zlib.Z_SYNC_FLUSH)
+    path = zip_of(tmp_path / "a.zip", {"a/1.png": unfinished}, zipfile.ZIP_STORED)
+    data = changed(changed(path.read_bytes(), 10, struct.pack("<H", 8)), 24, struct.pack("<I", 3))
+    path.write_bytes(data[:8] + struct.pack("<H", 8) + data[10:])
+    with pytest.raises(CorruptImage, match="does not unpack to the 3 bytes"):
+        open_files(path).read("a/1.png")
 
 
 def test_bombs_and_damage_inside_a_zip_are_corrupt_images(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Scorers in the place of tables: every set is scored once, protocols take the scorer of the training images."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,8 @@ def test_tables_of_others_are_looked_up_anew(tmp_path: Path, scored: list[int]) 
         write_scores(file, faces, np.full(4, value, np.float32), Sharpness().card)
         table = Scoring(None, CPU).table({"Table": {"path": str(file)}}, faces, "")
         assert ScoreTable(table).of(faces).values.tolist() == [value] * 4
+    other = shutil.copy(file, tmp_path / "other.csv")
+    assert Scoring(None, CPU).table({"Table": {"path": str(other)}}, faces, "") != table
 
 
 def test_refusals(tmp_path: Path, run_tiny: Run, scored: list[int]) -> None:

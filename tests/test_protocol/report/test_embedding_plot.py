@@ -47,6 +47,10 @@ def test_a_picture_of_two_models_is_wider_than_one_of_one(tmp_path: Path) -> Non
     assert sizes[1] == pytest.approx(sizes[0] * (2 * 4.2 + 1.6) / (4.2 + 1.6), rel=0.02)
 
 
+def test_ten_people_can_be_drawn(tmp_path: Path) -> None:
+    assert plot_embeddings({"m": shown(10)}, tmp_path / "a.png").is_file()
+
+
 def test_axes_people_and_sides_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr(
