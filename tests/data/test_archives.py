@@ -154,6 +154,13 @@ def test_hostile_tars_are_refused(member: bytes, reason: str, tmp_path: Path) ->
         TarFiles(path)
 
 
+def test_pax_records_are_of_the_next_file_alone(tmp_path: Path) -> None:
+    record = header(b"x", b"00000000020\0", b"x") + b"16 path=a/9.png\n".ljust(512, b"\0")
+    path = tmp_path / "a.tar"
+    path.write_bytes(record + header(b"a/1.png", b"0\0") + header(b"a/2.png", b"0\0") + bytes(1024))
+    assert list(TarFiles(path).names()) == ["a/2.png", "a/9.png"]
+
+
 def test_sparse_files_are_left_out_and_what_follows_is_found(tmp_path: Path) -> None:
     sparse = bytearray(header(b"a/s.png", b"00000001000\0", b"S"))
     sparse[482] = 1

@@ -79,6 +79,8 @@ def test_groups_keep_their_ratio() -> None:
     [
         ({"name": "multistep"}, "multistep needs milestones"),
         ({"milestones": [3, 2]}, r"milestones must grow and be above 0, not \[3.0, 2.0\]"),
+        ({"milestones": [3, 3]}, r"milestones must grow and be above 0, not \[3.0, 3.0\]"),
+        ({"milestones": [0, 3]}, r"milestones must grow and be above 0, not \[0.0, 3.0\]"),
         ({"name": "cosine", "compat": "insightface"}, "compat 'insightface' repeats a polynomial schedule, not cosine"),
         ({"name": "cosine", "compat": "swin", "warmup_epochs": 1}, "needs warmup_start"),
         ({"name": "polynomial", "warm_up": 1}, "warm_up"),
@@ -94,6 +96,18 @@ def test_refused_settings(options: dict[str, Any], words: str) -> None:
 def test_warmup_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"warmup_epochs is 2 \(20 updates\), but the whole run has only 10 updates"):
         schedule(total=10, per_epoch=10, name="cosine", warmup_epochs=2)
+
+
+def test_a_whole_run_may_be_warmup() -> None:
+    assert curve(schedule(total=4, per_epoch=4, name="cosine", warmup_epochs=1)) == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("option", ["minimum", "warmup_start"])
+def test_a_floor_may_be_the_lowest_learning_rate_of_all_groups(option: str) -> None:
+    settings: dict[str, Any] = {"name": "cosine", "warmup_epochs": 2, option: 0.1}
+    ScheduleConfig(**settings).build([0.5, 0.1], total_updates=10, updates_per_epoch=1)
+    with pytest.raises(ConfigError, match=f"schedule.{option} is 0.1, above the learning rate 0.05"):
+        ScheduleConfig(**settings).build([0.5, 0.05], total_updates=10, updates_per_epoch=1)
 
 
 @pytest.mark.parametrize("option", ["minimum", "warmup_start"])

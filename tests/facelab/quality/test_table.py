@@ -74,6 +74,21 @@ def test_the_hash_follows_the_scores(table: Path, tmp_path: Path) -> None:
     write_scores(tmp_path / "other.csv", IMAGES, VALUES * np.float32(0.5), CARD)
     hashes = [ScoreTable(path).fingerprint() for path in (table, tmp_path / "same.csv", tmp_path / "other.csv")]
     assert hashes[0] == hashes[1] != hashes[2]
+    write_scores(tmp_path / "card.csv", IMAGES, VALUES, CARD.model_copy(update={"version": "4"}))
+    write_scores(tmp_path / "set.csv", Names(IMAGES.names, "f1"), VALUES, CARD)
+    for name in ("card.csv", "set.csv"):
+        assert ScoreTable(tmp_path / name).fingerprint() != hashes[0]
+
+
+def test_a_name_may_lack_its_score_twice(tmp_path: Path) -> None:
+    write_scores(tmp_path / "a.csv", Names(["a", "a"]), np.full(2, np.nan, np.float32), CARD)
+    assert np.isnan(ScoreTable(tmp_path / "a.csv").of(Names(["a"], "f1")).values).tolist() == [True]
+
+
+def test_three_fields_are_refused(table: Path) -> None:
+    table.write_bytes(table.read_bytes().replace(b"1.jpg,0.1\n", b"1.jpg,0.1,0.2\n"))
+    with pytest.raises(DataError, match="line 3: expected name and score, got 3 fields"):
+        ScoreTable(table)
 
 
 @pytest.mark.parametrize(

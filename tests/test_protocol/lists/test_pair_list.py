@@ -96,6 +96,7 @@ def own(tmp_path: Path, pairs: list[tuple[str, str, int]], **options: Any) -> Ow
 def test_people_are_folders_where_the_answers_agree(tmp_path: Path) -> None:
     assert own(tmp_path, PAIRS, folds=2).people.tolist() == [0, 0, 1, 1]
     assert set(own(tmp_path, [*PAIRS, ("p/a.jpg", "q/e.jpg", 1)], folds=2).people.tolist()) == {-1}
+    assert set(own(tmp_path, [*PAIRS, ("x.jpg", "y.jpg", 1)], folds=2).people.tolist()) == {-1}  # in no folder
 
 
 def test_tar_is_the_headline_without_folds(tmp_path: Path) -> None:

@@ -46,6 +46,18 @@ def test_one_probe_by_hand() -> None:
     assert closed_set(found, [3, 4]) == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("block", [1, 2, 4096])
+def test_of_equal_rivals_the_first_is_named(block: int) -> None:
+    found = search(np.ones((2, 1)), np.ones((5, 1)), np.array([1, 7]), np.array([1, 2, 3, 1, 4]), block=block)
+    assert found.rival_entry.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("ranks", [[], [0], [5, 0], [-1, 3]])
+def test_each_rank_is_one_at_least(ranks: list[int]) -> None:
+    with pytest.raises(ConfigError, match="at least one is needed, and a rank is at least 1"):
+        closed_set(_found([0.5], [0.9]), ranks)
+
+
 def test_average_precision_by_hand() -> None:
     mean, each = average_precision(np.ones((2, 1), np.float32), GALLERY, np.array([1, 7]), GALLERY_PERSON)
     assert mean == pytest.approx((1 / 4 + 2 / 5) / 2)

@@ -89,7 +89,7 @@ def embeddings(**more: Any) -> Embeddings:
     return Embeddings(VALUES, **{"flipped": FLIPPED, **more})
 
 
-def test_refusals() -> None:
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="weighting is 'qualty'.* Did you mean 'quality'"):
         FeatureRules(weighting="qualty")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="detector_score is on, but there are no detector scores"):
@@ -113,3 +113,7 @@ def test_refusals() -> None:
     values[9, 2] = np.inf
     with pytest.raises(DataError, match=r"image 9 \(from 0\) is not finite"):
         image_weights(Embeddings(values, FLIPPED), FeatureRules(), SCORES)
+    monkeypatch.setattr(templates, "BLOCK", 4)
+    with pytest.raises(DataError, match=r"image 9 \(from 0\) is not finite"):
+        image_weights(Embeddings(values, FLIPPED), FeatureRules(), SCORES)
+    assert image_weights(embeddings(quality=np.zeros(IMAGES, np.float32)), quality).tolist() == [0.0] * IMAGES
