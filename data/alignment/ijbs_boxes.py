@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from facelab.data.alignment.ijbs_lists import medium_at, read_rows, subject_at
 from facelab.errors import ConfigError, DataError
 
+LAST_FRAME = 1 << 53  # float64 tells whole numbers apart up to here
 COLUMNS = ("FACE_X", "FACE_Y", "FACE_WIDTH", "FACE_HEIGHT", "FRAME_NUM")
 FIELDS = ("x", "y", "width", "height", "frame")
 
@@ -88,6 +89,6 @@ def _numbers(path: Path, line: int, row: list[str], places: list[int]) -> list[f
     except (ValueError, IndexError):
         given = ", ".join(row[place] if place < len(row) else "nothing" for place in places)
         raise DataError(f"{path}:{line}: expected five numbers for {', '.join(FIELDS)}, got {given}.") from None
-    if not all(map(math.isfinite, numbers)) or numbers[4] < 0 or numbers[4] != int(numbers[4]):
+    if not all(map(math.isfinite, numbers)) or not 0 <= numbers[4] < LAST_FRAME or numbers[4] % 1:
         raise DataError(f"{path}:{line}: a box must be finite and a frame a whole number from 0, got {numbers}.")
     return numbers

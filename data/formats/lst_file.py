@@ -12,6 +12,8 @@ from facelab.data.formats.names import PackedNames
 from facelab.errors import DataError
 from facelab.outside.file import read_regular
 
+EXACT = 1 << 53  # float64 tells whole numbers apart up to here
+
 
 class LstFile(Sequence[bytes]):
     """The paths of a ``.lst`` file in its order. The class is the first label; blank lines are skipped.
@@ -43,7 +45,7 @@ class LstFile(Sequence[bytes]):
         fields = line.strip().split(b"\t")
         try:
             label = float(fields[1])
-            if len(fields) > 2 and label >= 0 and label.is_integer():
+            if len(fields) > 2 and 0 <= label < EXACT and label.is_integer():
                 return int(label), _with_slashes(fields[-1].strip())
         except (IndexError, ValueError, OverflowError):
             pass  # refused below

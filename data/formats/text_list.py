@@ -9,6 +9,7 @@ from facelab.errors import DataError
 from facelab.outside.file import read_regular_text
 
 SEPARATORS = ("\t", ",", ";", None)  # None: any blanks
+MOST_DIGITS = 18  # of a number, so that it fits into int64
 
 
 def text_lines(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, str]]:
@@ -58,6 +59,11 @@ def split_fields(line: str, separator: str | None, where: str) -> list[str]:
 
 def _unquoted(field: str) -> str:
     return field[1:-1] if len(field) > 1 and field[0] == field[-1] == "'" else field
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number from 0 that fits into int64."""
+    return text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 def with_slashes(name: str) -> str:

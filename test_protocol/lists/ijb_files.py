@@ -1,6 +1,6 @@
 """The ``meta`` folder of IJB-B and IJB-C: which images make a template, and which templates are compared."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facelab.data.formats.text_list import is_whole
 from facelab.errors import DataError
 from facelab.outside.file import opened_text
 from facelab.test_protocol.base import FloatArray
@@ -97,7 +98,7 @@ def read_template_images(meta: Path, prefix: str) -> TemplateImages:
     names, numbers = _named_numbers(media_path, 2, MEDIA_FORM, np.int64)
     also, values = _named_numbers(points_path, 11, POINTS_FORM, np.float64)
     _check_same_images(media_path, names, points_path, also)
-    finite = np.isfinite(values).all(axis=1)
+    finite = (np.abs(values) <= np.finfo(np.float32).max).all(axis=1)  # of NaN nothing is true
     if not finite.all():
         raise DataError(f"{points_path}:{line_of_row(points_path, int(np.argmin(finite)))}: a number is not finite.")
     ids, rows = np.unique(numbers[:, 0], return_inverse=True)
@@ -164,7 +165,7 @@ def _read_people(path: Path, images: TemplateImages, places: dict[int, tuple[int
     subjects: dict[int, int] = {}
     for number, line in _lines(path, skip=1):
         fields = line.split(",")
-        if len(fields) < 2 or not fields[0].strip().isdecimal() or not fields[1].strip().isdecimal():
+        if len(fields) < 2 or not all(is_whole(field.strip()) for field in fields[:2]):
             raise DataError(f"{path}:{number}: expected 'template,subject,…', got '{line.strip()}'.")
         template, subject = int(fields[0]), int(fields[1])
         known, where, first = places.setdefault(template, (subject, path, number))
@@ -188,13 +189,13 @@ def _read_people(path: Path, images: TemplateImages, places: dict[int, tuple[int
 
 def _named_numbers(path: Path, count: int, form: str, kind: type[np.generic]) -> tuple[list[str], NDArray[Any]]:
     names, rows = [], []
-    convert = int if kind is np.int64 else float
+    convert: Callable[[str], Any] = kind if kind is np.int64 else float  # int64 refuses what it cannot hold
     for number, line in _lines(path):
         fields = line.rsplit(maxsplit=count)
         try:
             names.append(fields[0])
             rows.append([convert(field) for field in fields[1:]])
-        except ValueError:
+        except (ValueError, OverflowError):
             rows.append([])
         if len(rows[-1]) != count:
             raise DataError(f"{path}:{number}: expected '{form}', got '{line.strip()}'.")

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from facelab.data.formats.text_list import is_header, separator_of, split_fields, text_lines
+from facelab.data.formats.text_list import is_header, is_whole, separator_of, split_fields, text_lines
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.lists.pairs import ListedPair, PairList
 from facelab.test_protocol.metrics.metrics import Integers
 from facelab.test_protocol.protocols.listed_pairs import ListedPairs, person_folder
 
-DIGITS = 18  # of a fold, so that it fits into int64
 LABELS = {
     **dict.fromkeys(("0", "0.0", "-1", "-1.0", "false", "no", "different"), False),
     **dict.fromkeys(("1", "1.0", "true", "yes", "same"), True),
@@ -77,7 +76,7 @@ def _row(fields: list[str], columns: int) -> tuple[str, str, bool | None, int | 
         return "", "", None, None
     fold = fields[3] if columns == 4 else "0"
     label = LABELS.get(fields[2].lower())
-    return fields[0], fields[1], label, int(fold) if fold.isdecimal() and len(fold) < DIGITS else None
+    return fields[0], fields[1], label, int(fold) if is_whole(fold) else None
 
 
 @PROTOCOLS.register("PairList")

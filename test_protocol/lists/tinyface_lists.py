@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from facelab.data.formats.open_files import open_files
+from facelab.data.formats.text_list import is_whole
 from facelab.errors import DataError
 from facelab.test_protocol.lists.matlab import texts, whole_numbers
 from facelab.test_protocol.metrics.metrics import Integers
@@ -139,6 +140,6 @@ def _stem(image: str) -> str:
 def _named(base: Path, images: Sequence[str]) -> Listed:
     people = [_stem(image).partition("_")[0] for image in images]
     for image, person in zip(images, people, strict=True):
-        if not person.isdecimal():
+        if not is_whole(person):
             raise DataError(f"{base / image}: the name must begin with the person's number, as in '12_1.jpg'.")
     return Listed(tuple(images), np.array(people, np.int64))

@@ -48,7 +48,7 @@ def _cut(pairs: list[ListedPair], fold: int) -> int:
 
 def _image_and_label(path: Path, number: int, line: str) -> tuple[str, int, int]:
     fields = line.strip().rsplit(None, 1)
-    if len(fields) != 2 or not re.fullmatch(r"-?\d+", fields[1]):
+    if len(fields) != 2 or not re.fullmatch(r"-?\d{1,18}", fields[1]):
         raise DataError(f"{path}:{number}: expected 'image label', got '{line}'.")
     return fields[0], int(fields[1]), number
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from facelab.citation import Citation
-from facelab.data.formats.text_list import text_lines
+from facelab.data.formats.text_list import is_whole, text_lines
 from facelab.errors import DataError
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.lists.pairs import ListedPair, PairList
@@ -25,7 +25,7 @@ def read_lfw(path: Path) -> PairList:
     lines = text_lines(path)
     number, header = next(lines, (1, ""))
     counts = header.split()
-    if not 1 <= len(counts) <= 2 or not all(map(str.isdecimal, counts)):
+    if not 1 <= len(counts) <= 2 or not all(map(is_whole, counts)):
         raise DataError(f"{path}:{number}: the first line must be 'folds<TAB>pairs', got '{header}'.")
     folds, half = (int(counts[0]), int(counts[1])) if len(counts) == 2 else (1, int(counts[0]))
     named = [lfw_pair(path, number, line) for number, line in lines]
@@ -50,9 +50,9 @@ def lfw_pair(path: Path, number: int, line: str) -> ListedPair:
     """
     fields = line.split("\t") if line.count("\t") in (2, 3) else _blank_separated(line)
     fields = [field.strip() for field in fields]
-    if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+    if len(fields) == 3 and is_whole(fields[1]) and is_whole(fields[2]):
         left, right, same = (fields[0], fields[1]), (fields[0], fields[2]), True
-    elif len(fields) == 4 and fields[1].isdecimal() and fields[3].isdecimal():
+    elif len(fields) == 4 and is_whole(fields[1]) and is_whole(fields[3]):
         left, right, same = (fields[0], fields[1]), (fields[2], fields[3]), False
     else:
         raise DataError(f"{path}:{number}: expected 'name i j' or 'name1 i name2 j', got '{line}'.")
@@ -62,7 +62,7 @@ def lfw_pair(path: Path, number: int, line: str) -> ListedPair:
 def _blank_separated(line: str) -> list[str]:
     """Fields of a line whose names may contain blanks, or nothing if it can be read in two ways."""
     words = line.split()
-    numbers = [place for place, word in enumerate(words) if word.isdecimal() and place]
+    numbers = [place for place, word in enumerate(words) if is_whole(word) and place]
     if numbers == [len(words) - 2, len(words) - 1]:
         return [" ".join(words[:-2]), *words[-2:]]
     if len(numbers) == 2 and numbers[1] == len(words) - 1:

@@ -1,5 +1,6 @@
 """Every reader of lists on text that nobody would write: it reads it, or refuses it in one sentence."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -154,6 +155,21 @@ def test_only_one_sentence_leaves_a_reader(name: str, tmp_path: Path) -> None:
             reader.read(tmp_path)
 
     read()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_numbers_beyond_any_type_are_a_sentence(name: str, tmp_path: Path) -> None:
+    """Each number of the right file in turn; Python itself refuses to read 5,000 digits, NumPy those beyond 64 bits."""
+    reader = READERS[name]
+    for file, text in reader.others.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    (tmp_path / reader.file).parent.mkdir(parents=True, exist_ok=True)
+    for found in re.finditer(r"\d+", reader.text):
+        for number in ("9" * 19, "9" * 5000, "1e300", "-1"):
+            (tmp_path / reader.file).write_text(reader.text[: found.start()] + number + reader.text[found.end() :])
+            with suppress(FacelabError):
+                reader.read(tmp_path)
 
 
 @given(name=st.text(max_size=12))

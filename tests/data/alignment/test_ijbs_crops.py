@@ -134,6 +134,7 @@ def test_squares() -> None:
         ),
         (HEADER + "1,videos/7.avi,1,2,3\n", "", "csv:2: expected five numbers .* got 1, 2, 3, nothing, nothing"),
         (HEADER + "1,videos/7.avi,1,2,3,4,1.5\n", "", "csv:2: a box must be finite and a frame a whole number"),
+        (HEADER + "1,videos/7.avi,1,2,3,4,1e300\n", "", "csv:2: a box must be finite and a frame a whole number"),
         (HEADER + "1,videos/7.avi,nan,2,3,4,1\n", "", "csv:2: a box must be finite"),
         (HEADER + "1,7.avi,1,2,3,4,1\n", "", "csv:2: expected 'videos/<name>.mp4'"),
         (HEADER, "", "the list is empty"),
