@@ -20,6 +20,7 @@ from facelab.outside.file import require_regular
 from facelab.outside.json import parse_json
 from facelab.quality.card import ScorerCard
 from facelab.weights.card_check import AdapterPart, check_part
+from facelab.weights.model_folder import PEFT_FILES
 from facelab.weights.state_hash import state_hash
 from facelab.weights.whole_file import write_whole
 
@@ -73,13 +74,15 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
     """Put stored adapters into their base, which is changed in place; gives the result and what the file says.
 
     Args:
-        path: A file of `save_adapter`, or a folder of `facelab.adapter.peft_format.save_peft`.
+        path: A file of `save_adapter`, or a folder of `facelab.adapter.peft_format.save_peft` or a file in it.
         base: The base model with its weights.
 
     Raises:
         CheckpointError: If the file is missing, damaged or of another kind, or made for another base.
         ConfigError: If the adapter or an option of it is unknown here.
     """
+    if path.name in PEFT_FILES and path.with_name(PEFT_FILES[0]).is_file():
+        path = path.parent
     stored, tensors = _read_peft(path) if path.is_dir() else _read(path)
     if isinstance(base, AdaptedBackbone):
         raise CheckpointError(f"'{path}' cannot be put into a model that has adapters already; name its base.")

@@ -13,10 +13,11 @@ from facelab.adapter.low_rank import LowRankLayer
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside.json import read_json
 from facelab.weights.checkpoint import read_safetensors
+from facelab.weights.model_folder import PEFT_FILES
 from facelab.weights.whole_file import write_whole
 
 PREFIX = "base_model.model."
-CONFIGURATION, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+CONFIGURATION, TENSORS = PEFT_FILES
 SIDES = {".lora_A.weight": "low_rank_down", ".lora_B.weight": "low_rank_up"}
 
 

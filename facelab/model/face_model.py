@@ -20,7 +20,7 @@ from facelab.weights.build_limit import build_within
 from facelab.weights.card import adapter_card
 from facelab.weights.card_check import check_card
 from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, CheckpointStore, read_card, read_model, verify
-from facelab.weights.model_folder import is_model_file, read_model_file, write_model
+from facelab.weights.model_folder import PEFT_FILES, is_model_file, read_model_file, write_model
 from facelab.weights.state_fit import load_weights
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class FaceModel:
         """
         from facelab.model.given_quality import open_quality
 
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size!r}, but must be a whole number of images, at least 1.")
         if any_photo and not resize:
             raise ConfigError("any_photo says what may be resized; it goes with resize.")
@@ -241,6 +241,10 @@ def find_checkpoint(source: str | Path, which: str = "last") -> Path:
         return CheckpointStore(path / "checkpoints").find(which)
     if (path / "manifest.json").is_file():
         return path
+    if (path / PEFT_FILES[0]).is_file():
+        raise CheckpointError(
+            f"'{source}' holds adapters; load their base with them: facelab.load(BASE, adapter=FOLDER)."
+        )
     raise CheckpointError(f"'{source}' is neither a run folder nor a checkpoint folder.")
 
 

@@ -19,6 +19,7 @@ from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, read_safetensors
 from facelab.weights.whole_file import write_whole
 
 DESCRIPTION = "facelab model"  # where a safetensors file keeps the description of its model
+PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")  # of Hugging Face PEFT: settings and tensors
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
@@ -75,7 +76,7 @@ def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if DESCRIPTION not in metadata:
         use = (
             "it holds adapters; load their base with them: facelab.load(BASE, adapter=FILE)"
-            if "facelab" in metadata
+            if "facelab" in metadata or path.name in PEFT_FILES
             else "make one of it: facelab import FILE --as SOURCE:NAME --out FOLDER"
         )
         raise CheckpointError(f"'{path}' is no model of facelab; {use}.")

@@ -122,9 +122,16 @@ def test_a_folder_written_for_peft_is_read_back(
     lora: Path, trained_run: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     run("export-adapter", str(lora), "--out", str(tmp_path / "peft"), "--peft")
-    loaded = facelab.load(trained_run, adapter=tmp_path / "peft")
-    np.testing.assert_allclose(loaded.embed(photos), facelab.load(lora).embed(photos), atol=1e-6)
-    assert loaded.card["adapter"]["LoRA"]["rank"] == 2
+    expected = facelab.load(lora).embed(photos)
+    for path in (tmp_path / "peft", *(tmp_path / "peft").iterdir()):
+        loaded = facelab.load(trained_run, adapter=path)
+        np.testing.assert_allclose(loaded.embed(photos), expected, atol=1e-6)
+        assert loaded.card["adapter"]["LoRA"]["rank"] == 2
+    for path in (tmp_path / "peft", tmp_path / "peft" / "adapter_model.safetensors"):
+        with pytest.raises(
+            CheckpointError, match=r"holds adapters; load their base with them: facelab\.load\(BASE, ada"
+        ):
+            facelab.load(path)
 
 
 @pytest.mark.parametrize("words", [[], ["--peft"]])

@@ -127,7 +127,7 @@ def test_a_threshold_that_no_cosine_has_is_refused(trained_run: Path, photos: li
     assert f"--threshold is {float(threshold)}, but must lie in [-1, 1]" in str(result.exception)
 
 
-@pytest.mark.parametrize("batch_size", [-1, 0, 1.5, "64"])
+@pytest.mark.parametrize("batch_size", [-1, 0, 1.5, True, "64"])
 def test_a_batch_of_nothing_is_refused(model: FaceModel, photos: list[Path], batch_size: Any) -> None:
     with pytest.raises(ConfigError, match="batch_size is .*, but must be a whole number of images, at least 1"):
         model.embed(photos, batch_size=batch_size)
