@@ -19,6 +19,7 @@ from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, read_safetensors
 from facelab.weights.whole_file import write_whole
 
 DESCRIPTION = "facelab model"  # where a safetensors file keeps the description of its model
+OTHER_FORMATS = frozenset((".bin", ".ckpt", ".onnx", ".pkl", ".pt", ".pth"))  # a folder of such a name would mislead
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")  # of Hugging Face PEFT: settings and tensors
 
 
@@ -31,10 +32,12 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
         card: What is needed to build the network again and to feed it; JSON types.
 
     Raises:
-        DataError: If there is something already, or the folder cannot be written.
+        DataError: If there is something already, the name is that of another format, or it cannot be written.
     """
     if folder.exists():
         raise DataError(f"'{folder}' exists already; choose another name.")
+    if folder.suffix.lower() in OTHER_FORMATS:
+        raise DataError(f"'{folder}': a model is written as a folder or as one .safetensors file; choose such a name.")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     model = save(tensors, {DESCRIPTION: json.dumps(card)})
     if folder.suffix == ".safetensors":

@@ -168,6 +168,13 @@ def test_models_load_by_the_files_in_their_folder(trained_run: Path, photos: lis
         assert (facelab.load(path).embed(photos) == expected).all()
 
 
+@pytest.mark.parametrize("name", ["m.onnx", "m.pt", "m.PTH"])
+def test_a_model_is_written_in_no_other_format(trained_run: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"a model is written as a folder or as one \.safetensors file"):
+        run("export", str(trained_run), "--out", str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_files_are_answered_with_what_would_work(lora: Path, tmp_path: Path) -> None:
     run("export-adapter", str(lora), "--out", str(tmp_path / "a.safetensors"))
     with pytest.raises(
