@@ -83,6 +83,10 @@ def test_what_cannot_be_measured_counts_as_an_error() -> None:
         scores, [True, False, True], quality, 1.0, higher_is_better=True, refit=True, rates=(0.0, 0.4)
     )
     assert refit.fnmr.tolist() == [0.0, 1.0]
+    refit = error_versus_reject(
+        scores, [False, True, False], quality, 1.0, higher_is_better=True, refit=True, rates=(0.0, 0.4)
+    )
+    assert (refit.fnmr[1], refit.fmr[1], refit.threshold[1]) == (1.0, 0.0, np.inf)
     fixed = error_versus_reject(scores, [True, False, False], quality, 1.0, higher_is_better=True, rates=(0.0, 0.7))
     assert fixed.fnmr.tolist() == [0.0, 1.0]
 
@@ -108,6 +112,7 @@ def test_magface_stops_where_its_index_is_used_up() -> None:
         ({"target": 0.0}, ConfigError, "a target FMR is 0.0"),
         ({"rates": (0.0, 1.0)}, ConfigError, "a reject rate is 1.0"),
         ({"rates": (0.5, 0.2)}, ConfigError, "reject rates must rise"),
+        ({"rates": (0.2, 0.2)}, ConfigError, "reject rates must rise"),
         ({"rates": ()}, ConfigError, "reject rates must rise"),
     ],
 )

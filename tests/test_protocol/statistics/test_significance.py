@@ -9,7 +9,7 @@ from facelab.errors import ConfigError
 from facelab.test_protocol.base import Metric, Report
 from facelab.test_protocol.metrics import metrics
 from facelab.test_protocol.statistics.confidence import with_intervals
-from facelab.test_protocol.statistics.significance import holm, marks, within_noise
+from facelab.test_protocol.statistics.significance import direction, holm, marks, within_noise
 
 
 def pairs_report(errors: int, seed: int, headline: str = "accuracy", pairs: int = 400) -> Report:
@@ -115,6 +115,13 @@ def test_p_at_the_level_counts_as_worse() -> None:
     assert p is not None
     assert marks(reports, level=p)["b"].verdict == "worse"
     assert marks(reports, level=p * 0.999)["b"].verdict == "within noise"
+
+
+def test_a_direction_is_what_all_say_who_say_one() -> None:
+    high, low, silent = (Metric("a", 1.0, better=better) for better in ("high", "low", None))
+    assert direction([high, silent, high]) == "high"
+    assert direction([silent, low]) == "low"
+    assert direction([high, low]) is direction([silent]) is direction([]) is None
 
 
 def test_metric_without_a_direction_is_not_tested() -> None:
