@@ -242,8 +242,9 @@ def test_given_scores_are_checked(dual: Path, photos: list[Path], tables: Tables
     for score in (1.5, -0.5, float("nan")):
         with pytest.raises(DataError, match=rf"quality score of image 1 is {score:g}, which .* give \(made, 0 to 1"):
             model.embed(photos, quality=[0.5, score])
-    with pytest.raises(DataError, match="2 images need as many quality scores, got an array of shape"):
-        model.embed(photos, quality=[0.5])
+    for scores, shape in (([0.5], r"\(1,\)"), (np.full((2, 1), 0.5), r"\(2, 1\)")):
+        with pytest.raises(DataError, match=f"2 images need as many quality scores, got an array of shape {shape}"):
+            model.embed(photos, quality=scores)
     pixels = [decode_image(path.read_bytes(), "photo") for path in photos]
     with pytest.raises(ConfigError, match="knows images by their paths; give arrays a score each, or a scorer"):
         model.embed(pixels, quality=str(tables(MADE)))
