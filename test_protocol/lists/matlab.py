@@ -21,6 +21,7 @@ from facelab.outside.file import read_regular
 from facelab.test_protocol.metrics.metrics import Integers
 
 MAX_BYTES = 1 << 26  # of the file, and of a variable when it is expanded
+MAX_VARIABLES = 1000  # of the file
 MAX_ITEMS = 1 << 20  # of all cells and structs of a variable
 DEEPEST = 8
 EXACT = 1 << 53  # float64 tells whole numbers apart up to here
@@ -95,9 +96,12 @@ def _order(content: bytes) -> str:
 
 def _variables(content: bytes, order: str) -> Iterator[tuple[str, "_Matrix"]]:
     """Name and content of each variable; those that are not asked for are not expanded."""
-    at = HEADER
+    at, count = HEADER, 0
     while at < len(content):
         kind, data, at = _element(content, at, order)
+        count += 1
+        if count > MAX_VARIABLES:
+            raise _Damage(f"it holds more than {MAX_VARIABLES:,} variables")
         if kind == COMPRESSED:
             peek = zlib.decompressobj().decompress(data, PEEK)
             kind, start, _ = _tag(peek, 0, order)

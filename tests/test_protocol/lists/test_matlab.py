@@ -144,3 +144,10 @@ def test_numbers_must_be_whole(tmp_path: Path) -> None:
             whole_numbers(tmp_path / "a.mat", "ids")
     savemat(tmp_path / "a.mat", {"ids": np.array([[2.0**53 - 1], [1 - 2.0**53]])})
     assert whole_numbers(tmp_path / "a.mat", "ids").tolist() == [2**53 - 1, 1 - 2**53]
+
+
+def test_variables_are_limited(tmp_path: Path) -> None:
+    """Eight million empty elements fit into a file of the largest size."""
+    path = saved(tmp_path / "a.mat", element(9, b"") * 1000, matrix(6, (1, 1), element(9, bytes(8))))
+    with pytest.raises(DataError, match="it holds more than 1,000 variables"):
+        read_variable(path, "x")
