@@ -66,7 +66,8 @@ def test_every_file_beside_the_modules_is_shipped() -> None:
     """A file that is found in the checkout but not in the wheel would fail for others only."""
     for package in SETUPTOOLS["packages"]:
         patterns = SETUPTOOLS["package-data"].get(package, [])
-        for file in (path for path in (ROOT / own_folder(package)).iterdir() if path.suffix in SHIPPED[1:]):
+        shown = (path for path in (ROOT / own_folder(package)).iterdir() if not path.name.startswith("."))
+        for file in (path for path in shown if path.suffix in SHIPPED[1:]):
             assert any(fnmatch(file.name, pattern) for pattern in patterns), f"{package} leaves {file.name} behind"
 
 

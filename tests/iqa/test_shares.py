@@ -110,7 +110,7 @@ def test_the_command_writes_one_table(tmp_path: Path) -> None:
     )
     assert (first, second) == (5, 4)
     assert "Sharpness, 0 to no limit" in shown
-    assert silent == ""
+    assert not silent.strip()  # before rich 15 a bar that is not shown ends in an empty line
     one, two = ((tmp_path / name / "table.csv").read_bytes() for name in ("one", "two"))
     assert one == two
     assert len(ScoreTable(tmp_path / "two" / "table.csv").values) == 9
