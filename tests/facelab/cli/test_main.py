@@ -35,6 +35,12 @@ def test_lists_everything(kind: str) -> None:
     assert len(output_of("list", kind).splitlines()) > 4
 
 
+def test_what_comes_first_stands_first_in_the_help() -> None:
+    shown = output_of("--help")
+    places = [shown.index(f" {command} ") for command in ("train", "test", "compare", "embed", "cost", "data")]
+    assert places == sorted(places)
+
+
 def test_lists_options_papers_and_catalogue_entries() -> None:
     text = output_of("list", "heads")
     assert "margin=0.5, scale=64.0, boundary='linear'" in text
