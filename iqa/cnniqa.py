@@ -81,7 +81,7 @@ class CNNIQA(PixelScorer):
         return self.raw(pixels).clamp(self.card.low, self.card.high)
 
     def raw(self, pixels: Tensor) -> Tensor:
-        """What the network gives before the ends of its scale apply, float32, (B,).
+        """What the network gives before the ends of its scale apply, in the precision of its weights, (B,).
 
         Raises:
             DataError: If the images are too small.
@@ -92,10 +92,11 @@ class CNNIQA(PixelScorer):
                 f"CNNIQA {self.variant} takes images of at least {self._smallest}x{self._smallest} pixels, got "
                 f"{height}x{width}; enlarge them, for example with --size 112."
             )
+        precision = self._weights["conv1.weight"].dtype
         if self.variant == "koniq":
-            image = pixels.to(torch.float32) / 255
+            image = pixels.to(precision) / 255
             return self._network(2 * image - 1 if self.as_published else image)
-        patches = grey_patches(rounded_luma(pixels).to(torch.float32) / 255)
+        patches = grey_patches(rounded_luma(pixels).to(precision) / 255)
         scores = self._network(locally_normalised(patches.flatten(0, 1)))
         return scores.view(patches.shape[:2]).mean(dim=1)
 

@@ -5,11 +5,13 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 FEATURES = 36
 RADIUS, SIGMA = 3, 7 / 6  # of the Gaussian window, 7x7
 CONSTANT = 1 / 255  # of the divisive normalisation, on a scale of 0..1
 CUBIC_HALF = (-3 / 32, 19 / 32, 19 / 32, -3 / 32)  # cubic convolution with a = -0.75, half-way between two pixels
+ROUNDING = 1e-12  # no grey value differs by so little from the mean around it, but by rounding
 LEAST_SHAPE, LARGEST_SHAPE, SHAPES = 0.05, 100.0, 1 << 14
 
 
@@ -29,13 +31,15 @@ def scene_statistics(grey: Tensor) -> Tensor:
 def contrast_normalised(grey: Tensor) -> Tensor:
     """``(x - mean) / (deviation + 1/255)`` in a Gaussian window (MSCN coefficients), float32, (B, H, W).
 
-    Zeros lie outside of the image.
+    Zeros lie outside of the image. Where the window is flat the coefficient is exactly 0: the features count signs, and
+    the sign that rounding leaves there depends on the processor. It would move the score of a flat JPEG by 0.3.
     """
     rows, columns = (_window(side).to(grey.device) for side in grey.shape[1:])
     mean = rows @ grey @ columns
     variance = (rows @ grey.square() @ columns).sub_(mean.square())
     deviation = variance.to(torch.float32).abs_().sqrt_()
-    return (grey - mean).to(torch.float32).div_(deviation.add_(CONSTANT))
+    difference = hardshrink((grey - mean).to(torch.float32), ROUNDING)
+    return difference.div_(deviation.add_(CONSTANT))
 
 
 def halved(grey: Tensor) -> Tensor:

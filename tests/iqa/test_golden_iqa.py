@@ -15,11 +15,19 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from facelab.iqa.brisque import BRISQUE
+from facelab.iqa.brisque import BRISQUE, exact_grey
 from facelab.iqa.cnniqa import CNNIQA, grey_patches, locally_normalised
 from facelab.iqa.luma import rounded_luma
+from facelab.iqa.scene_statistics import contrast_normalised
 
 COPY = Path(__file__).resolve().parent.parent / "golden" / "iqa"
+BRISQUE_IN_FP32 = 5e-4  # ours takes moments in fp32: 1.7e-4 at most, with float64 for them 4e-6
+# In flat areas the original counts the signs of rounding errors, ours counts zeros: 0.262 at most, on every processor.
+# No order of summation gives the stored scores: the original's own moves by 0.26 when the three products of its grey
+# are added from the right, and other orders of adding up the window are 0.07 to 0.25 from them.
+BRISQUE_OF_FLAT_AREAS = 0.3
+# CNNIQA in float64 depends on no processor. The stored originals are fp32: 2.8e-6 of a score, 3e-8 of a pixel.
+CNNIQA_RELATIVE, CNNIQA_ABSOLUTE = 5e-6, 1e-7
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -28,7 +36,6 @@ class Golden:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.index: dict[str, Any] = json.loads((folder / "index.json").read_text())[name]
-        self.tolerances = [float(number) for number in re.findall(r"\d[\d.e-]*", self.index["tolerance"])]
         with np.load(folder / f"{name}.npz") as arrays:
             self.arrays: Arrays = dict(arrays)
 
@@ -56,9 +63,19 @@ class Golden:
                 yield name, torch.from_numpy(self.arrays[f"{name}/rgb"]).permute(2, 0, 1)[None]
 
     def close(self, found: Tensor, expected: str) -> None:
-        relative, absolute = self.tolerances
+        assert found.dtype == torch.float64, "compared in a precision that depends on the machine"
         there = self.arrays[expected]
-        np.testing.assert_allclose(found.numpy().reshape(there.shape), there, rtol=relative, atol=absolute)
+        np.testing.assert_allclose(
+            found.numpy().reshape(there.shape), there, rtol=CNNIQA_RELATIVE, atol=CNNIQA_ABSOLUTE
+        )
+
+
+class PreciseCNNIQA(CNNIQA):
+    """In float64."""
+
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
+        self._weights = {name: tensor.double() for name, tensor in self._weights.items()}
 
 
 @pytest.fixture(params=["copy", pytest.param("all", marks=pytest.mark.golden)])
@@ -72,17 +89,19 @@ def folder(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.skipif(find_spec("brisque") is None, reason="BRISQUE needs the package brisque (pip install brisque)")
 def test_brisque(folder: Path) -> None:
     golden = Golden(folder, "brisque")
-    scores = BRISQUE().score(torch.from_numpy(golden.arrays["images"]).permute(0, 3, 1, 2))
-    # Rounding moves scores: under MKL_ENABLE_INSTRUCTIONS=SSE4_2 one is 0.213 from the original, else 0.086. Why that
-    # much is not known yet (float64 throughout; perhaps signs in flat areas).
-    np.testing.assert_allclose(scores.numpy(), golden.arrays["scores"], rtol=0, atol=2 * golden.tolerances[0])
+    pixels = torch.from_numpy(golden.arrays["images"]).permute(0, 3, 1, 2)
+    flat = (contrast_normalised(exact_grey(pixels)) == 0).flatten(1).any(dim=1).numpy()
+    assert 0 < flat.sum() < len(flat)
+    error = np.abs(BRISQUE().score(pixels).numpy() - golden.arrays["scores"])
+    assert error[~flat].max() < BRISQUE_IN_FP32
+    assert error[flat].max() < BRISQUE_OF_FLAT_AREAS
 
 
 @pytest.mark.parametrize("net", ["small", "full"])
 def test_cnniqa_of_grey_patches(folder: Path, tmp_path: Path, net: str) -> None:
     golden = Golden(folder, "cnniqa")
     save_file(golden.network(f"{net}_net"), tmp_path / "net.safetensors")
-    scorer = CNNIQA(tmp_path / "net.safetensors")
+    scorer = PreciseCNNIQA(tmp_path / "net.safetensors")
     met = 0
     for name, pixels in golden.images(f"{net}_score"):
         np.testing.assert_array_equal(rounded_luma(pixels)[0].numpy(), golden.arrays[f"{name}/grey"])
@@ -94,7 +113,7 @@ def test_cnniqa_of_grey_patches(folder: Path, tmp_path: Path, net: str) -> None:
 def test_patches_are_cut_and_normalised_alike(folder: Path) -> None:
     golden = Golden(folder, "cnniqa")
     for name, pixels in golden.images("patch_count"):
-        patches = grey_patches(rounded_luma(pixels).float() / 255)[0]
+        patches = grey_patches(rounded_luma(pixels).double() / 255)[0]
         assert len(patches) == golden.arrays[f"{name}/patch_count"]
         normalised = locally_normalised(patches)
         if f"{name}/normalised_patches" in golden.arrays:
@@ -113,7 +132,7 @@ def test_cnniqa_of_colour_images(folder: Path, tmp_path: Path, form: str, expect
         torch.save({"params": golden.network("colour_net")}, file)
     else:
         save_file(golden.network("colour_net"), file)
-    scorer = CNNIQA(file, "koniq", as_published)
+    scorer = PreciseCNNIQA(file, "koniq", as_published)
     met = 0
     for name, pixels in golden.images(f"colour_score{expected}"):
         golden.close(scorer.raw(pixels), f"{name}/colour_score{expected}")

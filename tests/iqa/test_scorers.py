@@ -24,7 +24,7 @@ from facelab.iqa.cnniqa import CNNIQA
 from facelab.iqa.effective_resolution import EffectiveResolution, ring_power
 from facelab.iqa.feature_norm import FeatureNorm
 from facelab.iqa.luma import luma
-from facelab.iqa.scene_statistics import FEATURES, _shape, halved
+from facelab.iqa.scene_statistics import FEATURES, _shape, contrast_normalised, halved
 from facelab.iqa.sharpness import Sharpness, evenness, noise_variance
 from facelab.iqa.table import Table
 from facelab.iqa.work import Work
@@ -373,6 +373,21 @@ def test_the_grey_of_brisque_is_exact() -> None:
     red, green, blue = (channel.to(torch.int64) for channel in pixels.unbind(1))
     expected = (2125 * red + 7154 * green + 721 * blue).to(torch.float64) / (255 * 10_000)
     assert torch.equal(exact_grey(pixels), expected)
+
+
+def test_flat_areas_have_no_contrast_whatever_their_grey() -> None:
+    """Rounding would leave signs that depend on the grey and on the processor, and BRISQUE counts signs."""
+    levels = torch.arange(1, 256, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 12, 12)
+    contrast = contrast_normalised(exact_grey(levels))
+    assert int(contrast[:, 3:-3, 3:-3].count_nonzero()) == 0
+    assert bool((contrast[:, 0] > 0).all())  # beside what lies outside
+
+
+@pytest.mark.skipif(find_spec("brisque") is None, reason="BRISQUE needs the package brisque (pip install brisque)")
+def test_brisque_of_one_colour_is_the_same_whatever_the_colour() -> None:
+    colours = torch.tensor([[0, 0, 0], [90, 90, 90], [7, 130, 201], [255, 255, 255]], dtype=torch.uint8)
+    scores = BRISQUE().score(colours[:, :, None, None].expand(-1, -1, 32, 32))
+    assert scores.tolist() == pytest.approx([155.8] * 4, abs=0.05)
 
 
 def test_large_batches_are_cut_up_without_a_trace(tmp_path: Path) -> None:
