@@ -1,21 +1,19 @@
 """The contract of every training mode, and their registry."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from facelab import distributed
 from facelab.backbone.base import Backbone
 from facelab.citation import Citation
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
+from facelab.engine.replica import Replica
 from facelab.registry import Registry
 
 
@@ -43,6 +41,10 @@ class TrainingMode(ABC):
     @abstractmethod
     def step(self, batch: Batch) -> StepOutput:
         """Forward pass of one batch on the device."""
+
+    @abstractmethod
+    def replicas(self) -> Iterable[Replica[Backbone]]:
+        """The networks in training, as this process runs them."""
 
     @abstractmethod
     def trained_modules(self) -> Iterable[nn.Module]:
@@ -89,47 +91,18 @@ class TrainingMode(ABC):
     def after_update(self) -> None:
         """Called once after each update of the optimiser."""
 
-    def between_updates(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def between_updates(self) -> Iterator[None]:
         """Context for a forward and backward pass whose gradients are only accumulated, so processes need not talk."""
-        return nullcontext()
+        with ExitStack() as contexts:
+            for replica in self.replicas():
+                contexts.enter_context(replica.no_sync())
+            yield
 
-
-def data_parallel(network: nn.Module) -> nn.Module:
-    """The network as this process trains it: wrapped, if there are several, so that gradients are averaged over them.
-
-    Buffers are not broadcast: each process keeps its own BatchNorm statistics, and those of the first one are exported.
-    """
-    if distributed.world_size() == 1:
-        return network
-    known = inspect.signature(DistributedDataParallel).parameters
-    renamed = "forward_sync_buffers" in known  # since torch 2.13
-    keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-    return DistributedDataParallel(network, **keep_buffers)
-
-
-@contextmanager
-def exported_buffers(network: nn.Module) -> Iterator[None]:
-    """Context in which every process has the buffers of the first one; afterwards each has its own again.
-
-    Processes keep BatchNorm statistics of their own while they train. Without this, each would embed its share of the
-    test images with a slightly different network, and none of the results would be that of the exported one.
-    """
-    own = [buffer.clone() for buffer in network.buffers()]
-    for buffer in network.buffers():
-        distributed.broadcast_into(buffer, 0)
-    try:
-        yield
-    finally:
-        for buffer, kept in zip(network.buffers(), own, strict=True):
-            buffer.copy_(kept)
-
-
-def without_sync(replica: nn.Module) -> AbstractContextManager[None]:
-    """Context in which ``replica`` only accumulates gradients."""
-    if isinstance(replica, DistributedDataParallel):
-        context: AbstractContextManager[None] = replica.no_sync()
-        return context
-    return nullcontext()
+    def inference(self) -> Replica[Backbone]:
+        """The network that is evaluated and exported, as this process runs it."""
+        network = self.inference_network()
+        return next((one for one in self.replicas() if one.network is network), Replica(network))
 
 
 MODES: Registry[TrainingMode] = Registry("mode", "facelab.training_mode")

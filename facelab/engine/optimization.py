@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from facelab.engine.optimizers import (
     parameter_groups,
 )
 from facelab.engine.precision import AmpBackend, Precision, make_arithmetic
+from facelab.engine.replica import Replica
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import CheckpointError, ConfigError, DivergenceError
 
@@ -110,6 +112,7 @@ class Optimization:
         others: Further optimisers under the same schedule and decisions, stepped after the first. Their groups carry
             the base ``lr`` and may carry ``sharded: True``.
         modules: The networks in training; only apex wants to see them.
+        replicas: The same as their processes train them; each knows the norm of its gradients, wherever they lie.
 
     Raises:
         ConfigError: If nothing is trainable, a number is out of range, the schedule does not fit the run, or apex is
@@ -132,6 +135,7 @@ class Optimization:
         device: torch.device | str = "cpu",
         others: Sequence[Optimizer] = (),
         modules: Sequence[nn.Module] = (),
+        replicas: Sequence[Replica[Any]] = (),
     ) -> None:
         if accumulate < 1:
             raise ConfigError(f"training.accumulate is {accumulate}, but must be at least 1.")
@@ -142,6 +146,8 @@ class Optimization:
         self.clip_norm = clip_norm
         self.clip = clip
         self.updates = 0
+        self.replicas = list(replicas)
+        self._of_replicas = {one for replica in replicas for one in replica.network.parameters()}
         self.optimizers = [make_optimizer(groups, optimizer), *others]
         self.arithmetic = make_arithmetic(precision, amp, self.device, modules, self.optimizers)
         bases = [group["lr"] for group in self._groups()]
@@ -244,15 +250,17 @@ class Optimization:
 
     def _measure(self) -> tuple[Tensor, Tensor]:
         """Unscale and clip the gradients; the norm () that `update` returns, and whether any loss was bad () bool."""
-        gradients = [
-            (parameter.grad, bool(group.get("sharded")))
+        trained = [
+            (parameter, parameter.grad, bool(group.get("sharded")))
             for group in self._groups()
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        equal = [gradient for gradient, sharded in gradients if not sharded]
-        rows = [gradient for gradient, sharded in gradients if sharded]
-        network = self._norm(equal)
+        equal = [gradient for _, gradient, sharded in trained if not sharded]
+        rows = [gradient for _, gradient, sharded in trained if sharded]
+        others = [gradient for one, gradient, sharded in trained if not sharded and one not in self._of_replicas]
+        norms = [replica.gradient_norm() for replica in self.replicas]
+        network = reduce(torch.hypot, [*norms, self._norm(others)])
         norm, bad_loss = combined_norm(network, self._norm(rows), self.watch.bad_loss)
         if self.clip == "network":
             norm = torch.where(torch.isfinite(norm), network, norm)

@@ -248,6 +248,7 @@ def open_optimization(
         clip=training.clip,
         device=device,
         modules=list(mode.trained_modules()),
+        replicas=list(mode.replicas()),
     )
 
 
@@ -256,7 +257,7 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
     optimization = parts.optim.state_dict()
     rows = _take_rows(parts, optimization)
     return Snapshot(
-        model=parts.mode.inference_network().state_dict(),
+        model=parts.mode.inference().state(),
         card={**parts.card, "update": progress.update, "epoch": progress.update / progress.updates_per_epoch},
         training={
             "update": progress.update,

@@ -27,7 +27,6 @@ from facelab.test_protocol.extraction.quality import open_scores
 from facelab.test_protocol.lists.data_root import chosen_protocols
 from facelab.test_protocol.protocols.reduced import open_protocol
 from facelab.test_protocol.run import run_protocols
-from facelab.training_mode.base import exported_buffers
 from facelab.weights.checkpoint import TRAINING, CheckpointStore, read_tree
 
 
@@ -123,8 +122,7 @@ def _train(
     log = MetricsLog(folder, tensorboard=config.tensorboard) if main else None
 
     def test() -> list[Report]:
-        network = parts.mode.inference_network()
-        with exported_buffers(network):
+        with parts.mode.inference().inference_view() as network:
             return test_network(network, protocols, scores, config, parts.device)
 
     evaluation = Evaluation(config.evaluation, test, log)

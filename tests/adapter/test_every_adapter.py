@@ -20,10 +20,10 @@ from facelab.adapter.low_rank import LowRankConv2d, LowRankLayer, LowRankLinear,
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.layers.recompute import recomputed
+from facelab.engine.replica import replicate
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
-from facelab.training_mode.base import data_parallel
 from facelab.vision import load_torchvision
 
 # Options that make a backbone small, and the kinds of its layers that are worth adapting.
@@ -450,7 +450,7 @@ def test_two_experts_do_not_fit_into_pefts_format(tmp_path: Path) -> None:
 
 def _gradients(rank_count: int) -> list[Tensor]:
     network = moved(adapted("DualLoRA", "Timm")).train()
-    replica = data_parallel(network)
+    replica = replicate(network)
     start, stop = distributed.class_range(4, distributed.rank(), rank_count)
     embedding = replica(images(network)[start:stop], QUALITY[start:stop])
     embedding.square().mean().backward()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.backbone.base import BACKBONES
-from facelab.training_mode.base import data_parallel
+from facelab.engine.replica import replicate
 
 SMALL: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "small.yaml").read_text())
 STEPS = 2  # the second one fails where a parameter had no gradient in the first
@@ -20,7 +20,7 @@ def train(name: str, options: dict[str, Any]) -> list[Tensor]:
     """The parameters after two steps on images that differ between the processes."""
     torch.manual_seed(0)
     network = BACKBONES.build(name, {"input_spec": {"height": 32, "width": 32}, "feat_dim": 8, **options}).train()
-    replica = data_parallel(network)
+    replica = replicate(network)
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.01)
     generator = torch.Generator().manual_seed(distributed.rank())
     for _ in range(STEPS):

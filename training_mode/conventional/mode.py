@@ -1,7 +1,6 @@
 """Conventional training: one network, one margin head, every image on its own."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,10 +8,11 @@ from torch import Tensor, nn
 from facelab.backbone.base import Backbone
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
+from facelab.engine.replica import Replica, replicate
 from facelab.engine.shadow import Shadow
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
-from facelab.training_mode.base import MODES, TrainingMode, data_parallel, without_sync
+from facelab.training_mode.base import MODES, TrainingMode
 from facelab.weights.checkpoint import TRAINING
 from facelab.weights.state_fit import load_weights, require_fit
 
@@ -32,7 +32,7 @@ class Conventional(TrainingMode):
         self.network = backbone.train()  # a loaded base comes in evaluation mode, without dropout, its BatchNorm still
         self.classifier = classifier
         self.shadow = None if ema is None else Shadow(backbone, decay=ema)
-        self._replica = data_parallel(backbone)
+        self.replica = replicate(backbone)
 
     @classmethod
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:
@@ -47,17 +47,16 @@ class Conventional(TrainingMode):
     def embed(self, batch: Batch) -> Tensor:
         """Embeddings (B, D) of a batch, with gradients; a network that takes quality scores gets those of the batch."""
         quality = (batch.quality,) if self.network.needs_quality else ()
-        embedding: Tensor = self._replica(normalise(batch.image, self.network.input_spec), *quality)
-        return embedding
+        return self.replica(normalise(batch.image, self.network.input_spec), *quality)
 
     def after_update(self) -> None:
         """Move the averaged weights."""
         if self.shadow is not None:
             self.shadow.update(self.network)
 
-    def between_updates(self) -> AbstractContextManager[None]:
-        """Keep the gradients of this process to itself until the update."""
-        return without_sync(self._replica)
+    def replicas(self) -> Iterable[Replica[Backbone]]:
+        """The network."""
+        return [self.replica]
 
     def trained_modules(self) -> Iterable[nn.Module]:
         """The network, and the head, where that learns something of its own."""

@@ -1,0 +1,131 @@
+"""The network in training as this process runs it: alone, or as one of several copies that are kept equal."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
+
+from facelab import distributed
+
+if TYPE_CHECKING:
+    from facelab.backbone.base import Features
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class Replica(Generic[N]):
+    """A network in training, as one process alone trains it, and the contract of every other way to train it.
+
+    Modes and the loop see their network through this object and never ask which form it has. A form is a subclass that
+    says how a method of the network runs, and where gradients or weights do not lie whole on each process, how they are
+    gathered.
+
+    Class rows stay outside: each process holds other ones, with gradients that are complete, so there is nothing to
+    average.
+
+    Args:
+        network: The network on its device, with everything frozen that is not to be trained.
+
+    Attributes:
+        network: The same, for its properties; a forward pass with gradients goes through the replica.
+    """
+
+    def __init__(self, network: N) -> None:
+        self.network: N = network
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Forward pass of the network: of a backbone, embeddings (B, D)."""
+        return cast(Tensor, self._run("__call__", *inputs))
+
+    def features(self, *inputs: Tensor) -> "Features":
+        """Embedding and inner features of a backbone, see `facelab.backbone.base.Backbone.features`.
+
+        As after a forward pass, the loss must depend on every parameter in training; the embedding usually sees to it.
+        """
+        return cast("Features", self._run("features", *inputs))
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Context of passes whose gradients are only accumulated: processes need not exchange them yet."""
+        return nullcontext()
+
+    def gradient_norm(self) -> Tensor:
+        """Norm () of the gradients of the whole network, equal on all processes; 0 if it has none yet."""
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        return get_total_norm(gradients) if gradients else next(self.network.parameters()).new_zeros(())
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and buffers of the whole network by name, as a checkpoint keeps them; the live tensors."""
+        return self.network.state_dict()
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.network.load_state_dict(state)
+
+    @contextmanager
+    def inference_view(self) -> Iterator[N]:
+        """Context that gives the network as it is exported, to be evaluated on all processes.
+
+        Each process keeps BatchNorm statistics of its own in training. Inside the context all have those of the first
+        process, which are exported: else each would embed its share of the test images with a slightly different
+        network, and none of the results would be that of the exported one. Afterwards each has its own again.
+        """
+        buffers = list(self.network.buffers())
+        own = [buffer.clone() for buffer in buffers]
+        try:
+            for buffer in buffers:
+                distributed.broadcast_into(buffer, 0)
+            yield self.network
+        finally:
+            with torch.no_grad():
+                for buffer, kept in zip(buffers, own, strict=True):
+                    buffer.copy_(kept)
+
+    def _run(self, method: str, *inputs: Tensor) -> Any:
+        """Call a method of the network for a pass with gradients."""
+        return getattr(self.network, method)(*inputs)
+
+
+class DataParallel(Replica[N]):
+    """A copy of the network in every process; gradients are averaged over them (DistributedDataParallel)."""
+
+    def __init__(self, network: N) -> None:
+        super().__init__(network)
+        # Buffers are not broadcast: that would cost a message in each step for statistics that are only read in
+        # evaluation, and two forward passes before one backward pass would find theirs changed.
+        known = inspect.signature(DistributedDataParallel).parameters
+        renamed = "forward_sync_buffers" in known  # since torch 2.13
+        keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        self._parallel = DistributedDataParallel(_Methods(network), **keep_buffers)
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Context of passes after which each process keeps its gradients to itself."""
+        context: AbstractContextManager[None] = self._parallel.no_sync()
+        return context
+
+    def _run(self, method: str, *inputs: Tensor) -> Any:
+        return self._parallel(method, *inputs)
+
+
+class _Methods(nn.Module):
+    """Any method of a network by way of ``forward``.
+
+    DistributedDataParallel gets ready for a backward pass in its own ``forward``; of a method that is called beside it,
+    the gradients would silently stay those of one process.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, method: str, *inputs: Tensor) -> Any:
+        return getattr(self.network, method)(*inputs)
+
+
+def replicate(network: N) -> Replica[N]:
+    """The network as this process trains it, on its own or together with others."""
+    return Replica(network) if distributed.world_size() == 1 else DataParallel(network)
