@@ -26,7 +26,8 @@ from facelab.data.sources.packed import write_packed
 from facelab.engine.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import DivergenceError
-from facelab.head.base import CLASSIFIERS, HEADS, Classifier
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.run.assembly import open_optimization
 from facelab.run.settings import make_config
 from facelab.test_protocol.extraction.forward import Forward

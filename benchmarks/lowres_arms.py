@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES, Gate
 from facelab.backbone.base import Backbone
-from facelab.head.classifier import FullSoftmax
 from facelab.head.margins.cosface import CosFace
+from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec, normalise
 from facelab.model.face_model import load_backbone
 from facelab.training_mode.adaptation.mode import Adaptation

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from facelab.citation import Citation
 from facelab.config import merge
 from facelab.errors import ConfigError, did_you_mean
 from facelab.outside.yaml import read_yaml
@@ -61,6 +62,21 @@ def _read_entry(registry: Registry[Any], path: Path, name: str, value: Any) -> t
     ((registered, options),) = value.items()
     registry.get(registered)
     return registered, dict(options or {})
+
+
+def citation_of(registry: Registry[Any], name: str) -> Citation | None:
+    """The paper of a registered name or a catalogue entry: the entry's own, if its class names one, else the class's.
+
+    A class has its paper in ``citation``, and those of its catalogue entries in ``entry_citations``.
+
+    Raises:
+        ConfigError: If there is no such name.
+    """
+    known = entries(registry)
+    cls = registry.get(known[name][0] if name in known else name)
+    own: Mapping[str, Citation] = getattr(cls, "entry_citations", {})
+    shared: Citation | None = getattr(cls, "citation", None)
+    return own.get(name, shared)
 
 
 def resolve(registry: Registry[Any], spec: Spec) -> tuple[str, dict[str, Any]]:

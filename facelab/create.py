@@ -130,7 +130,8 @@ def create_head(
         ConfigError: If a name or an option is unknown, or out of range.
     """
     from facelab.catalogue import build
-    from facelab.head.base import CLASSIFIERS, HEADS
+    from facelab.head.base import HEADS
+    from facelab.head.classifier import CLASSIFIERS
     from facelab.head.loss import HeadLoss
 
     num_classes, feat_dim = _whole("num_classes", num_classes, 2), _whole("feat_dim", feat_dim, 1)

@@ -1,7 +1,8 @@
-"""The contracts of heads and classifiers, and their registries.
+"""The contract of heads, and their registry.
 
-A classifier owns the class rows and drives a head: cosines of a batch to classes go in, logits of softmax come out.
-Every process holds some of the classes; a chunk is some of those. Once a step, in this order:
+`MarginLoss` drives a head: cosines of a batch to classes go in, logits of softmax come out. Whose rows the classes are
+is a matter of the classifier. Every process holds some of the classes; a chunk is some of those. Once a step, in this
+order:
 
 1. `MarginHead.prepare` with the cosines to the targets: on every process alike; buffers move here and in `settle` only.
 2. `MarginHead.statistics`, if the head overrides it: sums over negatives, added over chunks and processes; then
@@ -10,7 +11,6 @@ Every process holds some of the classes; a chunk is some of those. Once a step, 
 4. `MarginHead.regularizer`.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
@@ -146,7 +146,8 @@ class MarginHead(nn.Module):
         Args:
             cosine: Cosines to the classes of a chunk, (B, C).
             terms: Of this step.
-            negative: Where the class is not the sample's own, bool, (B, C).
+            negative: How many classes each stands for as a negative of each sample, (B, C), to multiply by: 0 where
+                it is the sample's own, else 1, and more where the other classes were sampled; bool if all are 0 or 1.
 
         Returns:
             Tensors of a shape that does not depend on the chunk, by name; they come back as ``terms.statistics``.
@@ -170,53 +171,4 @@ class MarginHead(nn.Module):
         return terms.target.new_zeros(())
 
 
-@dataclass(frozen=True)
-class ClassifierOutput:
-    """What a classifier gives.
-
-    Attributes:
-        loss: Mean over the global batch, (), equal on all processes.
-        metrics: Detached () scalars over the global batch: ``accuracy`` (share of samples that are nearest to their own
-            class), ``target_cosine`` (mean), ``norm`` (mean norm of the embeddings), ``regularizer``.
-    """
-
-    loss: Tensor
-    metrics: Mapping[str, Tensor]
-
-
-class Classifier(nn.Module, ABC):
-    """Owner of the class rows. It stays outside of DistributedDataParallel: each process holds its own rows.
-
-    A classifier is built from what the program supplies (``num_classes``, ``feat_dim``, ``head``, ``seed``) and from
-    its options in the configuration.
-
-    Attributes:
-        num_classes: C, over all processes.
-        head: The head that it drives.
-    """
-
-    citation: ClassVar[Citation | None] = None
-    num_classes: int
-    head: MarginHead
-
-    @abstractmethod
-    def forward(self, embedding: Tensor, labels: Tensor) -> ClassifierOutput:
-        """Loss of the global batch.
-
-        Args:
-            embedding: This process's embeddings, (B, D), with B equal on all processes.
-            labels: Their global classes, int64, (B,).
-        """
-
-    @property
-    @abstractmethod
-    def row_range(self) -> tuple[int, int]:
-        """Classes ``[start, stop)`` that this process owns."""
-
-    @abstractmethod
-    def row_tensors(self) -> dict[str, Tensor]:
-        """Tensors with a row for each owned class, by their names in ``state_dict``; the rest is equal everywhere."""
-
-
 HEADS: Registry[MarginHead] = Registry("head", "facelab.head")
-CLASSIFIERS: Registry[Classifier] = Registry("classifier", "facelab.head")

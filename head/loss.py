@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from facelab.errors import DataError
-from facelab.head.base import Classifier
+from facelab.head.classifier import Classifier
 
 
 class HeadLoss(nn.Module):

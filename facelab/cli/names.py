@@ -9,7 +9,7 @@ import typer
 
 REGISTRIES = {
     "heads": ("facelab.head.base", "HEADS"),
-    "classifiers": ("facelab.head.base", "CLASSIFIERS"),
+    "classifiers": ("facelab.head.classifier", "CLASSIFIERS"),
     "backbones": ("facelab.backbone.base", "BACKBONES"),
     "adapters": ("facelab.adapter.base", "ADAPTERS"),
     "gates": ("facelab.adapter.gate", "GATES"),

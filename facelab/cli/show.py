@@ -75,17 +75,21 @@ def list_command(
 
 
 def _registry_table(registry: "Registry[Any]") -> Table:
-    from facelab.catalogue import entries
+    from facelab.catalogue import citation_of, entries
+
+    def paper(name: str) -> str:
+        citation = citation_of(registry, name)
+        return citation.short() if citation else "-"
 
     table = plain_table(title=f"{registry.kind}s")
     for column in ("name", "options and defaults", "paper"):
         table.add_column(column, overflow="fold")
     for name in registry.names():
-        table.add_row(name, _options(registry, name), _paper(registry.get(name)))
+        table.add_row(name, _options(registry, name), paper(name))
     for name, (registered, options) in sorted(entries(registry).items()):
         if name != registered:
             settings = ", ".join(f"{key}={value}" for key, value in options.items())
-            table.add_row(name, f"= {registered}({settings})", _paper(registry.get(registered)), style="dim")
+            table.add_row(name, f"= {registered}({settings})", paper(name), style="dim")
     return table
 
 
@@ -97,11 +101,6 @@ def _options(registry: "Registry[Any]", name: str) -> str:
         if key not in SUPPLIED
     ]
     return ", ".join(shown) or "-"
-
-
-def _paper(cls: type) -> str:
-    citation: Citation | None = getattr(cls, "citation", None)
-    return citation.short() if citation else "-"
 
 
 def _config_table() -> Table:
@@ -137,18 +136,16 @@ def find_citation(name: str) -> Citation:
     Raises:
         ConfigError: If nothing has that name, or it comes from no paper.
     """
-    from facelab.catalogue import entries
+    from facelab.catalogue import citation_of, entries
 
     if name == "facelab":
         return FACELAB
     known: set[str] = set()
     for kind in REGISTRIES:
         registry = registry_of(kind)
-        catalogue = entries(registry)
-        known |= {*registry.names(), *catalogue}
+        known |= {*registry.names(), *entries(registry)}
         if name in known:
-            registered = catalogue[name][0] if name in catalogue else name
-            citation: Citation | None = getattr(registry.get(registered), "citation", None)
+            citation = citation_of(registry, name)
             if citation is None:
                 raise ConfigError(f"{registry.kind} '{name}' comes from no paper; cite 'facelab'.")
             return citation

@@ -1,9 +1,10 @@
 import pytest
 
 from facelab.backbone.base import BACKBONES
-from facelab.catalogue import build, catalogue_file, entries, resolve
+from facelab.catalogue import build, catalogue_file, citation_of, entries, resolve
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS
 from facelab.head.margins.cosface import CosFace
 
 
@@ -41,7 +42,15 @@ def test_refusals(spec: object, sentence: str) -> None:
         build(HEADS, spec)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("registry", [HEADS, BACKBONES], ids=lambda registry: registry.kind)
+def test_an_entry_has_the_paper_of_its_class_or_one_of_its_own() -> None:
+    cosface, sub_centers = citation_of(HEADS, "AM-Softmax"), citation_of(CLASSIFIERS, "SubCenter")
+    assert cosface is not None
+    assert sub_centers is not None
+    assert (cosface.key, sub_centers.key) == ("wang2018cosface", "deng2020subcenter")
+    assert citation_of(CLASSIFIERS, "FullSoftmax") is None
+
+
+@pytest.mark.parametrize("registry", [HEADS, BACKBONES, CLASSIFIERS], ids=lambda registry: registry.kind)
 def test_every_entry_names_a_registered_class_and_known_options(registry: object) -> None:
     for name, (registered, options) in entries(registry).items():  # type: ignore[arg-type]
         assert options.keys() <= registry.parameters(registered).keys(), name  # type: ignore[attr-defined]

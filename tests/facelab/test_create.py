@@ -13,8 +13,9 @@ from facelab.adapter.gate import SigmoidGate
 from facelab.backbone.base import BACKBONES
 from facelab.catalogue import build, entries
 from facelab.errors import CheckpointError, ConfigError, DataError
-from facelab.head.base import CLASSIFIERS, HEADS
-from facelab.head.classifier import FullSoftmax
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS
+from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
 

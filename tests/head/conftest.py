@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from facelab.head.base import MarginHead
-from facelab.head.classifier import FullSoftmax
+from facelab.head.rows.full_softmax import FullSoftmax
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from torch.nn.functional import cross_entropy, normalize
 
 from facelab.catalogue import build
 from facelab.errors import ConfigError, DataError
-from facelab.head.base import CLASSIFIERS, HEADS, ClassShard, MarginHead
-from facelab.head.class_rows import BLOCK, initial_rows
-from facelab.head.classifier import FullSoftmax
+from facelab.head.base import HEADS, ClassShard, MarginHead
+from facelab.head.classifier import CLASSIFIERS
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.softmax import Softmax
+from facelab.head.rows.full_softmax import FullSoftmax
+from facelab.head.rows.initial import BLOCK, initial_rows
 
 FEATURES = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
 ROWS = torch.tensor([[2.0, 0.0], [0.0, 0.5], [3.0, 3.0]])

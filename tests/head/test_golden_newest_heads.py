@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from facelab.head.base import MarginHead
-from facelab.head.classifier import FullSoftmax
 from facelab.head.margins.arcface import ArcFace
 from facelab.head.margins.combined_margin import CombinedMargin
 from facelab.head.margins.cosface import CosFace
@@ -21,6 +20,7 @@ from facelab.head.margins.sphereface2 import SphereFace2
 from facelab.head.margins.sphereface_r import SphereFaceR
 from facelab.head.margins.uniface import UniFace
 from facelab.head.margins.x2_softmax import X2Softmax
+from facelab.head.rows.full_softmax import FullSoftmax
 
 COPY = Path(__file__).resolve().parent.parent / "golden" / "newest_heads"
 CLASSES = 24

@@ -13,7 +13,7 @@ from facelab.catalogue import build, entries
 from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
-from facelab.head.classifier import FullSoftmax
+from facelab.head.rows.full_softmax import FullSoftmax
 
 ENTRIES = sorted({*entries(HEADS), *HEADS.names()})  # with those of other packages that are installed
 OURS = [name for name in HEADS.names() if HEADS.get(name).__module__.startswith("facelab.")]

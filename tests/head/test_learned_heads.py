@@ -9,9 +9,8 @@ from torch.nn.functional import normalize
 
 from facelab.catalogue import build
 from facelab.errors import ConfigError
-from facelab.head.base import CLASSIFIERS, ClassShard, MarginHead, Terms
-from facelab.head.class_rows import BLOCK, initial_numbers
-from facelab.head.classifier import FullSoftmax
+from facelab.head.base import ClassShard, MarginHead, Terms
+from facelab.head.classifier import CLASSIFIERS
 from facelab.head.margins.adam_softmax import AdaMSoftmax
 from facelab.head.margins.arcface import ArcFace
 from facelab.head.margins.cosface import CosFace
@@ -19,7 +18,8 @@ from facelab.head.margins.softmax import Softmax
 from facelab.head.margins.sphereface import SphereFace
 from facelab.head.margins.sphereface2 import SphereFace2
 from facelab.head.margins.uniface import UniFace
-from facelab.head.sub_center import SubCenter
+from facelab.head.rows.full_softmax import FullSoftmax
+from facelab.head.rows.initial import BLOCK, initial_numbers
 
 CLASSES, DIM = 5, 4
 LABELS = torch.tensor([0, 3, 3, 1])
@@ -198,7 +198,8 @@ def test_no_sub_centre_is_refused() -> None:
 
 def test_sub_centers_are_three_rows_a_class() -> None:
     named = build(CLASSIFIERS, "SubCenter", num_classes=CLASSES, feat_dim=DIM, head=ArcFace(), seed=1)
-    assert isinstance(named, SubCenter)
-    assert named.weight.equal(FullSoftmax(CLASSES, DIM, ArcFace(), seed=1, rows_per_class=3).weight)
+    assert named.row_tensors()["weight"].equal(FullSoftmax(CLASSES, DIM, ArcFace(), seed=1, rows_per_class=3).weight)
     with pytest.raises(ConfigError, match="rows_per_class is 3, but Softmax takes inner products"):
-        SubCenter(CLASSES, DIM, Softmax())
+        build(CLASSIFIERS, "SubCenter", num_classes=CLASSES, feat_dim=DIM, head=Softmax())
+    five = build(CLASSIFIERS, {"SubCenter": {"rows_per_class": 5}}, num_classes=CLASSES, feat_dim=DIM, head=ArcFace())
+    assert five.row_tensors()["weight"].shape == (CLASSES, 5, DIM)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from facelab.errors import ConfigError
-from facelab.head.base import CLASSIFIERS, HEADS
-from facelab.head.classifier import FullSoftmax
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS
 from facelab.head.margins.cosface import CosFace
+from facelab.head.rows.full_softmax import FullSoftmax
 
 ANGLE, SHARE, POSITIVE, FACTOR = "[0, 1.5708)", "[0, 1]", "(0, inf)", "[1, 5]"
 CASES: list[tuple[str, dict[str, Any], dict[str, str]]] = [  # a head, options that the case needs, range of each number

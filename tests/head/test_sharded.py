@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from facelab import distributed
 from facelab.catalogue import build, entries
 from facelab.head.base import HEADS, MarginHead, Terms
-from facelab.head.classifier import FullSoftmax
+from facelab.head.rows.full_softmax import FullSoftmax
 
 BATCH, DIM, CLASSES, STEPS = 12, 16, 11, 2  # 11 classes: the shards are uneven
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}

@@ -17,7 +17,7 @@ from facelab.catalogue import build
 from facelab.data.base import SOURCES
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
-from facelab.head.classifier import FullSoftmax
+from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
 from facelab.model.face_model import load_model
 from facelab.quality.card import ScorerCard

@@ -14,8 +14,8 @@ from facelab.adapter.lora import LoRA
 from facelab.backbone.base import BACKBONES
 from facelab.data.base import Batch
 from facelab.errors import ConfigError
-from facelab.head.classifier import FullSoftmax
 from facelab.head.margins.cosface import CosFace
+from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.quality.card import ScorerCard
 from facelab.training_mode.adaptation.alignment import alignment_loss, pairs_across
 from facelab.training_mode.adaptation.mode import Adaptation

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy, normalize
 from facelab.backbone.mobilefacenet import MobileFaceNet
 from facelab.catalogue import build
 from facelab.head.base import HEADS
-from facelab.head.classifier import CLASSIFIERS, FullSoftmax
+from facelab.head.classifier import CLASSIFIERS
+from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
 from facelab.run.assembly import open_optimization
 from facelab.run.settings import RunConfig, load_config

@@ -1,0 +1,1 @@
+"""Who owns the class rows, one owner a file."""
