@@ -27,7 +27,7 @@ from torch import Tensor
 from facelab.data.loading.loader import Loader
 from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
-from facelab.data.transforms.augment import AugmentConfig
+from facelab.data.transforms.augment import DEFAULT, Augment
 from facelab.inputs import InputSpec, normalise
 
 
@@ -57,7 +57,7 @@ def ours_normalised(root: Path, batch_size: int, workers: int) -> Callable[[], I
     """Epochs of our loader, with what the device does to a batch before the network."""
     source = ImageFolder(root)
     loader = Loader(source, Shuffle(source.labels), batch_size=batch_size, workers=workers)
-    augment, spec = AugmentConfig().build(seed=0), InputSpec(SIZE, SIZE)
+    augment, spec = Augment(DEFAULT, seed=0), InputSpec(SIZE, SIZE)
     return lambda: (normalise(augment(batch, 0, step).image, spec) for step, batch in enumerate(loader.batches(0)))
 
 

@@ -129,7 +129,7 @@ class Registry(Generic[T]):
         """
         parameters = self.parameters(name)
         known = {key: value for key, value in supplied.items() if key in parameters}
-        checked = {key: self._check(name, key, value, parameters) for key, value in (options or {}).items()}
+        checked = self.check(name, options or {})
         for key in checked.keys() & known.keys():
             if checked[key] != known[key]:
                 raise ConfigError(
@@ -141,6 +141,15 @@ class Registry(Generic[T]):
         if missing:
             raise ConfigError(f"{self.kind} '{name}' needs the option '{missing[0]}'.")
         return self.get(name)(**arguments)
+
+    def check(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as read from YAML, converted to the annotated types; nothing is constructed.
+
+        Raises:
+            ConfigError: If the name or an option is unknown, or a value has a wrong type.
+        """
+        parameters = self.parameters(name)
+        return {key: self._check(name, key, value, parameters) for key, value in options.items()}
 
     def _check(self, name: str, key: str, value: Any, parameters: Mapping[str, inspect.Parameter]) -> Any:
         if key not in parameters:

@@ -12,24 +12,25 @@ SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 ROUNDS = 8
 
 
-def mix(*keys: Keys) -> Words:
+def mix(*keys: Keys, start: Words | None = None) -> Words:
     """64 random bits for each combination of keys: the finaliser of SplitMix64, once for each key.
 
     Args:
         keys: Whole numbers or arrays of them that broadcast against each other; negative ones count modulo 2**64.
+        start: What `mix` gave for the keys that come before these: ``mix(b, start=mix(a))`` is ``mix(a, b)``.
 
     Returns:
         uint64 of the broadcast shape, at least (1,).
     """
-    mixed = np.zeros(1, np.uint64)
+    mixed = np.zeros(1, np.uint64) if start is None else start
     for key in keys:
         mixed = _scramble((mixed ^ _words(key)) + STEP)
     return mixed
 
 
-def uniform(*keys: Keys) -> NDArray[np.float64]:
-    """Numbers in [0, 1) for each combination of keys, of the broadcast shape."""
-    return np.asarray((mix(*keys) >> np.uint64(11)) * 2.0**-53)
+def uniform(*keys: Keys, start: Words | None = None) -> NDArray[np.float64]:
+    """Numbers in [0, 1) for each combination of keys, of the broadcast shape; ``start`` as in `mix`."""
+    return np.asarray((mix(*keys, start=start) >> np.uint64(11)) * 2.0**-53)
 
 
 def permute(position: NDArray[np.int64], size: int | NDArray[np.int64], *keys: Keys) -> NDArray[np.int64]:

@@ -1,1 +1,1 @@
-"""What changes images on the device."""
+"""What changes images at random on the device: one transform a file."""

@@ -15,6 +15,7 @@ REGISTRIES = {
     "gates": ("facelab.adapter.gate", "GATES"),
     "sources": ("facelab.data.base", "SOURCES"),
     "samplers": ("facelab.data.base", "SAMPLERS"),
+    "transforms": ("facelab.data.transforms.base", "TRANSFORMS"),
     "modes": ("facelab.training_mode.base", "MODES"),
     "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
     "scorers": ("facelab.iqa.base", "SCORERS"),
@@ -31,6 +32,8 @@ SETTINGS = {
     "data.sampler": "samplers",
 }
 """Settings of a run whose value is one name, and the kind of that name."""
+KEYS = {"data.augment.": "transforms"}
+"""Beginnings of settings that go on with a name, and the kind of that name."""
 
 
 def names_of(kind: str) -> list[str]:
@@ -75,7 +78,10 @@ def one_of(*words: str) -> Callable[[str], list[str]]:
 
 
 def config_or_setting(context: typer.Context, incomplete: str) -> list[str]:
-    """Completes the words of ``facelab train`` and ``show``: a configuration, or the name behind ``head=``."""
+    """Completes the words of ``facelab train`` and ``show``: a configuration, or a name in a setting (``head=``)."""
+    for front, kind in KEYS.items():
+        if incomplete.startswith(front):
+            return _beginning(incomplete, (f"{front}{name}" for name in names_of(kind)))
     key, equals, begun = incomplete.partition("=")
     if equals:
         return [f"{key}={name}" for name in _beginning(begun, _names_for(key))]

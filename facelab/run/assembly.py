@@ -17,6 +17,7 @@ from facelab.catalogue import build
 from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
 from facelab.data.loading.loader import Loader
 from facelab.data.sources.resized import Resized
+from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.errors import CheckpointError, ConfigError
@@ -45,17 +46,23 @@ class DeviceFeed:
 
     Args:
         loader: Gives this process's part of each batch.
-        config: Settings of augmentation, batch size and seed.
+        augment: Changes the images at random.
+        accumulate: Batches that make one update.
         device: Where to move them.
         scorer: Scores the augmented images; None leaves the scores that the loader gives.
     """
 
     def __init__(
-        self, loader: Loader, config: RunConfig, device: torch.device, scorer: PixelScorer | None = None
+        self,
+        loader: Loader,
+        augment: Augment,
+        accumulate: int,
+        device: torch.device,
+        scorer: PixelScorer | None = None,
     ) -> None:
         self.loader = loader
-        self.augment = config.data.augment.build(config.seed)
-        self.accumulate = config.training.accumulate
+        self.augment = augment
+        self.accumulate = accumulate
         self.device = device
         self.scorer = scorer
 
@@ -109,6 +116,8 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         FacelabError: If any setting, file or combination of them cannot work.
     """
     import_plugins(config.plugins)
+    augment = Augment(config.data.augment, config.seed)
+    config.data.refuse_stale_scores()
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
     source = open_source(config, None if show is None else partial(show, "preparing the data"))
@@ -148,7 +157,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
-    feed = DeviceFeed(loader, config, device, online)
+    feed = DeviceFeed(loader, augment, config.training.accumulate, device, online)
     return Parts(config, device, source, feed, mode, classifier, optim, start, card, describe(source))
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
-from facelab.data.transforms.augment import AugmentConfig
+from facelab.data.transforms.augment import Change, quality_changes, with_defaults
 from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
@@ -35,9 +35,6 @@ VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
 """With the first key a file is a study, several runs, see `facelab.run.study`; the other goes with it."""
 
 
-QUALITY_CHANGES = ("crop", "light")  # a crop is enlarged; less contrast leaves more of the noise
-
-
 class DataSettings(Strict):
     """The ``data`` section.
 
@@ -46,7 +43,8 @@ class DataSettings(Strict):
         size: Side of the square network input in pixels, or [height, width].
         resize: Resize images of another size; without it they are refused.
         sampler: Which images in which order; see ``facelab list samplers``.
-        augment: Random changes on the device.
+        augment: Random changes on the device: options by the transform's name, or its probability alone, or null for
+            none of it; see ``facelab list transforms``. Only ``flip: 0.5`` unless asked.
         workers: Threads that read and decode.
         prefetch: Batches read ahead.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
@@ -60,24 +58,44 @@ class DataSettings(Strict):
     size: int | tuple[int, int] = 112
     resize: bool = False
     sampler: Spec = "Shuffle"
-    augment: AugmentConfig = AugmentConfig()
+    augment: dict[str, Change] = Field(default_factory=dict, validate_default=True)
     workers: int = Field(default=2, ge=1, le=1024)
     prefetch: int = Field(default=4, ge=1, le=4096)
     on_corrupt: Literal["error", "skip"] = "error"
     quality: Quality | None = None
     online_quality: bool = False
 
+    @field_validator("augment")
+    @classmethod
+    def _with_defaults(cls, augment: dict[str, Change]) -> dict[str, Change]:
+        try:
+            return with_defaults(augment)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
     @model_validator(mode="after")
     def _scores_are_those_of_the_images(self) -> Self:
         if self.online_quality and not isinstance(self.quality, dict):
             raise ValueError("online_quality needs a scorer in quality, such as {Sharpness: {}}")
-        changed = [name for name in QUALITY_CHANGES if getattr(self.augment, name) is not None]
-        if changed and self.quality is not None and not self.online_quality:
-            raise ValueError(
-                f"augment.{changed[0]} changes how good an image is, but quality says how good it was before; set "
-                f"online_quality: true, so that a scorer sees what the network sees, or leave augment.{changed[0]} out"
-            )
+        try:
+            self.refuse_stale_scores()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    def refuse_stale_scores(self) -> None:
+        """Refuse scores of whole images where the network sees better or worse ones; plugins may be known only later.
+
+        Raises:
+            ConfigError: If there are scores, none are made anew in each step, and a transform changes quality.
+        """
+        changed = quality_changes(self.augment)
+        if changed and self.quality is not None and not self.online_quality:
+            raise ConfigError(
+                f"data.augment.{changed[0]} changes how good an image is, but data.quality says how good it was "
+                "before; set data.online_quality: true, so that a scorer sees what the network sees, or leave "
+                f"augment.{changed[0]} out."
+            )
 
     @property
     def height_width(self) -> tuple[int, int]:

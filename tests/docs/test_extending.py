@@ -13,12 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
-NAMES = ("HalfMargin", "PlainNet", "Biases", "Capped", "mirrored")
+NAMES = ("HalfMargin", "PlainNet", "Biases", "Capped", "gamma", "mirrored")
 QUICK_TESTS = (
     "head/test_heads.py",
     "backbone/test_every_backbone.py",
     "adapter/test_every_adapter.py",
     "data/test_every_sampler.py",
+    "data/transforms/test_every_transform.py",
 )
 SMALLER = (
     "training.epochs=1",

@@ -80,3 +80,9 @@ def test_permutations_of_different_lengths_at_once() -> None:
 def chi_square(counts: np.ndarray) -> float:
     expected = counts.mean()
     return float(((counts - expected) ** 2).sum() / expected)
+
+
+def test_keys_may_be_given_in_two_steps() -> None:
+    rows = np.arange(50)
+    assert np.array_equal(mix(7, 2, start=mix(3, rows)), mix(3, rows, 7, 2))
+    assert np.array_equal(uniform(1, start=mix(3, rows)), uniform(3, rows, 1))

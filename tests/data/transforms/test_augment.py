@@ -1,16 +1,20 @@
 """Random changes: exact where they can be, the same for any division of the batch, and uint8 throughout."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from facelab.data.base import Batch
-from facelab.data.transforms.augment import Augment, AugmentConfig, Draw
+from facelab.data.loading.keyed_random import uniform
+from facelab.data.transforms.augment import DEFAULT, Augment, quality_changes, with_defaults
+from facelab.data.transforms.base import TRANSFORMS, Stage, Transform
+from facelab.data.transforms.draws import Draws
+from facelab.errors import ConfigError
 
 EVERYTHING: dict[str, Any] = {name: {"probability": 0.6} for name in ("crop", "shift", "light", "erase")}
 
@@ -26,11 +30,11 @@ def part(batch: Batch, rows: slice) -> Batch:
 
 
 def augment(seed: int = 0, **options: Any) -> Augment:
-    return AugmentConfig(**options).build(seed)
+    return Augment(DEFAULT | options, seed)
 
 
 def only(name: str, **options: Any) -> Augment:
-    return augment(flip=0.0, **{name: {"probability": 1.0, **options}})
+    return Augment({name: {"probability": 1.0, **options}}, 0)
 
 
 def flat(image: Tensor) -> Tensor:
@@ -57,8 +61,9 @@ def test_flip_never_and_always(flip: float) -> None:
 
 def test_flip_mirrors_exactly_the_drawn_images_whatever_their_layout() -> None:
     batch = batch_of()
-    mirrored = augment()._draw(batch.size, 2, 3, 0)[:, Draw.FLIP] < 0.5
-    expected = torch.where(torch.from_numpy(mirrored)[:, None, None, None], batch.image.flip(3), batch.image)
+    numbers = uniform(0, 2, 3, np.arange(batch.size), 1)  # flip's choice was the first draw of version 0.1
+    mirrored = torch.from_numpy(numbers < 0.5)[:, None, None, None]
+    expected = torch.where(mirrored, batch.image.flip(3), batch.image)
     for image in (batch.image, batch.image.contiguous(), batch.image.flip(3).flip(3)):
         found = augment()(replace(batch, image=image), 2, 3).image
         assert torch.equal(found, expected)
@@ -194,18 +199,87 @@ def test_erase_paints_a_rectangle_of_the_right_area() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("changes", "message"),
     [
-        ({"flip": 1.5}, "less than or equal to 1"),
-        ({"flipp": 0.5}, "Extra inputs are not permitted"),
-        ({"erase": {"smallest": 0.5, "largest": 0.1}}, "smallest is 0.5, above largest, 0.1"),
+        ({"flip": 1.5}, "transform 'flip' option 'probability' is 1.5: Input should be less than or equal to 1"),
+        ({"flipp": 0.5}, "unknown transform 'flipp'. Did you mean 'flip'"),
+        ({"crop": {"smalest": 0.5}}, "transform 'crop' has no option 'smalest'. Did you mean 'smallest'"),
+        ({"crop": 0.5}, r"transform 'crop' is 0.5, but has options: write crop: {probability: 0.5}"),
+        ({"erase": {"smallest": 0.5, "largest": 0.1}}, "erase smallest is 0.5, above largest, 0.1"),
         ({"crop": {"smallest": 0}}, "greater than 0"),
         ({"shift": {"pixels": 0}}, "greater than or equal to 1"),
     ],
 )
-def test_refusals(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        AugmentConfig(**options)
+def test_refusals(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Augment(changes, 0)
+
+
+def test_null_is_off() -> None:
+    batch = batch_of()
+    assert torch.equal(Augment({"flip": None, "crop": None}, 0)(batch, 0, 0).image, batch.image)
+
+
+def test_the_order_is_that_of_stages_then_names_and_not_the_one_written() -> None:
+    written = [
+        {name: {} for name in names} for names in (("flip", "erase", "light", "shift", "crop"), ("crop", "flip"))
+    ]
+    assert list(Augment(written[0], 0).transforms) == ["crop", "shift", "light", "erase", "flip"]
+    assert list(Augment(written[1], 0).transforms) == ["crop", "flip"]
+
+
+def test_what_a_run_writes_down_has_every_option_and_means_the_same() -> None:
+    light = {"probability": 0.3, "brightness": 0.2, "contrast": 0.2}
+    expected = {"flip": 0.5, "light": light, "crop": None}
+    assert with_defaults({"light": {"probability": 0.3}, "crop": None}) == expected
+    assert with_defaults(expected) == expected
+    assert with_defaults({"flip": {"probability": 0.25}}) == {"flip": 0.25}
+    assert with_defaults({"flip": None}) == {"flip": None}
+    assert with_defaults({"of_a_plugin": {"strength": 2}}) == {"flip": 0.5, "of_a_plugin": {"strength": 2}}
+    with pytest.raises(ConfigError, match="less than or equal to 1"):
+        with_defaults({"erase": {"probability": 2}})
+
+
+def test_changes_of_quality_are_those_that_are_on() -> None:
+    assert quality_changes({"crop": None, "light": {}, "erase": {}, "of_a_plugin": {}}) == ["light"]
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    """A transform of somebody else, which adds a random grey level."""
+
+    class Stranger(Transform):
+        stage, changes_quality, moves_keypoints = Stage.FACE, True, False
+
+        def image(self, image: Tensor, draw: Draws) -> Tensor:
+            return image + torch.from_numpy((draw("level") * 40).astype(np.uint8))[:, None, None, None]
+
+    TRANSFORMS.names()
+    yield TRANSFORMS.register("stranger")(Stranger) and "stranger"
+    del TRANSFORMS._classes["stranger"]
+
+
+def test_a_transform_of_somebody_else_changes_nothing_of_the_others(stranger: str) -> None:
+    """Where the five act, they act as without it: what they chose, and what they did to it."""
+    batch = batch_of()
+    batch = replace(batch, image=torch.full_like(batch.image, 100))
+    alone = augment(erase={"probability": 0.5, "fill": 7})(batch, 1, 2).image
+    both = augment(erase={"probability": 0.5, "fill": 7}, stranger={})(batch, 1, 2).image
+    assert torch.equal(alone == 7, both == 7)
+    levels = both.flatten(1).amax(dim=1)
+    assert len(levels.unique()) > 10
+    assert quality_changes({stranger: {}}) == [stranger]
+
+
+def test_keypoints_go_through_all_transforms() -> None:
+    points = torch.tensor([[2.0, 3.0], [5.0, 3.0], [3.5, 5.0], [2.0, 7.0], [5.0, 7.0]]).expand(64, 5, 2)
+    moving = {"crop": {"probability": 0.6}, "shift": {"probability": 0.6}}
+    change, size = augment(**moving, light={}), (10, 8)
+    moved = points
+    for name in ("crop", "shift", "flip"):
+        moved = Augment({name: moving.get(name, {})}, 0).keypoints(moved, size, 4, 5, 6)
+    assert torch.equal(change.keypoints(points, size, 4, 5, 6), moved)
+    assert not torch.equal(moved, points)
 
 
 @pytest.mark.cuda

@@ -3,8 +3,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from facelab.backbone.base import BACKBONES
+from facelab.config import differences
+from facelab.data.transforms.base import TRANSFORMS
+from facelab.data.transforms.crop import Crop
 from facelab.errors import ConfigError
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import write_scores
@@ -108,7 +112,7 @@ def test_the_published_recipes_of_petalface() -> None:
     for run in (tiny, briar, four, twelve):
         assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
         assert (run.training.clip, run.classifier) == ("network", {"FullSoftmax": {"initial": "normal"}})
-        assert (run.data.size, run.training.precision, run.data.augment.flip) == (120, "fp32", 0.5)
+        assert (run.data.size, run.training.precision, run.data.augment["flip"]) == (120, "fp32", 0.5)
 
 
 def test_the_published_recipe_of_insightface() -> None:
@@ -119,7 +123,7 @@ def test_the_published_recipe_of_insightface() -> None:
     assert (training.epochs, training.batch_size, training.precision) == (20, 8 * 128, "fp16")
     assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
     assert (run.schedule.warmup_epochs, training.clip_norm, training.clip) == (0, 5, "network")
-    assert (run.classifier, run.data.augment.flip) == ({"FullSoftmax": {"initial": "normal"}}, 0.5)
+    assert (run.classifier, run.data.augment["flip"]) == ({"FullSoftmax": {"initial": "normal"}}, 0.5)
 
 
 def test_the_published_recipe_of_facexzoo() -> None:
@@ -190,6 +194,39 @@ def test_refusals(overrides: list[str], sentence: str) -> None:
         load_config("conventional", overrides)
 
 
+def test_changes_that_version_0_1_wrote_down_are_those_of_today() -> None:
+    """Runs of then are resumed: their settings have every option, and null for what was off."""
+    crop, light = {"probability": 0.2, "smallest": 0.5}, {"probability": 0.2, "brightness": 0.2, "contrast": 0.2}
+    erase = {"probability": 0.3, "smallest": 0.02, "largest": 0.2, "elongation": 2.0, "fill": 0}
+    stored = [
+        ({}, {"flip": 0.5, "crop": None, "shift": None, "light": None, "erase": None}),
+        (
+            {"flip": 0, "crop": {}, "light": {}},
+            {"flip": 0.0, "crop": crop, "shift": None, "light": light, "erase": None},
+        ),
+        (
+            {"shift": {"pixels": 3}, "erase": {"probability": 0.3}},
+            {"flip": 0.5, "crop": None, "shift": {"probability": 0.5, "pixels": 3}, "light": None, "erase": erase},
+        ),
+    ]
+    for given, written in stored:
+        new, old = (
+            load_config("conventional", [f"data.augment={yaml.safe_dump(one, default_flow_style=True)}"])
+            for one in (given, written)
+        )
+        assert differences(old.tree(), new.tree()) == []
+        assert differences({"augment": written}, {"augment": old.tree()["data"]["augment"]}) == []
+
+
+def test_a_mistyped_change_is_answered_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"'data.augment' is .*: transform 'crop' has no option 'smalest'. Did you"):
+        load_config("conventional", ["data.augment.crop.smalest=0.4"])
+    with pytest.raises(ConfigError, match="'data.augment.flip' is true, but must be a number"):
+        load_config("conventional", ["data.augment.flip=true"])
+    with pytest.raises(ConfigError, match="unknown transform 'crpo'. Did you mean 'crop'"):
+        assemble(load_config("conventional", ["data.augment.crpo.smallest=0.4"]))
+
+
 def test_scores_of_whole_images_are_refused_for_cropped_ones() -> None:
     def data(**more: Any) -> RunConfig:
         given = {"source": "SyntheticFaces", "quality": {"Sharpness": {}}, **more}
@@ -200,6 +237,16 @@ def test_scores_of_whole_images_are_refused_for_cropped_ones() -> None:
             data(augment={change: {}})
     assert data(augment={"crop": {}}, online_quality=True).data.online_quality
     assert not data(augment={"erase": {}}).data.online_quality
+    assert not data(augment={"crop": None}).data.online_quality
+    later = data(augment={"of_a_plugin": {}})  # plugins are imported when the run begins
+    with pytest.raises(ConfigError, match="unknown transform 'of_a_plugin'"):
+        assemble(later)
+    TRANSFORMS.register("of_a_plugin")(type("Later", (Crop,), {}))
+    try:
+        with pytest.raises(ConfigError, match="data.augment.of_a_plugin changes how good an image is"):
+            assemble(later)
+    finally:
+        del TRANSFORMS._classes["of_a_plugin"]
     for quality in ("table.csv", None):
         with pytest.raises(ConfigError, match="online_quality needs a scorer in quality, such as {Sharpness: {}}"):
             data(quality=quality, online_quality=True)
