@@ -12,8 +12,8 @@ from facelab.adapter.base import AdaptedBackbone
 from facelab.adapter.low_rank import LowRankLayer
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside.json import read_json
-from facelab.weights.checkpoint import read_safetensors
 from facelab.weights.model_folder import PEFT_FILES
+from facelab.weights.tensor_files import read_safetensors
 from facelab.weights.whole_file import write_whole
 
 PREFIX = "base_model.model."

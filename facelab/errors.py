@@ -28,6 +28,11 @@ class DivergenceError(FacelabError):
     """A loss or gradient that is not finite."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without what may follow over many lines; its type if it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """A suggestion ``" Did you mean 'x'?"`` with a leading space, or an empty string if nothing is close."""
     names = sorted(known)

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from facelab.weights.checkpoint import CheckpointStore, read_rows, read_tree, verify
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.manifest import verify
+from facelab.weights.snapshot import read_rows
+from facelab.weights.tensor_files import read_tree
 
 CONFIG = Path(__file__).parent / "tiny_run.yaml"
 SETTINGS = ("training.epochs=15", "checkpoint.every_updates=1", "mode.conventional.ema=0.9")
@@ -35,9 +38,9 @@ def start(run: Path, resume: bool, processes: int = 1) -> "subprocess.Popen[str]
 
 def kill_somewhere(run: Path, dice: random.Random) -> bool:
     """Start or resume, wait until training moves, kill after a moment; whether it was killed before it was done."""
-    before = CheckpointStore(run / "checkpoints").index()["last"]
+    before = CheckpointStore(run / "checkpoints").index().last
     process = start(run, resume=True)
-    while process.poll() is None and CheckpointStore(run / "checkpoints").index()["last"] == before:
+    while process.poll() is None and CheckpointStore(run / "checkpoints").index().last == before:
         time.sleep(0.005)
     time.sleep(dice.uniform(0.0, 0.4))
     process.kill()
@@ -77,7 +80,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, kills: int) -> Non
 def test_sigterm_writes_a_checkpoint_and_exits(tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(run, resume=False)
-    while process.poll() is None and CheckpointStore(run / "checkpoints").index()["last"] is None:
+    while process.poll() is None and CheckpointStore(run / "checkpoints").index().last is None:
         time.sleep(0.01)
     process.terminate()
     output, _ = process.communicate(timeout=120)
@@ -105,9 +108,9 @@ def processes_of(run: Path) -> dict[str, int]:
 
 def stop_one(run: Path, victim: str, number: signal.Signals, dice: random.Random) -> int:
     """Resume on two processes, stop one after a moment, wait until nothing lives; the launcher's exit code."""
-    before = CheckpointStore(run / "checkpoints").index()["last"]
+    before = CheckpointStore(run / "checkpoints").index().last
     launcher = start(run, resume=True, processes=2)
-    while launcher.poll() is None and CheckpointStore(run / "checkpoints").index()["last"] == before:
+    while launcher.poll() is None and CheckpointStore(run / "checkpoints").index().last == before:
         time.sleep(0.005)
     time.sleep(dice.uniform(0.0, 0.2))
     if (process := processes_of(run).get(victim)) is not None:

@@ -46,8 +46,10 @@ from facelab.test_protocol.lists.megaface_lists import read_feature_list
 from facelab.test_protocol.protocols.agedb import read_agedb
 from facelab.test_protocol.protocols.bin_pack import PackImages
 from facelab.test_protocol.report.report_store import read_reports, write_reports
-from facelab.weights.checkpoint import read_card, read_tree, verify
+from facelab.weights.manifest import verify
 from facelab.weights.published_file import read_state
+from facelab.weights.snapshot import read_card
+from facelab.weights.tensor_files import read_tree
 
 ROOM = 3 << 30  # bytes of address space beside what the process has already
 NUMBERS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 62) + 1, (1 << 63) - 1, -1)

@@ -184,15 +184,16 @@ def show_command(
 
 def _run_table(run: Path) -> Table:
     from facelab.weights.card_check import check_card
-    from facelab.weights.checkpoint import CheckpointStore, read_card
+    from facelab.weights.checkpoint import CheckpointStore
+    from facelab.weights.snapshot import read_card
 
     store = CheckpointStore(run / "checkpoints")
     index = store.index()
     table = Table("what", "value", title=str(run), title_justify="left")
     for key in ("last", "best", "best_score"):
-        table.add_row(key, str(index[key]))
+        table.add_row(key, str(getattr(index, key)))
     table.add_row("checkpoints", ", ".join(store.names()) or "none")
-    if index["last"]:
+    if index.last:
         card = read_card(store.find("last"))
         check_card(card, str(run))
         table.add_row("backbone", card["backbone"]["name"])

@@ -19,8 +19,10 @@ from facelab.quality.card import ScorerCard
 from facelab.weights.build_limit import build_within
 from facelab.weights.card import adapter_card
 from facelab.weights.card_check import check_card
-from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, CheckpointStore, read_card, read_model, verify
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.manifest import MANIFEST, verify
 from facelab.weights.model_folder import PEFT_FILES, is_model_file, read_model_file, write_model
+from facelab.weights.snapshot import CARD, MODEL, read_card, read_model
 from facelab.weights.state_fit import load_weights
 
 if TYPE_CHECKING:

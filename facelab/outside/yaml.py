@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, first_line
 from facelab.outside.file import read_regular_text
 
 MAX_BYTES = 1 << 20
@@ -121,7 +121,7 @@ def parse_yaml(text: str, where: str) -> Any:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{where}, line {line}: {error.problem}.") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {str(error).splitlines()[0]}.") from None
+        raise ConfigError(f"{where} is not valid YAML: {first_line(error)}.") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.training_mode.base import MODES, TrainingMode
 from facelab.weights.card_check import check_card
-from facelab.weights.checkpoint import Snapshot, read_card, read_local, read_rows, read_tree
+from facelab.weights.snapshot import Snapshot, read_card, read_local, read_rows
+from facelab.weights.tensor_files import read_tree
 
 RenderProgress = Callable[[int, int], None]
 

@@ -6,7 +6,8 @@ from facelab.engine.loop import Callback, Progress
 from facelab.run.settings import CheckpointSettings, EvaluationSettings
 from facelab.run.tracking import MetricsLog
 from facelab.test_protocol.base import Report
-from facelab.weights.checkpoint import CheckpointStore, Snapshot
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import Snapshot
 
 
 class Evaluation(Callback):

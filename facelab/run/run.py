@@ -27,7 +27,9 @@ from facelab.test_protocol.extraction.quality import open_scores
 from facelab.test_protocol.lists.data_root import chosen_protocols
 from facelab.test_protocol.protocols.reduced import open_protocol
 from facelab.test_protocol.run import run_protocols
-from facelab.weights.checkpoint import TRAINING, CheckpointStore, read_tree
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import TRAINING
+from facelab.weights.tensor_files import read_tree
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _run(
     config: RunConfig, folder: Path, console: Console, resume: bool, checkpoint: str, allow_changes: bool
 ) -> RunResult:
     store = CheckpointStore(folder / "checkpoints")
-    nothing = store.index()["last"] is None and checkpoint == "last"
+    nothing = store.index().last is None and checkpoint == "last"
     found = None if nothing else store.find(checkpoint)
     if found and not resume:
         raise ConfigError(f"'{folder}' already holds a run; go on with it by --resume, or choose another folder.")
@@ -201,7 +203,7 @@ def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
 
 def trained_files(folder: Path) -> dict[str, Path]:
     """What reports link to of a run: its last checkpoint and its log."""
-    last = CheckpointStore(folder / "checkpoints").index()["last"]
+    last = CheckpointStore(folder / "checkpoints").index().last
     return model_files(folder / "checkpoints" / last if last else None)
 
 
@@ -219,7 +221,7 @@ def saved_settings(folder: Path) -> Tree:
         reason = f"'{path}' is empty."
     except ConfigError as error:
         reason = str(error)
-    if store.index()["last"] is not None:
+    if store.index().last is not None:
         stored: Tree = read_tree(store.find("last") / TRAINING, lazily=True)["config"]
         return stored
     if path.exists():

@@ -6,7 +6,8 @@ from typing import Any
 
 from facelab.data.base import Source
 from facelab.errors import ConfigError
-from facelab.weights.checkpoint import TRAINING, read_tree
+from facelab.weights.snapshot import TRAINING
+from facelab.weights.tensor_files import read_tree
 
 KEY = "training_set"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module
 
-from facelab.errors import CheckpointError
+from facelab.errors import CheckpointError, first_line
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -49,8 +49,9 @@ def build_within(build: Callable[[], N], weights: Mapping[str, Tensor], where: s
                 build()
             return build()
     except IMPOSSIBLE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"the network that '{where}' describes cannot be built: {reason:.200}.") from None
+        raise CheckpointError(
+            f"the network that '{where}' describes cannot be built: {first_line(error):.200}."
+        ) from None
 
 
 @contextmanager

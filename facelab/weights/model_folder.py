@@ -15,7 +15,9 @@ from torch import Tensor
 
 from facelab.errors import CheckpointError, DataError
 from facelab.outside.json import parse_json
-from facelab.weights.checkpoint import CARD, MANIFEST, MODEL, read_safetensors
+from facelab.weights.manifest import MANIFEST
+from facelab.weights.snapshot import CARD, MODEL
+from facelab.weights.tensor_files import read_safetensors
 from facelab.weights.whole_file import write_whole
 
 DESCRIPTION = "facelab model"  # where a safetensors file keeps the description of its model

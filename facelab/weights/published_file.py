@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from facelab.errors import CheckpointError, ConfigError
-from facelab.weights.checkpoint import read_safetensors, read_tree
+from facelab.errors import CheckpointError, ConfigError, first_line
 from facelab.weights.state_fit import named
+from facelab.weights.tensor_files import read_safetensors, read_tree
 from facelab.weights.torch_limits import check_size
 
 HUB = "hf://"
@@ -149,7 +149,7 @@ def fetch(address: str) -> Path:
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise CheckpointError(
             f"'{address}' cannot be fetched ({reason}); download the file elsewhere and give its path."
         ) from None

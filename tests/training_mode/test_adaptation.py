@@ -24,7 +24,9 @@ from facelab.quality.card import ScorerCard
 from facelab.quality.table import write_scores
 from facelab.run.run import RunResult
 from facelab.training_mode.adaptation.mode import Adaptation
-from facelab.weights.checkpoint import CheckpointStore, read_model, read_tree
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import read_model
+from facelab.weights.tensor_files import read_tree
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]

@@ -13,7 +13,7 @@ from facelab.engine.shadow import Shadow
 from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
 from facelab.training_mode.base import MODES, TrainingMode
-from facelab.weights.checkpoint import TRAINING
+from facelab.weights.snapshot import TRAINING
 from facelab.weights.state_fit import load_weights, require_fit
 
 

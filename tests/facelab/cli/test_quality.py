@@ -18,7 +18,8 @@ from facelab.iqa.sharpness import Sharpness
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import ScoreTable, write_scores
 from facelab.test_protocol.protocols.synthetic import SyntheticPairs
-from facelab.weights.checkpoint import CheckpointStore, read_card
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import read_card
 
 MADE = ScorerCard(name="made", low=0, high=1)
 OTHER = "holds scores of other, 0 to 1, higher is better, but the gate was calibrated on made, 0 to 1, higher is better"

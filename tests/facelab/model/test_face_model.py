@@ -17,7 +17,8 @@ from facelab.inputs import InputSpec
 from facelab.model.face_model import FaceModel, load_backbone, pick_device
 from facelab.run.launch import launch
 from facelab.weights.card_check import check_card
-from facelab.weights.checkpoint import CheckpointStore, read_card
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import read_card
 
 
 @pytest.fixture(scope="module")

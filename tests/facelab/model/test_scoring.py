@@ -24,7 +24,8 @@ from facelab.run.settings import load_config
 from facelab.test_protocol.base import PROTOCOLS
 from facelab.test_protocol.report.report_store import read_reports
 from facelab.test_protocol.report.run_report import write_run_report
-from facelab.weights.checkpoint import CheckpointStore, read_card
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import read_card
 
 Run = Callable[..., RunResult]
 PAIRS = "{SyntheticPairs: {identities: 20, per_identity: 4, folds: 2, pairs: 40, resolution: [8]}}"

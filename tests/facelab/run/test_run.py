@@ -10,7 +10,9 @@ from facelab.distributed import run_processes
 from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError, DivergenceError
 from facelab.run.run import RunResult
 from facelab.run.run_folder import claimed
-from facelab.weights.checkpoint import CheckpointStore, read_model, read_rows, read_tree
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import read_model, read_rows
+from facelab.weights.tensor_files import read_tree
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
@@ -58,7 +60,7 @@ def test_a_run_learns_and_leaves_everything(tmp_path: Path, run_tiny: Run) -> No
     assert {"facelab", "torch", "git_commit", "cuda"} <= json.loads(
         (result.folder / "environment.json").read_text()
     ).keys()
-    assert CheckpointStore(result.folder / "checkpoints").index()["best"]
+    assert CheckpointStore(result.folder / "checkpoints").index().best
 
 
 def test_a_run_repeats_bit_for_bit(tmp_path: Path, run_tiny: Run) -> None:

@@ -15,7 +15,8 @@ from facelab.data.base import SOURCES, Source
 from facelab.errors import ConfigError
 from facelab.run.run import RunResult
 from facelab.run.training_set import check_training_set
-from facelab.weights.checkpoint import CheckpointStore, read_tree
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.tensor_files import read_tree
 
 Run = Callable[..., RunResult]
 CHANGED = "other names or labels; its class rows may stand for other people. .* pass --allow-changes"

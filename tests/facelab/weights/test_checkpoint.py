@@ -9,17 +9,12 @@ import torch
 
 from facelab import distributed
 from facelab.errors import CheckpointError
-from facelab.weights import checkpoint as module
-from facelab.weights.checkpoint import (
-    CheckpointStore,
-    Snapshot,
-    read_card,
-    read_local,
-    read_model,
-    read_rows,
-    read_tree,
-    verify,
-)
+from facelab.weights import synced_files
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.checkpoint_index import CheckpointIndex
+from facelab.weights.manifest import verify
+from facelab.weights.snapshot import Snapshot, read_card, read_local, read_model, read_rows
+from facelab.weights.tensor_files import read_tree
 
 DAMAGED = ("model.json", "model.safetensors", "process-00000.pt", "training.pt")
 
@@ -104,7 +99,7 @@ def test_a_full_disk_loses_nothing(store: CheckpointStore, monkeypatch: pytest.M
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(synced_files.os, "fsync", full)
     with pytest.raises(
         CheckpointError, match="step-00000002': No space left on device. Earlier checkpoints are unharmed"
     ):
@@ -185,7 +180,7 @@ def test_checkpoints_without_a_score_in_their_manifest_are_found_again_too(three
         del manifest["score"]  # as an earlier version wrote it
         path.write_text(json.dumps(manifest))
     (three.folder / "index.json").unlink()
-    assert three.index() == {"last": "step-00000004", "best": None, "best_score": None, "kept": three.names()}
+    assert three.index() == CheckpointIndex(last="step-00000004", kept=three.names())
 
 
 def test_folders_without_a_manifest_are_no_new_run(store: CheckpointStore) -> None:
@@ -202,14 +197,14 @@ def test_the_best_of_equal_scores_is_the_first(store: CheckpointStore) -> None:
 
 def test_a_score_that_is_no_number_is_none(store: CheckpointStore) -> None:
     verify(store.save(1, snapshot(), score=float("nan")))
-    assert store.index()["best"] is None
+    assert store.index().best is None
 
 
 def test_an_update_that_is_saved_twice_is_the_newer_one(store: CheckpointStore) -> None:
     store.save(3, snapshot(1.0), score=0.9)
     store.save(3, snapshot(2.0), score=0.8)
     assert torch.equal(read_model(store.find("last"))["weight"], torch.full((2, 3), 2.0))
-    assert store.index()["best_score"] == 0.8, "the score of what is there no more"
+    assert store.index().best_score == 0.8, "the score of what is there no more"
 
 
 @pytest.mark.parametrize("which", ["step-2", "step-00000002", "best"])

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from facelab.cli import main as cli
 from facelab.errors import CheckpointError, ConfigError
-from facelab.weights.checkpoint import read_tree
 from facelab.weights.published_file import fetch, read_state
+from facelab.weights.tensor_files import read_tree
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2)}
 

@@ -11,8 +11,8 @@ import torch
 
 from facelab.errors import CheckpointError
 from facelab.weights import torch_limits
-from facelab.weights.checkpoint import read_tree
 from facelab.weights.published_file import read_state
+from facelab.weights.tensor_files import read_tree
 from facelab.weights.torch_limits import MAX_DEPTH, ROOM, check_limits, check_size
 
 
