@@ -17,7 +17,7 @@ from facelab.errors import CorruptImage, DataError
 from facelab.outside.file import read_regular
 
 
-def decode_image(data: bytes, where: str) -> Pixels:
+def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
     """Pixels of an encoded image (JPEG, PNG, BMP, WebP, TIFF, GIF, PBM, PGM, PPM, PAM).
 
     Grey becomes three equal channels, transparency is dropped, 16 bits per channel are reduced to 8, CMYK becomes RGB,
@@ -26,6 +26,7 @@ def decode_image(data: bytes, where: str) -> Pixels:
     Args:
         data: The encoded image.
         where: Names the image in messages: a path, or file and record.
+        known: It was decoded before: a JPEG is not searched for holes again, which takes as long as decoding it.
 
     Returns:
         RGB, uint8, (H, W, 3), contiguous.
@@ -38,17 +39,17 @@ def decode_image(data: bytes, where: str) -> Pixels:
     scan = check_size(data, where)
     if scan and is_cut(data):
         raise CorruptImage(f"{where}: the JPEG image is cut off ({len(data)} bytes, no end marker).")
+    if scan and not known and has_hole(data):
+        raise CorruptImage(
+            f"{where}: the JPEG image has a hole: part of its {len(data)} bytes is missing or was overwritten."
+        )
     try:
-        pixels = _decoded(data)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
     if pixels is None:
         raise CorruptImage(f"{where}: is not an image, or is damaged ({len(data)} bytes, beginning {data[:4]!r}).")
-    if scan and has_hole(data, scan, pixels, _decoded):
-        raise CorruptImage(
-            f"{where}: the JPEG image has a hole: part of its {len(data)} bytes is missing or was overwritten."
-        )
-    return pixels
+    return np.asarray(pixels, np.uint8)
 
 
 def decode_file(path: str | Path) -> Pixels:
@@ -62,11 +63,6 @@ def decode_file(path: str | Path) -> Pixels:
     except OSError as error:
         raise CorruptImage(f"cannot read the image '{path}': {error.strerror}.") from None
     return decode_image(data, str(path))
-
-
-def _decoded(data: bytes) -> Pixels | None:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return None if pixels is None else np.asarray(pixels, np.uint8)
 
 
 def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -1,32 +1,93 @@
 """Holes in JPEG images, which the decoder fills with grey or with the wrong blocks and passes off as an image.
 
-JPEG has no checksum. What a decoder of a sound image does is known, though: it needs the last bytes of each run of
-compressed data and none after them. Where data is missing or was zeroed, the blocks come to an end before or after the
-data does. Finding that out takes further decoding, so only suspicious images are put to the test: those with a run of
-zeros in their compressed data, as files with a hole have, and those that end in a block of one colour, which is what
-missing data is filled with. Images that take long to decode are not.
+JPEG has no checksum. What a decoder of a sound image does is known, though: its last block needs the last bits of the
+compressed data, and none are left. Where bytes are missing, zeroed or others, it mostly falls out of step and has read
+another number of blocks when the data ends. The test is a second pass over the compressed data, which takes as long as
+decoding a small image; those that fail it are decoded a few times more to be sure. Images whose data is in several runs
+(progressive ones, those with restart markers or with a scan for each colour) are put to the test only where they look
+suspicious: a run of zeros in the compressed data, or a last block of one colour, which is what missing data is filled
+with.
+
+Decoding here is Pillow's: OpenCV's decoder writes what it makes of damaged data on the process's stderr.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from facelab.data.base import Pixels
-from facelab.data.formats.image_header import SEQUENTIAL, jpeg_segments
+from facelab.data.formats.image_header import FRAMES, SEQUENTIAL, jpeg_segments
 
 START, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 ZEROS = bytes(32)  # compressed data is that regular only where large areas have one colour
 MARKER = re.compile(rb"\xff+[^\x00\xff]")
 MAY_PRECEDE = re.compile(rb"\xff+[\xda\xd0-\xd7]")  # a start of a scan or a restart
-MORE = bytes(range(1, 250, 7)) * 4  # compressed data that changes whatever it is decoded to
+MORE = tuple(bytes(range(first, first + 50, 7)) * 16 for first in (1, 90, 180))  # other data than the decoder makes up
 ALTERED = (0x55, 0x2A, 0x7E)
 PROBE = 4  # bytes that are altered
 MOST_DECODED = 1 << 27  # pixels in all scans of an image that is put to the test; it is decoded up to eight times
-BLOCK = 8
-TABLES, AC, END_OF_BLOCK = 0xC4, 1, 0
+BLOCK, HIGHEST = 8, 65500
+GREY = 128  # what a block is that was never read
+TABLES, RESTARTS, AC, END_OF_BLOCK = 0xC4, 0xDD, 1, 0
+GREY_OR_RGB = (1, 3)
+MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 
-Decode = Callable[[bytes], Pixels | None]
+
+@dataclass(frozen=True)
+class Frame:
+    """What the header of a JPEG says.
+
+    Attributes:
+        at: Where the last start of a frame is.
+        scan: Where the first scan begins.
+        height: Rows, in pixels.
+        width: Columns, in pixels.
+        components: Colours.
+        block: Rows and columns of blocks that are compressed together.
+        sequential: Whether all that there is to a block of one colour comes at once.
+        interleaved: Whether that is so for all colours.
+        restarts: Whether the compressed data is in several runs.
+    """
+
+    at: int
+    scan: int
+    height: int
+    width: int
+    components: int
+    block: tuple[int, int]
+    sequential: bool
+    interleaved: bool
+    restarts: bool
+
+    @classmethod
+    def of(cls, data: bytes) -> "Frame":
+        """The frame of an image whose header is sound."""
+        kind = at = scan = 0
+        restarts = False
+        for marker, place in jpeg_segments(data):
+            if marker in FRAMES:
+                kind, at = marker, place
+            restarts |= marker == RESTARTS
+            scan = place
+        height, width = (int.from_bytes(data[place : place + 2], "big") for place in (at + 5, at + 7))
+        components, sequential = data[at + 9], kind in SEQUENTIAL
+        factors = data[at + 11 : at + 11 + 3 * components : 3]
+        block = max((factor & 15 for factor in factors), default=0), max((factor >> 4 for factor in factors), default=0)
+        if components == 1 or not all(block):
+            block = 1, 1  # the factors of a single component mean nothing
+        interleaved = sequential and data[scan + 4] == components
+        return cls(at, scan, height, width, components, block, sequential, interleaved, restarts)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Rows and columns, in pixels, of all blocks, those too that lie partly outside."""
+        if not self.interleaved:  # the scans of single colours have no such blocks
+            return self.height, self.width
+        rows, columns = (BLOCK * count for count in self.block)
+        return -(-self.height // rows) * rows, -(-self.width // columns) * columns
 
 
 def is_cut(data: bytes) -> bool:
@@ -34,46 +95,69 @@ def is_cut(data: bytes) -> bool:
     return not data.endswith(END) and data.rfind(END) < data.rfind(SCAN)
 
 
-def has_hole(data: bytes, scan: int, pixels: Pixels, decode: Decode) -> bool:
-    """Whether compressed data is missing or was zeroed.
+def has_hole(data: bytes) -> bool:
+    """Whether compressed data is missing, or was overwritten so that it no longer ends with the last block.
 
     Args:
-        data: The encoded image.
-        scan: Where its first scan begins.
-        pixels: What it was decoded to.
-        decode: How; None if the decoder refuses.
+        data: An encoded image whose header is sound.
     """
-    if pixels.size // 3 * data.count(SCAN, scan) > MOST_DECODED:
+    frame = Frame.of(data)
+    if frame.height * frame.width * data.count(SCAN, frame.scan) > MOST_DECODED:
         return False
-    zeros = data.find(ZEROS, scan)
-    if 0 <= zeros < _end(data, scan):
-        run = _run(data, zeros)
-        if run is not None and (not _zeros_mean_flat(data) or _misfits(data, run, pixels, decode)):
-            return True
-    if _ends_flat(pixels, turned=data.find(b"Exif", 0, scan) >= 0):
-        run = _run(data, _end(data, scan) - 1)
-        return run is None or _misfits(data, run, pixels, decode)
-    return False
+    end = data.find(END, frame.scan)  # other things may follow
+    end = len(data) if end < 0 else end
+    zeros = data.find(ZEROS, frame.scan, end)
+    run = None if zeros < 0 else _run(data, zeros)
+    if run is not None and not _zeros_mean_flat(data, frame):
+        return True
+    if frame.interleaved and not frame.restarts and frame.components in GREY_OR_RGB:
+        return _ends_elsewhere(data, frame, end)
+    if run is not None and _misfits(data, run, frame):
+        return True
+    pixels = _decoded(data, frame)
+    if pixels is None or not _is_flat(pixels[-BLOCK:, -BLOCK:]):
+        return False
+    run = _run(data, end - 1)
+    return run is None or _misfits(data, run, frame)
 
 
-def _end(data: bytes, scan: int) -> int:
-    """Where the image ends; other things may follow."""
-    end = data.find(END, scan)
-    return len(data) if end < 0 else end
+def _ends_elsewhere(data: bytes, frame: Frame, end: int) -> bool:
+    """Whether the data of an image in one run ends before or after the last block."""
+    first, others = _added_row_is_grey(data[:end], frame)
+    if first:
+        return MARKER.search(data, frame.scan + 2, end) is not None or _is_too_short(data, end, frame)
+    return not others and not _added_row_is_grey(data[: end - PROBE], frame)[0]
 
 
-def _zeros_mean_flat(data: bytes) -> bool:
+def _added_row_is_grey(data: bytes, frame: Frame) -> tuple[bool, bool]:
+    """Decode an image that is said to be a row of blocks taller: whether the first of these is grey, and the others.
+
+    The decoder fills up what it lacks to end a block, and from then on takes blocks for grey. With a sound image that
+    is the first block of the additional row, which becomes what a few bits of padding make of it; the others are grey.
+    Where data is missing, the first one is grey too, and where data is left, others are not.
+    """
+    height, width = frame.padded
+    rows, columns = frame.block
+    image = _pillow(data + END, frame, "L", (height + BLOCK * rows, width), BLOCK)
+    if image is None:
+        return True, True  # the decoder met something other than an end
+    pixels, width = image.tobytes(), width // BLOCK
+    added = [pixels[place : place + width] for place in range(len(pixels) - rows * width, len(pixels), width)]
+    first, others = b"".join(row[:columns] for row in added), b"".join(row[columns:] for row in added)
+    return first.count(GREY) == len(first), others.count(GREY) == len(others)
+
+
+def _zeros_mean_flat(data: bytes, frame: Frame) -> bool:
     """Whether zeros may be blocks of one colour: where the shortest code says that a block ends.
 
     It does in some optimised tables and, for colour but not for brightness, in the usual ones. Elsewhere zeros are
     hundreds of equal coefficients, which no picture has. Of progressive images nothing is said.
     """
-    shortest, sequential = set(), False
+    shortest = set()
     for marker, at in jpeg_segments(data):
-        sequential |= marker in SEQUENTIAL
         if marker == TABLES:
             shortest |= set(_shortest_codes(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]))
-    return not sequential or shortest <= {END_OF_BLOCK}
+    return not frame.sequential or shortest <= {END_OF_BLOCK}
 
 
 def _shortest_codes(tables: bytes) -> Iterator[int]:
@@ -85,28 +169,29 @@ def _shortest_codes(tables: bytes) -> Iterator[int]:
         at += 17 + sum(tables[at + 1 : at + 17])
 
 
-def _ends_flat(pixels: Pixels, turned: bool) -> bool:
-    """Whether the last block has one colour; it is in any corner if the image was turned after decoding."""
-    corners = [pixels[-BLOCK:, -BLOCK:]]
-    if turned:
-        corners += [pixels[:BLOCK, :BLOCK], pixels[:BLOCK, -BLOCK:], pixels[-BLOCK:, :BLOCK]]
-    return any(corner.tobytes() == corner[-1, -1].tobytes() * (corner.size // 3) for corner in corners)
-
-
-def _misfits(data: bytes, run: tuple[int, int], pixels: Pixels, decode: Decode) -> bool:
+def _misfits(data: bytes, run: tuple[int, int], frame: Frame) -> bool:
     """Whether a run of compressed data is too short or too long for the image."""
     start, end = run
-    if end - start < 2 * PROBE:
+    pixels = _decoded(data, frame)
+    if pixels is None or end - start < 2 * PROBE:
         return False
 
     def is_read(place: int) -> bool:
         """Whether the pixels change with the bytes at ``place``."""
         before, old, after = data[:place], data[place : place + PROBE], data[place + PROBE :]
         others = (bytes(byte ^ mask for byte in old) for mask in ALTERED)
-        return any(not _same(decode(before + other + after), pixels) for other in others)
+        return any(not _same(_decoded(before + other + after, frame), pixels) for other in others)
 
-    too_short = not _same(decode(data[:end] + MORE + data[end:]), pixels)
-    return too_short or (not is_read(end - PROBE) and is_read(start))  # of some tables, all data means one colour
+    # Of some tables, all data means one colour.
+    return _is_too_short(data, end, frame) or (not is_read(end - PROBE) and is_read(start))
+
+
+def _is_too_short(data: bytes, end: int, frame: Frame) -> bool:
+    """Whether the pixels change with what follows the compressed data that ends at ``end``."""
+    pixels = _decoded(data, frame)
+    if pixels is None:
+        return False
+    return any(not _same(_decoded(data[:end] + more + data[end:], frame), pixels) for more in MORE)
 
 
 def _run(data: bytes, at: int) -> tuple[int, int] | None:
@@ -123,5 +208,28 @@ def _run(data: bytes, at: int) -> tuple[int, int] | None:
     return start, len(data) if following is None else following.start()
 
 
+def _decoded(data: bytes, frame: Frame) -> Pixels | None:
+    """All blocks of an image in whatever colours it has, not turned; None if it cannot be decoded."""
+    image = _pillow(data, frame, MODES.get(frame.components, ""), frame.padded)
+    return None if image is None else np.asarray(image)
+
+
+def _pillow(data: bytes, frame: Frame, mode: str, size: tuple[int, int], reduction: int = 1) -> Image.Image | None:
+    """An image of another size than its header says, as Pillow's decoder makes it."""
+    height, width = size
+    if max(size) > HIGHEST:
+        return None
+    said = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    data = b"".join((data[: frame.at + 5], said, data[frame.at + 9 :]))
+    try:
+        return Image.frombytes(mode, (width // reduction, height // reduction), data, "jpeg", mode, "", reduction, 0)
+    except ValueError:
+        return None
+
+
+def _is_flat(pixels: Pixels) -> bool:
+    return bool((pixels == pixels[-1, -1]).all())
+
+
 def _same(found: Pixels | None, pixels: Pixels) -> bool:
-    return found is not None and np.array_equal(found, pixels)
+    return found is not None and bool(np.array_equal(found, pixels))

@@ -52,9 +52,11 @@ class FileSource(Source):
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
         data = self.encoded(index)
         try:
-            return decode_image(data, self.files.where(self.name(index)))
+            pixels = decode_image(data, self.files.where(self.name(index)), known=bool(self._known[index]))
         except CorruptImage as error:
             raise CorruptImage(f"{self.origin(index)}{error}") from None
+        self._known[index] = True
+        return pixels
 
     def location(self, index: int) -> str:
         """The image's path, after what named it."""
@@ -68,6 +70,11 @@ class FileSource(Source):
         """Hash of all names and labels, and of the stamps of all files."""
         names = (self.name(index) for index in range(len(self)))
         return hash_of([self.names_digest(), self.files.revision(names)])
+
+    @cached_property
+    def _known(self) -> bytearray:
+        """Which images were read before, so that an epoch after the first does not look for holes again."""
+        return bytearray(len(self))
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -71,7 +71,9 @@ class RecordIO(Source):
 
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
-        return decode_image(self.encoded(index), self.location(index))
+        pixels = decode_image(self.encoded(index), self.location(index), known=bool(self._known[index]))
+        self._known[index] = True
+        return pixels
 
     def location(self, index: int) -> str:
         """File, key and offset of the record."""
@@ -88,6 +90,11 @@ class RecordIO(Source):
     def revision(self) -> str:
         """Hash of places and labels of all records, and of the file's stamp."""
         return f"{self._fingerprint} {stamp(self.records.path)}"
+
+    @cached_property
+    def _known(self) -> bytearray:
+        """Which images were read before, so that an epoch after the first does not look for holes again."""
+        return bytearray(len(self))
 
     @cached_property
     def _fingerprint(self) -> str:

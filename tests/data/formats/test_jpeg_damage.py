@@ -59,13 +59,63 @@ def test_zeroed_part_is_found_with_optimised_tables_and_restart_markers() -> Non
         assert found >= 15, flags
 
 
+@pytest.mark.parametrize(("size", "found"), [(1, 5), (4, 10), (64, 32), (512, 38)])
+def test_overwritten_part_is_found_where_the_data_no_longer_ends_with_the_last_block(size: int, found: int) -> None:
+    rng = np.random.default_rng(size)
+    refusals = 0
+    for seed in range(40):
+        data = jpeg(face(seed))
+        at = int(rng.integers(first_scan(data) + 20, len(data) - size - 20))
+        refusals += refused(data[:at] + rng.bytes(size) + data[at + size :])
+    assert refusals >= found
+
+
 def test_missing_part_is_found() -> None:
     found = 0
     for seed in range(40):
         data = jpeg(face(seed))
         at = (first_scan(data) + len(data)) // 2
         found += refused(data[:at] + data[at + 300 + 10 * seed :])
-    assert found >= 28
+    assert found >= 38
+
+
+def test_left_over_and_missing_bytes_at_the_end_are_found() -> None:
+    for seed in range(10):
+        data = jpeg(face(seed))
+        assert refused(data[:-2] + bytes(range(1, 200)) + data[-2:])
+        assert refused(data[:-12] + data[-2:])
+
+
+@pytest.mark.parametrize("marker", [0x01, 0x54, 0xC4, 0xD3, 0xFE])
+def test_a_marker_inside_the_data_is_damage(marker: int) -> None:
+    for seed in range(5):
+        data = jpeg(face(seed))
+        at = (first_scan(data) + len(data)) // 2
+        assert refused(data[:at] + bytes([0xFF, marker]) + data[at + 2 :])
+
+
+def test_damage_is_told_by_us_and_not_by_the_decoder(capfd: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1, 2):
+        data = jpeg(face(seed))
+        at = (first_scan(data) + len(data)) // 2
+        for damaged in (data[:at] + data[at + 600 :], data[:-2] + bytes(range(1, 200)) + data[-2:]):
+            assert refused(damaged)
+    assert capfd.readouterr().err == ""
+
+
+def test_sound_images_of_all_kinds_are_left_alone() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(300):
+        height, width = rng.integers(1, 120, 2)
+        image = Image.fromarray(face(seed, noise=float(rng.integers(0, 9)))[:height, :width])
+        image = image.convert(str(rng.choice(["RGB", "L", "CMYK"])))
+        if seed % 3 == 0:
+            grey = {"L": 128, "RGB": (128,) * 3, "CMYK": (127,) * 4}[image.mode]
+            image.paste(grey, (0, int(height) // 2, int(width), int(height)))
+        file = io.BytesIO()
+        options = {"quality": int(rng.integers(1, 101)), "subsampling": int(rng.integers(3)), "optimize": seed % 2 == 0}
+        image.save(file, "JPEG", **options, progressive=seed % 5 == 0, restart_marker_blocks=int(rng.integers(6)))
+        decode_image(file.getvalue(), "here")
 
 
 def test_part_overwritten_with_ones_is_found() -> None:

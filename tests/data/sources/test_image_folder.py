@@ -4,10 +4,12 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from facelab.data.base import SOURCES
+from facelab.data.formats import images
 from facelab.data.formats.images import PathImages
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.resized import Resized, ResizedImages
@@ -147,3 +149,22 @@ def test_resized_images_without_labels(faces: Path) -> None:
 def test_lfw_people_with_five_or_more_images(shared_root: Path) -> None:
     source = ImageFolder(shared_root / "data" / "faces" / "lfw112.tar", min_images=5)
     assert (len(source), source.num_classes) == (5985, 423)
+
+
+def test_an_image_is_searched_for_holes_the_first_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p0").mkdir()
+    photo = bytes(cv2.imencode(".jpg", np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))[1])
+    for number in range(2):
+        (tmp_path / "p0" / f"{number}.jpg").write_bytes(photo)
+    searched: list[bytes] = []
+    monkeypatch.setattr(images, "has_hole", lambda data: bool(searched.append(data)))
+    source = ImageFolder(tmp_path)
+    for index in (0, 1, 0, -1):
+        source.read(index)
+    assert len(searched) == 2
+    monkeypatch.setattr(images, "has_hole", lambda data: True)
+    source.read(0)
+    again = ImageFolder(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CorruptImage, match="has a hole"):
+            again.read(0)
