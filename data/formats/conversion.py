@@ -12,6 +12,7 @@ from facelab.data.formats.jpeg_damage import START
 from facelab.data.formats.lst_file import LstFile
 from facelab.data.formats.writing import written_folder
 from facelab.data.sources.file_source import FileSource
+from facelab.data.sources.packed import Packed
 from facelab.data.sources.recordio import RecordIO
 from facelab.errors import DataError
 
@@ -55,9 +56,9 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
 def write_image_folder(target: Path, source: Source, progress: Callable[[int], None] = lambda _: None) -> None:
     """Write a source as files below ``target``, and its list ``target/train.txt``.
 
-    Files keep the names that the source has for them, so that lists of them still fit: those of files, and of records
-    whose ``.lst`` lies beside them; only the ending follows what is written. Others are ``<class>/<number>.jpg`` (or
-    ``.png``).
+    Files keep the names that the source has for them, so that lists of them still fit: those of files, of images packed
+    with their names, and of records whose ``.lst`` lies beside them; only the ending follows what is written. Others
+    are ``<class>/<number>.jpg`` (or ``.png``).
 
     Args:
         target: The new folder; it appears when all of it is written, or not at all.
@@ -91,7 +92,7 @@ def _stems(source: Source) -> Callable[[int], str]:
 
 def _known_names(source: Source) -> Sequence[str] | None:
     """Names of a source's images, or None if it does not know them."""
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource) or (isinstance(source, Packed) and source.names is not None):
         return [source.name(index) for index in range(len(source))]
     listed = source.records.path.with_suffix(".lst") if isinstance(source, RecordIO) else None
     if listed is None or not listed.is_file():

@@ -22,7 +22,7 @@ from facelab.outside.file import read_regular
 from facelab.outside.json import read_json
 
 FORMAT = "facelab packed images 1"
-PIXELS, LABELS, META = "images.u8", "labels.npy", "meta.json"
+PIXELS, LABELS, NAMES, META = "images.u8", "labels.npy", "names.u8", "meta.json"
 CHUNK = 256  # images that are decoded ahead of the disk
 
 
@@ -52,8 +52,9 @@ class PackedMeta(Strict):
 class Packed(Source):
     """Images of one size in a folder that ``facelab data pack`` writes.
 
-    ``images.u8`` holds N x height x width x 3 bytes, ``labels.npy`` the labels, ``meta.json`` sizes and a fingerprint.
-    An image of 112 x 112 takes 37,632 bytes.
+    ``images.u8`` holds N x height x width x 3 bytes, ``labels.npy`` the labels, ``names.u8`` the name that each image
+    had in its source, in UTF-8 with a zero byte behind it, ``meta.json`` sizes and a fingerprint. An image of 112 x 112
+    takes 37,632 bytes. Folders of version 0.1 have no names.
 
     Args:
         path: The folder.
@@ -63,6 +64,7 @@ class Packed(Source):
 
     Attributes:
         meta: What ``meta.json`` says.
+        names: What the images were called in their source; None where that is not known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,6 +81,7 @@ class Packed(Source):
             )
         labels = _read_labels(self.path / LABELS, self.meta.count)
         self.labels, self.num_classes = checked_labels(labels, str(self.path / LABELS), relabel=False)
+        self.names = StoredNames(self.path / NAMES, len(self)) if (self.path / NAMES).exists() else None
 
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3); a copy that the caller may change."""
@@ -91,8 +94,8 @@ class Packed(Source):
         return f"{self._pixels.path} image {index}"
 
     def name(self, index: int) -> str:
-        """The image's number."""
-        return f"image {index}"
+        """What its source called the image, so that lists and score tables still fit; else its number."""
+        return f"image {index}" if self.names is None else self.names[index]
 
     def fingerprint(self) -> str:
         """Hash of all pixels and labels, made when they were packed."""
@@ -101,6 +104,31 @@ class Packed(Source):
     def revision(self) -> str:
         """The same and the stamp of the pixels' file."""
         return f"{self.meta.fingerprint} {stamp(self._pixels.path)}"
+
+
+class StoredNames:
+    """The names of images in a file, each with a zero byte behind it; they stay there until they are asked for.
+
+    Args:
+        path: The file.
+        count: Number of images.
+
+    Raises:
+        DataError: If it has more or fewer names.
+    """
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._file = MappedFile(path)
+        content = np.frombuffer(self._file.view(0, self._file.size), np.uint8)
+        self._ends = np.flatnonzero(content == 0)
+        if len(self._ends) != count or self._ends[-1] != self._file.size - 1:
+            raise DataError(f"{path}: has {len(self._ends)} names for {count} images; remove it to do without names.")
+
+    def __getitem__(self, index: int) -> str:
+        """Name of image ``index``."""
+        row = range(len(self._ends))[index]
+        start = int(self._ends[row - 1]) + 1 if row else 0
+        return bytes(self._file.view(start, int(self._ends[row]))).decode("utf-8", "surrogateescape")
 
 
 def write_packed(
@@ -123,6 +151,9 @@ def write_packed(
     digest = hashlib.blake2b(np.ascontiguousarray(source.labels).data, digest_size=16)
     with written_folder(target) as folder, ThreadPoolExecutor(workers) as pool:
         np.save(folder / LABELS, source.labels)
+        with (folder / NAMES).open("wb") as file:
+            for row in range(len(source)):
+                file.write(source.name(row).replace("\0", "").encode("utf-8", "surrogateescape") + b"\0")
         with (folder / PIXELS).open("wb") as file:
             rows = iter(range(len(source)))
             while chunk := list(islice(rows, CHUNK)):

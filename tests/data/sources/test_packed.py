@@ -10,10 +10,13 @@ import pytest
 
 from facelab.data.base import SOURCES
 from facelab.data.formats import writing
+from facelab.data.formats.conversion import write_image_folder
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import Packed, write_packed
 from facelab.data.sources.resized import Resized
 from facelab.errors import CorruptImage, DataError
+from facelab.quality.card import ScorerCard
+from facelab.quality.table import ScoreTable, write_scores
 
 
 @pytest.fixture
@@ -32,6 +35,34 @@ def test_packed_images_are_those_of_the_source(packed: Path, faces: Path) -> Non
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(back)).read(5), source.read(5))
     with pytest.raises(IndexError):
         back.read(6)
+
+
+def test_names_of_the_source_are_kept(packed: Path, faces: Path, tmp_path: Path) -> None:
+    source, back = ImageFolder(faces), Packed(packed)
+    assert [back.name(row) for row in range(6)] == [source.name(row) for row in range(6)]
+    assert pickle.loads(pickle.dumps(back)).name(-1) == "p2/2.png"
+    write_packed(tmp_path / "again", Resized(back, 4, 4))
+    assert Packed(tmp_path / "again").name(5) == "p2/2.png"
+
+
+def test_score_tables_and_lists_of_the_source_fit_the_pack(packed: Path, faces: Path, tmp_path: Path) -> None:
+    scorer = ScorerCard(name="Sharpness")
+    write_scores(tmp_path / "scores.csv", ImageFolder(faces), np.arange(6, dtype=np.float32), scorer)
+    assert ScoreTable(tmp_path / "scores.csv").of(Packed(packed)).values.tolist() == [0, 1, 2, 3, 4, 5]
+    write_image_folder(tmp_path / "folder", Packed(packed))
+    found = sorted(path.relative_to(tmp_path / "folder").as_posix() for path in (tmp_path / "folder").glob("*/*"))
+    assert found == ["p0/0.jpg", "p1/0.jpg", "p1/1.jpg", "p2/0.jpg", "p2/1.jpg", "p2/2.jpg"]
+
+
+def test_packs_without_names_and_with_those_of_other_images(packed: Path) -> None:
+    (packed / "names.u8").write_bytes(b"a\0b\0")
+    with pytest.raises(DataError, match=r"names\.u8: has 2 names for 6 images; remove it to do without names"):
+        Packed(packed)
+    (packed / "names.u8").write_bytes(b"a\0b\0c\0d\0e\0f")
+    with pytest.raises(DataError, match="has 5 names for 6 images"):
+        Packed(packed)
+    (packed / "names.u8").unlink()
+    assert Packed(packed).name(4) == "image 4"
 
 
 def test_progress_threads_and_fingerprint(faces: Path, tmp_path: Path, packed: Path) -> None:
