@@ -101,7 +101,7 @@ def training(bench: Bench, entry: str, batch_size: int, precision: Precision, cl
     optim = open_optimization(make_config(tree, "the benchmark"), mode, UPDATES, bench.device)
     rows = torch.arange(batch_size, device=bench.device)
     labels = torch.randint(0, classes, (batch_size,), device=bench.device)
-    batch = Batch(bench.pixels(network, batch_size), labels, rows, torch.zeros_like(rows))
+    batch = Batch(bench.pixels(network, batch_size), labels, rows)
 
     def step() -> None:
         with optim.autocast():

@@ -50,7 +50,7 @@ class Images:
         image = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
         index = torch.from_numpy(np.asarray(rows, np.int64))
         label, quality = torch.from_numpy(self.person[rows]), torch.from_numpy(self.quality[rows])
-        return Batch(image, label, index, torch.zeros_like(index), quality)
+        return Batch(image, label, index, quality)
 
 
 @dataclass(frozen=True)

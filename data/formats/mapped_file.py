@@ -40,6 +40,16 @@ class MappedFile:
         self._advise("MADV_WILLNEED", start, stop)
         return self._bytes[start:stop]
 
+    def rows(self, numbers: NDArray[np.int64], length: int) -> NDArray[np.uint8]:
+        """Some rows of a file that consists of rows of ``length`` bytes, copied into one array, (B, length).
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        for start in (numbers * length).tolist():  # all are asked for before the first is waited for
+            self._advise("MADV_WILLNEED", start, start + length)
+        return np.frombuffer(self._bytes, np.uint8).reshape(-1, length).take(numbers, axis=0)
+
     def words(self) -> NDArray[np.uint32]:
         """The file as little-endian 32-bit words, not copied; up to three bytes at the end are left out."""
         return np.frombuffer(self._bytes[: self.size // 4 * 4], "<u4")

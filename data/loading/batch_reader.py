@@ -70,7 +70,7 @@ class BatchReader:
         """The batch of some rows.
 
         Args:
-            rows: (B, 2), image index and role, B at least 1.
+            rows: Index of each image, (B,), B at least 1.
             epoch: Epoch that the rows belong to.
             position: Place of the first row in that epoch.
             stop: Reading ends early when this is set.
@@ -80,14 +80,14 @@ class BatchReader:
             DataError: If images differ in size, one has no quality score, or no replacement can be read.
             NotWantedError: If ``stop`` was set.
         """
-        used = rows[:, 0].copy()
+        used = rows.copy()
         corrupt: list[tuple[int, str]] = []
         image: torch.Tensor | None = None
         for start in range(0, len(used), CHUNK):
             if stop.is_set():
                 raise NotWantedError
             part = slice(start, start + CHUNK)
-            pixels, used[part], found = self._chunk(rows[part, 0], epoch, position + start)
+            pixels, used[part], found = self._chunk(rows[part], epoch, position + start)
             corrupt += found
             if len(pixels) == len(used) and not self._pin_memory:
                 image = torch.from_numpy(np.require(pixels, requirements=["C", "W", "O"]))  # copies what is not ours
@@ -100,9 +100,9 @@ class BatchReader:
             image.numpy()[part] = pixels
         if image is None:
             raise AssertionError("a batch has at least one row")
-        return Assembled(self._batch(image, used, rows[:, 1]), tuple(corrupt))
+        return Assembled(self._batch(image, used), tuple(corrupt))
 
-    def _batch(self, image: torch.Tensor, index: Indices, role: Indices) -> Batch:
+    def _batch(self, image: torch.Tensor, index: Indices) -> Batch:
         quality = None if self._quality is None else self._quality[index]
         if quality is not None and np.isnan(quality).any():
             where = self._source.location(int(index[np.isnan(quality).argmax()]))
@@ -111,7 +111,6 @@ class BatchReader:
             image=image.permute(0, 3, 1, 2),
             label=torch.from_numpy(np.asarray(self._source.labels[index], np.int64)),
             index=torch.from_numpy(index),
-            role=torch.from_numpy(role.copy()),
             quality=None if quality is None else torch.from_numpy(quality),
         )
 

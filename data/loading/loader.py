@@ -37,7 +37,6 @@ class Loader:
             and notes it in ``corrupt``.
         seed: Chooses what replaces corrupt images.
         pin_memory: Put the images where a copy to a CUDA device need not wait.
-        drop_last: Leave out the last images of an epoch if they do not fill a batch; otherwise they make a smaller one.
         quality: Quality score of each image of the source, float32, (N,), for ``Batch.quality``.
 
     Attributes:
@@ -60,7 +59,6 @@ class Loader:
         on_corrupt: CorruptPolicy = "error",
         seed: int = 0,
         pin_memory: bool = False,
-        drop_last: bool = True,
         quality: NDArray[np.float32] | None = None,
     ) -> None:
         one_of("on_corrupt", on_corrupt, ("error", "skip"))
@@ -68,13 +66,11 @@ class Loader:
         if quality is not None and quality.shape != (len(source),):
             raise ConfigError(f"quality has the shape {quality.shape}, but the source has {len(source)} images.")
         _check_batch(batch_size, rank, world_size, sampler)
-        if not drop_last:
-            _check_last_batch(len(sampler) % batch_size, world_size, sampler)
         if pin_memory and not torch.cuda.is_available():
             raise ConfigError("pin_memory speeds up copies to a CUDA device, and there is none; set it to false.")
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.corrupt = Refusals()
-        self._source, self._sampler, self._drop_last = source, sampler, drop_last
+        self._source, self._sampler = source, sampler
         self._reader = BatchReader(source, on_corrupt, seed, pin_memory, quality)
         self._workers, self._prefetch = workers, prefetch
         self._known_corrupt: set[int] = set()
@@ -82,9 +78,8 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one epoch."""
-        full, rest = divmod(len(self._sampler), self.batch_size)
-        return full + bool(rest and not self._drop_last)
+        """Batches in one epoch; the last images are left out if they do not fill one."""
+        return len(self._sampler) // self.batch_size
 
     @property
     def local_batch_size(self) -> int:
@@ -93,7 +88,7 @@ class Loader:
 
     @property
     def first_row(self) -> int:
-        """Place of this process's first image within each full global batch."""
+        """Place of this process's first image within each global batch."""
         return self.rank * self.local_batch_size
 
     def batches(self, epoch: int, step: int = 0) -> Iterator[Batch]:
@@ -104,7 +99,7 @@ class Loader:
             step: First batch to give; 0 is the beginning of the epoch.
 
         Raises:
-            ConfigError: If the epoch has no such step.
+            ConfigError: If the epoch has no such step, or the sampler gives something else than indices.
             CorruptImage: At the batch of an image that cannot be read, under the policy ``error``.
             DataError: If the images of a batch differ in size, or more than a tenth of all images is corrupt.
         """
@@ -116,26 +111,33 @@ class Loader:
         """Rows of the images of each process's part of the first batches of the first epoch, (B,); none is read."""
         for step in range(min(steps, self.steps_per_epoch)):
             for rank in range(self.world_size):
-                yield self._sampler.rows(0, *self._part(step, rank))[:, 0]
+                yield self._rows(0, *self._part(step, rank))
 
     def _read_ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
         stop = Event()
 
         def read(step: int) -> Assembled:
             start, end = self._part(step, self.rank)
-            return self._reader.read(self._sampler.rows(epoch, start, end), epoch, start, stop)
+            return self._reader.read(self._rows(epoch, start, end), epoch, start, stop)
 
         for assembled in ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop):
             self._note(assembled)
             yield assembled.batch
 
     def _part(self, step: int, rank: int) -> tuple[int, int]:
-        """Rows of the epoch that a process takes in a step; a smaller last batch is shared as evenly as possible."""
-        start = step * self.batch_size
-        unit = self._sampler.rows_per_group
-        groups = min(self.batch_size, len(self._sampler) - start) // unit
-        first, end = (groups * place // self.world_size for place in (rank, rank + 1))
-        return start + first * unit, start + end * unit
+        """Rows of the epoch that a process takes in a step: from, and up to but without."""
+        start = step * self.batch_size + rank * self.local_batch_size
+        return start, start + self.local_batch_size
+
+    def _rows(self, epoch: int, start: int, end: int) -> NDArray[np.int64]:
+        """Indices of the images in some rows of an epoch, (end - start,)."""
+        rows = self._sampler.rows(epoch, start, end)
+        if rows.shape != (end - start,):
+            raise ConfigError(
+                f"the sampler {type(self._sampler).__name__} gives rows of shape {rows.shape}, but must give the index "
+                f"of one image for each of {end - start} rows."
+            )
+        return rows
 
     def _note(self, assembled: Assembled) -> None:
         """Count what was corrupt; here and not in the threads, so that the order of the threads does not matter."""
@@ -178,12 +180,4 @@ def _check_batch(batch_size: int, rank: int, world_size: int, sampler: Sampler) 
             f"batch_size is {batch_size}, {batch_size // world_size} images on each of {world_size} processes, but the "
             f"rows of {type(sampler).__name__} come in groups of {sampler.rows_per_group} that must stay together; "
             f"take a multiple of {sampler.rows_per_group * world_size}."
-        )
-
-
-def _check_last_batch(size: int, world_size: int, sampler: Sampler) -> None:
-    if 0 < size // sampler.rows_per_group < world_size:
-        raise ConfigError(
-            f"the last batch of an epoch has {size} images, which {world_size} processes cannot share; "
-            "set drop_last, or change batch_size."
         )

@@ -30,9 +30,9 @@ class Shuffle(Sampler):
         return self._size
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop`` of an epoch, (stop - start, 2): image index and role 0."""
+        """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
         positions = np.arange(*_bounds(start, stop, len(self)))
-        return _with_role(permute(positions, self._size, self._seed, epoch))
+        return permute(positions, self._size, self._seed, epoch)
 
 
 @SAMPLERS.register("Sequential")
@@ -51,8 +51,8 @@ class Sequential(Sampler):
         return self._size
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``, the same in every epoch, (stop - start, 2): image index and role 0."""
-        return _with_role(np.arange(*_bounds(start, stop, len(self))))
+        """Index of the image in rows ``start`` to ``stop``, the same in every epoch, (stop - start,)."""
+        return np.arange(*_bounds(start, stop, len(self)))
 
 
 @SAMPLERS.register("ClassBalanced")
@@ -93,17 +93,14 @@ class ClassBalanced(Sampler):
         return self._groups * self.rows_per_group
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop`` of an epoch, (stop - start, 2): image index and role 0."""
+        """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
         group, member = np.divmod(np.arange(*_bounds(start, stop, len(self))), self.rows_per_group)
         visit, place = np.divmod(group, len(self._counts))
         drawn = permute(place, len(self._counts), self._seed, epoch, visit)
         count = self._counts[drawn]
         image = permute(member % count, count, self._seed, epoch, visit, drawn)
-        return _with_role(self._order[self._starts[drawn] + image])
-
-
-def _with_role(index: Rows) -> Rows:
-    return np.stack([index, np.zeros_like(index)], axis=1)
+        index: Rows = self._order[self._starts[drawn] + image]
+        return index
 
 
 def _bounds(start: int, stop: int, size: int) -> tuple[int, int]:

@@ -87,7 +87,7 @@ def test_the_mode_adds_it_by_its_weight() -> None:
     network = AdaptedBackbone(BACKBONES.build("MobileFaceNet", options), DualLoRA(rank=2, dropout=0.0), gate)
     image = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     label, index = torch.tensor([0, 1, 1, 0]), torch.arange(4)
-    batch = Batch(image, label, index, torch.zeros_like(index), torch.where(LOW, 0.1, 0.9))
+    batch = Batch(image, label, index, torch.where(LOW, 0.1, 0.9))
     classifier = FullSoftmax(2, 8, CosFace(0.3))
     without, with_it = (Adaptation(network, classifier, gate, alignment=w).step(batch) for w in (0.0, 2.0))
     assert "apart" not in without.metrics

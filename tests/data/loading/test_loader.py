@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from facelab.data.base import Batch, Pixels, Source
 from facelab.data.loading.batch_reader import CHUNK, Assembled
@@ -66,7 +67,7 @@ def indices(batches: Any) -> list[list[int]]:
 
 
 def same(left: Batch, right: Batch) -> bool:
-    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in ("image", "label", "index", "role"))
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in ("image", "label", "index"))
 
 
 @pytest.mark.parametrize("source", [Dots(), Packed()])
@@ -78,7 +79,6 @@ def test_what_a_batch_holds(source: Source) -> None:
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(batch.image[:, 1, 2, 3].long(), batch.index)
     assert torch.equal(batch.label, batch.index % 10)
-    assert batch.role.tolist() == [0] * 50
     assert batch.quality is not None
     assert torch.equal(batch.quality, torch.from_numpy(scores)[batch.index])
 
@@ -131,19 +131,27 @@ def test_resume_in_the_middle_of_an_epoch() -> None:
         loader().batches(3, 6)
 
 
-def test_last_batch_is_dropped_or_shared() -> None:
+def test_images_that_fill_no_batch_are_left_out() -> None:
     options: dict[str, Any] = {"batch_size": 32, "sampler": Sequential(Dots().labels)}
     assert loader(**options).steps_per_epoch == 3
-    parts = [loader(**options, drop_last=False, rank=rank, world_size=2) for rank in (0, 1)]
-    assert parts[0].steps_per_epoch == 4
-    last = [indices(part.batches(0))[-1] for part in parts]
-    assert last == [[96, 97], [98, 99]]
+    parts = [loader(**options, rank=rank, world_size=2) for rank in (0, 1)]
+    assert [indices(part.batches(0))[-1] for part in parts] == [[*range(64, 80)], [*range(80, 96)]]
+
+
+def test_a_sampler_that_gives_more_than_indices_is_refused() -> None:
+    class Pairs(Shuffle):
+        def rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
+            index = super().rows(epoch, start, stop)
+            return np.stack([index, index], axis=1)
+
+    with pytest.raises(ConfigError, match=r"the sampler Pairs gives rows of shape \(20, 2\), but must give the index"):
+        next(loader(sampler=Pairs(Dots().labels)).batches(0))
 
 
 def test_groups_are_never_cut() -> None:
     sampler = ClassBalanced(Dots().labels, images_per_class=5)
-    batches = list(loader(sampler=sampler, batch_size=30, world_size=2, rank=1, drop_last=False).batches(0))
-    assert [batch.size for batch in batches] == [15, 15, 15, 5]
+    batches = list(loader(sampler=sampler, batch_size=30, world_size=2, rank=1).batches(0))
+    assert [batch.size for batch in batches] == [15, 15, 15]
     for batch in batches:
         assert all(len(set(group)) == 1 for group in batch.label.reshape(-1, 5).tolist())
 
@@ -295,19 +303,6 @@ def test_pixels_of_a_wrong_kind_are_refused() -> None:
         ({"prefetch": 0}, "prefetch is 0, but at least 1 batch"),
         ({"on_corrupt": "skipp"}, "on_corrupt is 'skipp'. Did you mean 'skip'"),
         ({"sampler": ClassBalanced(Dots().labels, 8)}, "groups of 8 that must stay together; take a multiple of 8"),
-        (
-            {"batch_size": 32, "world_size": 8, "drop_last": False},
-            "the last batch of an epoch has 4 images, which 8 processes cannot share; set drop_last",
-        ),
-        (
-            {
-                "batch_size": 20,
-                "world_size": 2,
-                "drop_last": False,
-                "sampler": ClassBalanced(np.arange(25) % 5, images_per_class=5),
-            },
-            "the last batch of an epoch has 5 images, which 2 processes cannot share; set drop_last",
-        ),
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:

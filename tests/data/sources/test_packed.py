@@ -65,6 +65,18 @@ def test_packs_without_names_and_with_those_of_other_images(packed: Path) -> Non
     assert Packed(packed).name(4) == "image 4"
 
 
+def test_many_images_are_those_read_one_by_one(packed: Path) -> None:
+    source = Packed(packed)
+    chosen = np.array([4, 0, 5, 0])
+    many = source.read_many(chosen)
+    assert (many.dtype, many.flags.writeable, many.flags.c_contiguous) == (np.uint8, True, True)
+    np.testing.assert_array_equal(many, [source.read(row) for row in chosen.tolist()])
+    many.fill(0)
+    assert source.read(4).any()
+    with pytest.raises(IndexError):
+        source.read_many(np.array([0, 6]))
+
+
 def test_progress_threads_and_fingerprint(faces: Path, tmp_path: Path, packed: Path) -> None:
     done: list[int] = []
     again = write_packed(tmp_path / "again", ImageFolder(faces), done.append, workers=3)

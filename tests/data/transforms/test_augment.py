@@ -22,11 +22,11 @@ EVERYTHING: dict[str, Any] = {name: {"probability": 0.6} for name in ("crop", "s
 def batch_of(size: int = 64, height: int = 10, width: int = 8, seed: int = 0) -> Batch:
     pixels = np.random.default_rng(seed).integers(0, 256, (size, height, width, 3), dtype=np.uint8)
     number = torch.arange(size)
-    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), number, number, torch.zeros_like(number))
+    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), number, number)
 
 
 def part(batch: Batch, rows: slice) -> Batch:
-    return Batch(batch.image[rows], batch.label[rows], batch.index[rows], batch.role[rows])
+    return Batch(batch.image[rows], batch.label[rows], batch.index[rows])
 
 
 def augment(seed: int = 0, **options: Any) -> Augment:
@@ -75,7 +75,6 @@ def test_labels_are_kept() -> None:
     changed = augment(**EVERYTHING)(batch, 0, 0)
     assert changed.label is batch.label
     assert changed.index is batch.index
-    assert changed.role is batch.role
 
 
 def test_dtype_and_memory_format_are_kept() -> None:
@@ -103,7 +102,7 @@ def test_seed_epoch_and_step_matter() -> None:
 
 def test_other_changes_leave_the_flips_as_they_were() -> None:
     batch = batch_of()
-    batch = Batch(batch.image[:1].expand(64, -1, -1, -1), batch.label, batch.index, batch.role)
+    batch = Batch(batch.image[:1].expand(64, -1, -1, -1), batch.label, batch.index)
     plain = augment()(batch, 0, 0).image
     dimmed = augment(light={"probability": 1, "contrast": 0, "brightness": 0})(batch, 0, 0).image
     assert torch.equal(plain, dimmed)
@@ -121,7 +120,7 @@ def test_crop_stays_inside_and_enlarges() -> None:
     ramp = torch.arange(50, 70, dtype=torch.uint8)
     image = torch.stack([ramp.expand(20, 20), ramp[:, None].expand(20, 20), ramp.expand(20, 20)]).repeat(200, 1, 1, 1)
     batch = batch_of(200, 20, 20)
-    found = only("crop", smallest=0.25)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image.int()
+    found = only("crop", smallest=0.25)(Batch(image, batch.label, batch.index), 0, 0).image.int()
     slope = found[:, 0, 5, -1] - found[:, 0, 5, 0]
     assert found.min() >= 50
     assert found.max() <= 69
@@ -135,14 +134,14 @@ def test_crop_stays_inside_and_enlarges() -> None:
 def test_crop_of_an_image_that_is_not_square_has_no_black_border(height: int, width: int) -> None:
     image = torch.full((300, 3, height, width), 90, dtype=torch.uint8)
     batch = batch_of(300, height, width)
-    found = only("crop", smallest=0.9)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    found = only("crop", smallest=0.9)(Batch(image, batch.label, batch.index), 0, 0).image
     assert found.min() == found.max() == 90
 
 
 def test_contrast_is_about_the_mean_of_the_image_and_not_of_each_channel() -> None:
     image = torch.tensor([40, 120, 200], dtype=torch.uint8)[None, :, None, None].expand(50, 3, 8, 10).contiguous()
     batch = batch_of(50, 8, 10)
-    found = only("light", brightness=0.0, contrast=0.5)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    found = only("light", brightness=0.0, contrast=0.5)(Batch(image, batch.label, batch.index), 0, 0).image
     spread = found[:, 2, 0, 0].float() - found[:, 0, 0, 0].float()
     assert (found[:, 1].float() - 120).abs().max() <= 1
     assert spread.min() < 110
@@ -162,9 +161,7 @@ def test_shift_is_exact_and_reaches_every_place() -> None:
 def test_light_is_an_affine_change_of_grey_levels() -> None:
     image = torch.randint(100, 156, (100, 3, 6, 6), dtype=torch.uint8)  # no clipping
     batch = batch_of(100)
-    changed = only("light", brightness=0.1, contrast=0.5)(
-        Batch(image, batch.label, batch.index, batch.role), 0, 0
-    ).image
+    changed = only("light", brightness=0.1, contrast=0.5)(Batch(image, batch.label, batch.index), 0, 0).image
     before, after = image.float(), changed.float()
     added = after.mean(dim=(1, 2, 3)) - before.mean(dim=(1, 2, 3))
     factor = after.std(dim=(1, 2, 3)) / before.std(dim=(1, 2, 3))
@@ -178,7 +175,7 @@ def test_light_is_an_affine_change_of_grey_levels() -> None:
 def test_light_clips() -> None:
     image = torch.full((50, 3, 4, 4), 250, dtype=torch.uint8)
     batch = batch_of(50)
-    changed = only("light", brightness=1.0)(Batch(image, batch.label, batch.index, batch.role), 0, 0).image
+    changed = only("light", brightness=1.0)(Batch(image, batch.label, batch.index), 0, 0).image
     assert changed.max() == 255
     assert changed.min() < 100
 
@@ -187,7 +184,7 @@ def test_erase_paints_a_rectangle_of_the_right_area() -> None:
     image = torch.full((200, 3, 40, 30), 9, dtype=torch.uint8)
     batch = batch_of(200)
     erase = only("erase", smallest=0.1, largest=0.3, fill=200)
-    marks = (erase(Batch(image, batch.label, batch.index, batch.role), 0, 0).image == 200).all(dim=1)
+    marks = (erase(Batch(image, batch.label, batch.index), 0, 0).image == 200).all(dim=1)
     height, width = marks.any(dim=2).sum(dim=1), marks.any(dim=1).sum(dim=1)
     area = marks.sum(dim=(1, 2))
     assert torch.equal(height * width, area)

@@ -33,11 +33,11 @@ def batch_of(image: Tensor | None = None) -> Batch:
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE, HEIGHT, WIDTH, 3), dtype=np.uint8)
     number = torch.arange(SIZE)
     given = torch.from_numpy(pixels).permute(0, 3, 1, 2) if image is None else image
-    return Batch(given, number, number, torch.zeros_like(number))
+    return Batch(given, number, number)
 
 
 def part(batch: Batch, rows: slice) -> Batch:
-    return Batch(batch.image[rows], batch.label[rows], batch.index[rows], batch.role[rows])
+    return Batch(batch.image[rows], batch.label[rows], batch.index[rows])
 
 
 @every_transform

@@ -48,7 +48,7 @@ def batch_of(rows: slice) -> Batch:
     number = np.arange(SIZE * HEIGHT * WIDTH * 3, dtype=np.uint64)
     pixels = ((number * np.uint64(2654435761)) >> np.uint64(13)).astype(np.uint8).reshape(SIZE, HEIGHT, WIDTH, 3)[rows]
     index = torch.arange(SIZE)[rows]
-    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), index, index, torch.zeros_like(index))
+    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), index, index)
 
 
 @pytest.mark.parametrize(("name", "epoch", "step", "digest"), STORED)
