@@ -28,7 +28,7 @@ class NotWantedError(Exception):
 
 
 @dataclass(frozen=True)
-class Assembled:
+class LoadedBatch:
     """A batch and what was wrong while it was read.
 
     Attributes:
@@ -66,7 +66,7 @@ class BatchReader:
         self._pin_memory = pin_memory
         self._quality = quality
 
-    def read(self, rows: Indices, epoch: int, position: int, stop: Event) -> Assembled:
+    def read(self, rows: Indices, epoch: int, position: int, stop: Event) -> LoadedBatch:
         """The batch of some rows.
 
         Args:
@@ -100,7 +100,7 @@ class BatchReader:
             image.numpy()[part] = pixels
         if image is None:
             raise AssertionError("a batch has at least one row")
-        return Assembled(self._batch(image, used), tuple(corrupt))
+        return LoadedBatch(self._batch(image, used), tuple(corrupt))
 
     def _batch(self, image: torch.Tensor, index: Indices) -> Batch:
         quality = None if self._quality is None else self._quality[index]

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from facelab.data.base import Batch, Sampler, Source
-from facelab.data.loading.batch_reader import Assembled, BatchReader, CorruptPolicy
+from facelab.data.loading.batch_reader import BatchReader, CorruptPolicy, LoadedBatch
 from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusals
 from facelab.errors import ConfigError, DataError, one_of
@@ -116,13 +116,13 @@ class Loader:
     def _read_ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
         stop = Event()
 
-        def read(step: int) -> Assembled:
+        def read(step: int) -> LoadedBatch:
             start, end = self._part(step, self.rank)
             return self._reader.read(self._rows(epoch, start, end), epoch, start, stop)
 
-        for assembled in ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop):
-            self._note(assembled)
-            yield assembled.batch
+        for loaded in ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop):
+            self._note(loaded)
+            yield loaded.batch
 
     def _part(self, step: int, rank: int) -> tuple[int, int]:
         """Rows of the epoch that a process takes in a step: from, and up to but without."""
@@ -139,14 +139,14 @@ class Loader:
             )
         return rows
 
-    def _note(self, assembled: Assembled) -> None:
+    def _note(self, loaded: LoadedBatch) -> None:
         """Count what was corrupt; here and not in the threads, so that the order of the threads does not matter."""
-        for index, reason in assembled.corrupt:
+        for index, reason in loaded.corrupt:
             if index not in self._known_corrupt:
                 self._known_corrupt.add(index)
                 self.corrupt.add(self._source.location(index), reason)
-        self._read += assembled.batch.size + len(assembled.corrupt)
-        self._corrupt_read += len(assembled.corrupt)
+        self._read += loaded.batch.size + len(loaded.corrupt)
+        self._corrupt_read += len(loaded.corrupt)
         if self._read >= CORRUPT_GRACE and self._corrupt_read > CORRUPT_PART * self._read:
             raise DataError(
                 f"{self._corrupt_read} of {self._read} images that were read are corrupt, the first: "

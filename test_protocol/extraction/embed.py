@@ -14,7 +14,7 @@ from facelab.distributed import broadcast_object, is_main, rank, together, world
 from facelab.errors import CorruptImage, DataError
 from facelab.quality.table import Scores
 from facelab.test_protocol.base import Embeddings
-from facelab.test_protocol.extraction.assembled import Assembled
+from facelab.test_protocol.extraction.embedding_buffer import EmbeddingBuffer
 from facelab.test_protocol.extraction.embedding_cache import EmbeddingCache, block_rows
 from facelab.test_protocol.extraction.extraction import Block, ProgressCallback, cut, embedded_blocks
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings, OnCorrupt
@@ -97,22 +97,22 @@ class _Job:
     quality: Scores | None
     progress: ProgressCallback | None
 
-    def in_memory(self) -> Assembled:
+    def in_memory(self) -> EmbeddingBuffer:
         """Each process embeds one share of the rows, then all exchange theirs."""
         count, processes = len(self.images), world_size()
         shares = [range(count * place // processes, count * (place + 1) // processes) for place in range(processes)]
         rows = self.how.batch_size * max(1, ROWS_TOGETHER // self.how.batch_size)
-        result = Assembled(count, self.how.flip)
+        result = EmbeddingBuffer(count, self.how.flip)
         together(lambda: self._embed(cut(shares[rank()], rows), result.put))
         result.share(shares)
         return result
 
-    def through(self, folder: Path) -> Assembled:
+    def through(self, folder: Path) -> EmbeddingBuffer:
         """Blocks that the cache lacks are embedded and stored, then every process reads all of them."""
         cache = self._open(folder)
         missing = broadcast_object(cache.missing())
         together(lambda: self._embed(missing[rank() :: world_size()], cache.save))
-        result = Assembled(len(self.images), self.how.flip)
+        result = EmbeddingBuffer(len(self.images), self.how.flip)
         together(lambda: self._read(cache, result))
         return result
 
@@ -143,7 +143,7 @@ class _Job:
             for block in embedded_blocks(forward, self.images, blocks, how, self.quality, self.progress):
                 keep(block)
 
-    def _read(self, cache: EmbeddingCache, result: Assembled) -> None:
+    def _read(self, cache: EmbeddingCache, result: EmbeddingBuffer) -> None:
         for rows in cache.blocks:
             block = cache.load(rows, self.how.flip)
             if block.failed and self.how.on_corrupt == "error":

@@ -15,7 +15,7 @@ from facelab.test_protocol.extraction.extraction_settings import OnCorrupt
 from facelab.test_protocol.extraction.image_batches import FailedImage
 
 
-class Assembled:
+class EmbeddingBuffer:
     """Rows of embeddings that come in any order.
 
     Args:
