@@ -31,7 +31,7 @@ from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.run.assembly import open_optimization
 from facelab.run.settings import make_config
 from facelab.test_protocol.extraction.forward import Forward
-from facelab.training_mode.base import MODES
+from facelab.training_mode.base import MODES, Supplies
 
 FEAT_DIM = 512
 OPTIMIZER = {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
@@ -93,8 +93,7 @@ def training(bench: Bench, entry: str, batch_size: int, precision: Precision, cl
     mode = build(
         MODES,
         "conventional",
-        backbone=network,
-        classifier=_classifier(bench, classes, network.feat_dim),
+        supplies=Supplies(network, classes),
         gate=None,
     )
     tree = {"data": {"source": "ImageFolder"}, "optimizer": OPTIMIZER, "training": {"precision": precision}}

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES, Gate
 from facelab.backbone.base import Backbone
-from facelab.head.margins.cosface import CosFace
-from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec, normalise
 from facelab.model.face_model import load_backbone
 from facelab.training_mode.adaptation.mode import Adaptation
+from facelab.training_mode.base import Supplies
 
 Array = NDArray[Any]
 SCORED = ("EffectiveResolution", "BRISQUE", "CNNIQA", "FeatureNorm", "Sharpness")
@@ -116,9 +115,10 @@ def train(arm: Arm, faces: Faces, weights: Path, steps: int, seed: int) -> tuple
     adapter, gate = ADAPTERS.build(name, options), gate_of(arm, faces)
     rows = class_means(base.eval(), faces.train)
     network = AdaptedBackbone(base, adapter, gate if adapter.needs_gate else None)
-    classifier = FullSoftmax(len(rows), network.feat_dim, CosFace(MARGIN))
-    classifier.weight.data.copy_(rows)
-    _descend(Adaptation(network, classifier, gate, arm.distillation, arm.alignment), arm, faces.train, steps, seed)
+    supplies = Supplies(network, len(rows), {"CosFace": {"margin": MARGIN}})
+    mode = Adaptation(supplies, gate, arm.distillation, arm.alignment)
+    mode.classifier.row_tensors()["weight"].data.copy_(rows)
+    _descend(mode, arm, faces.train, steps, seed)
     return network.eval(), network.count().trainable
 
 

@@ -53,7 +53,7 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     verify(checkpoint)
     training = read_tree(checkpoint / "training.pt")
     assert training["update"] == 15 * 4
-    return {**training["mode"]["network"], **training["mode"]["shadow"]["network"], **read_rows(checkpoint, 0, 8)}
+    return {**training["mode"]["network"], **training["mode"]["ema"], **read_rows(checkpoint, 0, 8)}
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])

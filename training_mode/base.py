@@ -1,8 +1,10 @@
-"""The contract of every training mode, and their registry."""
+"""The contract of every training mode, what modes are built from, and their registry."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,22 +12,86 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facelab.backbone.base import Backbone
+from facelab.catalogue import Spec, build
 from facelab.citation import Citation
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
-from facelab.engine.replica import Replica
+from facelab.engine.replica import Replica, replicate
+from facelab.errors import CheckpointError, ConfigError
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.inputs import normalise
 from facelab.registry import Registry
+from facelab.weights.snapshot import TRAINING
+from facelab.weights.state_fit import load_weights, require_fit
+from facelab.weights.state_hash import state_hash
+
+
+def _nothing_to_load(path: Path) -> Backbone:
+    raise ConfigError(f"'{path}' cannot be loaded: these supplies were made without a loader of models.")
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What a mode is built from, beside its own options.
+
+    Attributes:
+        backbone: The network to train, on its device and with its adapters.
+        num_classes: Classes of the training images.
+        head: The settings' head, or None.
+        classifier: The settings' owner of class rows, or None.
+        seed: The run's seed.
+        load: Gives a trained network, in evaluation mode on the device of ``backbone``: a teacher, for example.
+    """
+
+    backbone: Backbone
+    num_classes: int
+    head: Spec | None = "ArcFace"
+    classifier: Spec | None = "FullSoftmax"
+    seed: int = 0
+    load: Callable[[Path], Backbone] = _nothing_to_load
+
+    def build_classifier(self) -> Classifier:
+        """The classifier of the settings with its head, on the backbone's device; a new one at each call.
+
+        Raises:
+            ConfigError: If the settings have none, or classifier, head and backbone do not go together.
+        """
+        if self.classifier is None or self.head is None:
+            raise ConfigError(
+                "this mode learns by class rows, and the settings say classifier: null; name one, such as "
+                "classifier: FullSoftmax with head: ArcFace, or choose a mode that needs no class rows."
+            )
+        given: dict[str, Any] = {"num_classes": self.num_classes, "feat_dim": self.backbone.feat_dim}
+        head = build(HEADS, self.head, **given)
+        if head.uses_norm and self.backbone.unit_norm:
+            raise ConfigError(
+                f"the head {type(head).__name__} reads quality from the norm of an embedding, but the backbone "
+                f"{type(self.backbone).__name__} gives embeddings of norm 1; choose another head or backbone."
+            )
+        classifier = build(CLASSIFIERS, self.classifier, head=head, seed=self.seed, **given)
+        return classifier.to(next(self.backbone.parameters()).device)
 
 
 class TrainingMode(ABC):
-    """A way of training: owns networks, loss and augmentation. The loop sees only `step` and `after_update`.
+    """A way of training: owns networks, class rows and loss. The loop sees only `step` and `after_update`.
 
-    A mode is built by its registered name from what the program supplies (``backbone``, ``classifier`` …) and from its
-    own
-    options in the configuration.
+    A mode is built by its registered name from `Supplies` and from its own options in the configuration. It names its
+    networks and row owners; checkpoints hold what they need of them without knowing the mode. The least that a mode
+    writes is `step`.
+
+    Args:
+        supplies: Their backbone is the network in training.
+
+    Attributes:
+        replica: The network in training as this process runs it: forward passes with gradients go through it.
     """
 
     citation: ClassVar[Citation | None] = None
+
+    def __init__(self, supplies: Supplies) -> None:
+        # A loaded base comes in evaluation mode, without dropout, its BatchNorm still.
+        self.replica = replicate(supplies.backbone.train())
 
     @classmethod
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:
@@ -42,37 +108,99 @@ class TrainingMode(ABC):
     def step(self, batch: Batch) -> StepOutput:
         """Forward pass of one batch on the device."""
 
-    @abstractmethod
+    @property
+    def network(self) -> Backbone:
+        """The network in training, for its properties."""
+        return self.replica.network
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Embeddings (B, D) of a batch, with gradients; a network that takes quality scores gets those of the batch."""
+        quality = (batch.quality,) if batch.quality is not None and self.network.needs_quality else ()
+        return self.replica(normalise(batch.image, self.network.input_spec), *quality)
+
+    def networks(self) -> Mapping[str, Backbone]:
+        """Every network by its name in checkpoints: ``network`` is the one in training; others, say, a ``teacher``."""
+        return {"network": self.network}
+
+    def row_owners(self) -> Mapping[str, Classifier]:
+        """Owners of class rows by their names in checkpoints, which differ from those of the networks; often one."""
+        return {}
+
     def replicas(self) -> Iterable[Replica[Backbone]]:
         """The networks in training, as this process runs them."""
+        return [self.replica]
 
-    @abstractmethod
     def trained_modules(self) -> Iterable[nn.Module]:
-        """Modules whose parameters are equal on all processes and are to be optimised."""
+        """Modules whose parameters are equal on all processes and are to be optimised; heads may learn some, too."""
+        return [*(one.network for one in self.replicas()), *(owner.head for owner in self.row_owners().values())]
 
-    @abstractmethod
-    def row_modules(self) -> Iterable[nn.Module]:
-        """Modules whose parameters are class rows, of which each process holds its own range."""
+    def row_modules(self) -> Iterable[Classifier]:
+        """Owners of class rows, of which each process holds its own range."""
+        return list(self.row_owners().values())
 
-    @abstractmethod
     def inference_network(self) -> Backbone:
-        """The network that is evaluated and exported."""
+        """The network that is evaluated and exported: of the structure of the one in training, whose card it gets."""
+        return self.network
 
-    @abstractmethod
+    def inference(self) -> Replica[Backbone]:
+        """The network that is evaluated and exported, as this process runs it."""
+        return self._replica_of(self.inference_network())
+
+    def _replica_of(self, network: Backbone) -> Replica[Backbone]:
+        """That of a network in training; others lie whole in each process."""
+        return next((one for one in self.replicas() if one.network is network), Replica(network))
+
+    def stored(self, name: str) -> Mapping[str, Tensor]:
+        """What a checkpoint holds of one of `networks`; the rest is as the settings make it. All of it by default.
+
+        Nothing means that the network is frozen and that its source stands in the settings: its hash is stored, and
+        a run is not resumed on another one.
+        """
+        return self._replica_of(self.networks()[name]).state()
+
     def state(self) -> dict[str, Any]:
         """What resuming needs beside optimiser and class rows; equal on all processes."""
+        networks = {name: self.stored(name) for name in self.networks()}
+        frozen = {name: state_hash(self.networks()[name].state_dict()) for name, kept in networks.items() if not kept}
+        heads = {name: _without_rows(owner) for name, owner in self.row_owners().items()}
+        return {**{name: kept for name, kept in networks.items() if kept}, **heads, "frozen": frozen}
 
-    @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Put back what `state` gave; class rows come on their own.
 
-    @abstractmethod
-    def local_state(self) -> dict[str, Tensor]:
-        """Buffers that differ between processes, such as BatchNorm statistics."""
+        Raises:
+            CheckpointError: If it is that of other networks.
+        """
+        for name, network in self.networks().items():
+            kept = self.stored(name)
+            if not kept:
+                _require_same(name, network, state.get("frozen", {}).get(name))
+                continue
+            replica = self._replica_of(network)
+            own = replica.state()
+            whole = {key: one for key, one in own.items() if key not in kept} | state.get(name, {})
+            require_fit(own, whole, TRAINING)
+            replica.load(whole)
+        for name, owner in self.row_owners().items():
+            load_weights(owner, {**owner.row_tensors(), **state.get(name, {})}, TRAINING)
 
-    @abstractmethod
-    def load_local_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `local_state` gave."""
+    def local_state(self) -> dict[str, dict[str, Tensor]]:
+        """Buffers of the networks by their names, such as BatchNorm statistics, which differ between processes."""
+        return {name: dict(one.named_buffers()) for name, one in self.networks().items() if self.stored(name)}
+
+    def load_local_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `local_state` gave.
+
+        Raises:
+            CheckpointError: If it is that of other networks.
+        """
+        own = self.local_state()
+        if all(isinstance(one, Tensor) for one in state.values()):  # up to 0.1: the buffers of the one in training
+            own, state = {"network": own["network"]}, {"network": state}
+        for name, buffers in own.items():
+            require_fit(buffers, state.get(name, {}), "process-*.pt")
+            for key, buffer in buffers.items():
+                buffer.copy_(state[name][key])
 
     def check_batches(
         self, parts: Iterable[NDArray[np.int64]], labels: Labels, quality: NDArray[np.float32] | None
@@ -89,7 +217,9 @@ class TrainingMode(ABC):
         """
 
     def after_update(self) -> None:
-        """Called once after each update of the optimiser."""
+        """Called once after each update of the optimiser: owners of class rows change what has no gradient."""
+        for owner in self.row_owners().values():
+            owner.after_update()
 
     @contextmanager
     def between_updates(self) -> Iterator[None]:
@@ -99,10 +229,20 @@ class TrainingMode(ABC):
                 contexts.enter_context(replica.no_sync())
             yield
 
-    def inference(self) -> Replica[Backbone]:
-        """The network that is evaluated and exported, as this process runs it."""
-        network = self.inference_network()
-        return next((one for one in self.replicas() if one.network is network), Replica(network))
+
+def _without_rows(owner: Classifier) -> dict[str, Tensor]:
+    """What an owner of class rows remembers beside them, such as buffers of its head."""
+    rows = owner.row_tensors()
+    return {name: tensor for name, tensor in owner.state_dict().items() if name not in rows}
+
+
+def _require_same(name: str, network: Backbone, then: str | None) -> None:
+    """Refuse a frozen network that is not the one of the checkpoint; versions up to 0.1 did not keep its hash."""
+    if then not in (None, state_hash(network.state_dict())):
+        raise CheckpointError(
+            f"the frozen network '{name}' is another one than that of the checkpoint ({then}); bring that one back, or "
+            "start a new run."
+        )
 
 
 MODES: Registry[TrainingMode] = Registry("mode", "facelab.training_mode")

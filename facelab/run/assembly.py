@@ -21,10 +21,8 @@ from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.errors import CheckpointError, ConfigError
-from facelab.head.base import HEADS
-from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.iqa.base import PixelScorer
-from facelab.model.face_model import network_of, pick_device, scorer_of_card
+from facelab.model.face_model import load_model, network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
 from facelab.plugins import import_plugins
 from facelab.quality.card import require_scorer
@@ -32,9 +30,9 @@ from facelab.quality.table import Scores, ScoreTable
 from facelab.run.network import open_base, open_network, refuse_unread_scores
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
-from facelab.training_mode.base import MODES, TrainingMode
+from facelab.training_mode.base import MODES, Supplies, TrainingMode
 from facelab.weights.card_check import check_card
-from facelab.weights.snapshot import Snapshot, read_card, read_local, read_rows
+from facelab.weights.snapshot import ClassRows, Snapshot, read_card, read_local, read_rows
 from facelab.weights.tensor_files import read_tree
 
 RenderProgress = Callable[[int, int], None]
@@ -85,8 +83,7 @@ class Parts:
         device: Where it runs.
         source: What it trains on.
         feed: Batches on the device.
-        mode: Networks and loss.
-        classifier: Owner of the class rows.
+        mode: Networks, class rows and loss.
         optim: Optimisers and schedule.
         progress: Where it stands.
         card: Description of the network for its checkpoints.
@@ -98,7 +95,6 @@ class Parts:
     source: Source
     feed: DeviceFeed
     mode: TrainingMode
-    classifier: Classifier
     optim: Optimization
     progress: Progress
     card: dict[str, Any]
@@ -137,21 +133,15 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     network = open_network(config, base, device, scores)
     backbone, card = network.backbone, network.card
     check_quality(backbone, given=config.data.quality is not None)
-    head = build(HEADS, config.head, num_classes=source.num_classes, feat_dim=backbone.feat_dim)
-    if head.uses_norm and backbone.unit_norm:
-        raise ConfigError(
-            f"the head {type(head).__name__} reads quality from the norm of an embedding, but the backbone "
-            f"{card['backbone']['name']} gives embeddings of norm 1; choose another head or backbone."
-        )
-    classifier = build(
-        CLASSIFIERS,
+    supplies = Supplies(
+        backbone,
+        source.num_classes,
+        config.head,
         config.classifier,
-        head=head,
-        num_classes=source.num_classes,
-        feat_dim=backbone.feat_dim,
-        seed=config.seed,
-    ).to(device)
-    mode = build(MODES, config.mode, backbone=backbone, classifier=classifier, gate=network.gate)
+        config.seed,
+        load=lambda path: load_model(str(path), device=device).network,
+    )
+    mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
     mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
     refuse_single_images(mode, loader.local_batch_size)
     optim = open_optimization(config, mode, updates_per_epoch, device)
@@ -159,7 +149,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
     feed = DeviceFeed(loader, augment, config.training.accumulate, device, online)
-    return Parts(config, device, source, feed, mode, classifier, optim, start, card, describe(source))
+    return Parts(config, device, source, feed, mode, optim, start, card, describe(source))
 
 
 def refuse_single_images(mode: TrainingMode, images: int) -> None:
@@ -279,7 +269,6 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
         },
         local={"rng": rng_state(), "mode": parts.mode.local_state()},
         rows=rows,
-        row_range=parts.classifier.row_range,
     )
 
 
@@ -297,11 +286,12 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     if now is not None:  # a table of the same path may have been made anew
         require_scorer(then, now, "data.quality")
     training = read_tree(checkpoint / "training.pt")
-    rows = read_rows(checkpoint, *parts.classifier.row_range)
-    for name, tensor in parts.classifier.row_tensors().items():
-        tensor.data.copy_(rows[f"classifier.{name}"])
     parts.mode.load_state(training["mode"])
-    _put_rows(training["optimization"], rows)
+    for owner, classifier in parts.mode.row_owners().items():
+        rows = read_rows(checkpoint, *classifier.row_range, owner)
+        for name, tensor in classifier.row_tensors().items():
+            tensor.data.copy_(rows[name])
+        _put_rows(training["optimization"], rows)
     parts.optim.load_state_dict(training["optimization"])
     local = read_local(checkpoint)
     parts.progress.update = training["update"]
@@ -330,23 +320,24 @@ def _refuse_other_base(parts: Parts, stored: Mapping[str, Any], checkpoint: Path
         )
 
 
-def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, Tensor]:
-    """Class rows and their optimiser state; the latter are taken out of ``optimization``."""
-    rows = {f"classifier.{name}": tensor.detach() for name, tensor in parts.classifier.row_tensors().items()}
+def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRows]:
+    """Class rows by owner, with their optimiser state, which is taken out of ``optimization``."""
+    owners = parts.mode.row_owners()
+    rows = {name: {key: one.detach() for key, one in owner.row_tensors().items()} for name, owner in owners.items()}
+    names = {parameter: name for name, owner in owners.items() for parameter in owner.parameters()}
     for number, optimizer in enumerate(parts.optim.optimizers):
         states = dict(optimization["optimizers"][number])
-        index = 0
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if group.get("sharded") and index in states:
-                    rowwise = {
-                        k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape
-                    }
-                    rows |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
-                    states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
-                index += 1
+        sharded = [
+            (parameter, bool(group.get("sharded"))) for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        for index, (parameter, is_row) in enumerate(sharded):
+            if not is_row or index not in states:
+                continue
+            rowwise = {k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+            rows[names[parameter]] |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
+            states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
         optimization["optimizers"][number] = states
-    return rows
+    return {name: ClassRows(*owner.row_range, rows[name]) for name, owner in owners.items()}
 
 
 def _put_rows(optimization: dict[str, Any], rows: dict[str, Tensor]) -> None:

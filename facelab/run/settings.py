@@ -212,7 +212,8 @@ class RunConfig(Strict):
         adapter: Changes to the network, see ``facelab list adapters``; null trains all of it.
         gate: Map from quality scores to the weights of an adapter's experts, see ``facelab list gates``.
         head: Margin head; see ``facelab list heads``.
-        classifier: Who owns the class rows; see ``facelab list classifiers``.
+        classifier: Who owns the class rows; see ``facelab list classifiers``. Null, and no head either, for modes that
+            learn without class rows.
         tensorboard: Whether to write TensorBoard files.
     """
 
@@ -225,8 +226,8 @@ class RunConfig(Strict):
     base: Path | None = None
     adapter: Spec | None = None
     gate: Spec | None = None
-    head: Spec = "ArcFace"
-    classifier: Spec = "FullSoftmax"
+    head: Spec | None = "ArcFace"
+    classifier: Spec | None = "FullSoftmax"
     data: DataSettings
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -234,6 +235,20 @@ class RunConfig(Strict):
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     tensorboard: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _head_goes_with_the_classifier(cls, tree: Any) -> Any:
+        """Where one of the two is null and nothing is said of the other, that is null too."""
+        if not isinstance(tree, dict) or None not in (tree.get("head", ""), tree.get("classifier", "")):
+            return tree
+        said = {key: tree[key] for key in ("head", "classifier") if tree.get(key) is not None}
+        for key, value in said.items():
+            other = "classifier" if key == "head" else "head"
+            raise ValueError(
+                f"{other} is null, but {key} is {value!r}: class rows need both; set {key}: null too, or name a {other}"
+            )
+        return {**tree, "head": None, "classifier": None}
 
     def tree(self) -> Tree:
         """The settings as plain YAML types, defaults included."""

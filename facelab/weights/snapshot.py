@@ -22,6 +22,24 @@ from facelab.weights.tensor_files import Tree, read_safetensors, read_tree
 
 MODEL, CARD, TRAINING = "model.safetensors", "model.json", "training.pt"
 
+FIRST_OWNER = "classifier"
+"""The name of most modes' only owner of class rows."""
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """What one process holds of an owner's class rows.
+
+    Attributes:
+        start: First row.
+        stop: One past the last row.
+        tensors: Tensors of the owner and of its optimiser with a row for each of these, by name.
+    """
+
+    start: int
+    stop: int
+    tensors: Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -32,16 +50,14 @@ class Snapshot:
         card: What is needed to build the network again and to feed it; JSON types.
         training: State that is equal on all processes: tensors, numbers, strings, lists, mappings.
         local: State of this process: random generators, buffers.
-        rows: Tensors of which this process holds the class rows ``[start, stop)``.
-        row_range: (start, stop).
+        rows: This process's class rows by the name of their owner; empty where nothing has class rows.
     """
 
     model: Mapping[str, Tensor]
     card: Mapping[str, Any]
     training: Tree
     local: Tree
-    rows: Mapping[str, Tensor]
-    row_range: tuple[int, int]
+    rows: Mapping[str, ClassRows]
 
 
 def write_shared(folder: Path, snapshot: Snapshot) -> None:
@@ -53,8 +69,11 @@ def write_shared(folder: Path, snapshot: Snapshot) -> None:
 
 def write_local(folder: Path, snapshot: Snapshot) -> None:
     """Write what is this process's own; each of them calls this."""
-    tree = {"local": snapshot.local, "rows": dict(snapshot.rows), "row_range": list(snapshot.row_range)}
-    write_tree(folder / f"process-{distributed.rank():05d}.pt", tree)
+    rows = {
+        owner: {"range": [held.start, held.stop], "tensors": dict(held.tensors)}
+        for owner, held in snapshot.rows.items()
+    }
+    write_tree(folder / f"process-{distributed.rank():05d}.pt", {"local": snapshot.local, "rows": rows})
 
 
 def read_card(checkpoint: Path) -> Tree:
@@ -89,8 +108,8 @@ def read_local(checkpoint: Path) -> Tree:
     return tree
 
 
-def read_rows(checkpoint: Path, start: int, stop: int) -> dict[str, Tensor]:
-    """Class rows ``[start, stop)`` of every row tensor, gathered from the files of however many processes wrote them.
+def read_rows(checkpoint: Path, start: int, stop: int, owner: str = FIRST_OWNER) -> dict[str, Tensor]:
+    """Class rows ``[start, stop)`` of an owner's tensors, gathered from the files of however many processes wrote them.
 
     Only these rows are read.
 
@@ -100,17 +119,29 @@ def read_rows(checkpoint: Path, start: int, stop: int) -> dict[str, Tensor]:
     pieces: dict[str, list[Tensor]] = {}
     reached = start
     for path in _process_files(checkpoint):
-        tree = read_tree(path, lazily=True)
-        first, last = tree["row_range"]
-        low, high = max(first, reached), min(last, stop)
+        found = _rows_of(read_tree(path, lazily=True)).get(owner)
+        if found is None:
+            continue
+        low, high = max(found.start, reached), min(found.stop, stop)
         if low >= high or low != reached:
             continue
-        for name, tensor in tree["rows"].items():
-            pieces.setdefault(name, []).append(tensor[low - first : high - first])
+        for name, tensor in found.tensors.items():
+            pieces.setdefault(name, []).append(tensor[low - found.start : high - found.start])
         reached = high
     if reached != stop:
-        raise CheckpointError(f"the checkpoint '{checkpoint}' has no class rows {reached} to {stop}.")
+        raise CheckpointError(f"the checkpoint '{checkpoint}' has no class rows {reached} to {stop} of its {owner}.")
     return {name: torch.cat(parts) for name, parts in pieces.items()}
+
+
+def _rows_of(tree: Tree) -> dict[str, ClassRows]:
+    """The class rows in the file of a process, by owner."""
+    if "row_range" in tree:  # up to 0.1 there was one owner, and its name was a part of its tensors'
+        start, stop = tree["row_range"]
+        tensors = {name.removeprefix(f"{FIRST_OWNER}."): tensor for name, tensor in tree["rows"].items()}
+        return {FIRST_OWNER: ClassRows(start, stop, tensors)}
+    return {
+        owner: ClassRows(rows["range"][0], rows["range"][1], rows["tensors"]) for owner, rows in tree["rows"].items()
+    }
 
 
 def _process_files(checkpoint: Path) -> list[Path]:

@@ -16,14 +16,13 @@ from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.catalogue import build
 from facelab.data.base import SOURCES
 from facelab.errors import CheckpointError, ConfigError
-from facelab.head.base import HEADS
-from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
 from facelab.model.face_model import load_model
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import write_scores
 from facelab.run.run import RunResult
 from facelab.training_mode.adaptation.mode import Adaptation
+from facelab.training_mode.base import Supplies
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.snapshot import read_model
 from facelab.weights.tensor_files import read_tree
@@ -109,7 +108,7 @@ def test_the_state_of_moving_statistics_holds_no_table_that_is_computed() -> Non
     small = {"patch": 4, "dim": 16, "depths": [1], "heads": [2], "window": 2, "feat_dim": 8}
     network = BACKBONES.build("Swin", {**small, "input_spec": {"height": 16, "width": 16}})
     adapter = ADAPTERS.build("LoRA", {"rank": 2, "moving_statistics": True})
-    mode = Adaptation(AdaptedBackbone(network, adapter), FullSoftmax(3, 8, build(HEADS, "CosFace")))
+    mode = Adaptation(Supplies(AdaptedBackbone(network, adapter), 3, "CosFace"))
     mode.load_state(mode.state())
     moving = {name for name in mode.state()["network"] if name.endswith("running_mean")}
     assert moving == {name for name in network.state_dict(prefix="network.") if name.endswith("running_mean")} != set()
@@ -128,8 +127,7 @@ class Dropping(Backbone):
 
 def test_the_teacher_drops_nothing() -> None:
     student = AdaptedBackbone(Dropping(), ADAPTERS.build("Full", {}), None)
-    classifier = FullSoftmax(2, 4, build(HEADS, "CosFace"))
-    mode = Adaptation(student, classifier, distillation=0.5)
+    mode = Adaptation(Supplies(student, 2, "CosFace"), distillation=0.5)
     assert mode.teacher is not None
     image = torch.randn(2, 3, 8, 8)
     assert student.training

@@ -14,11 +14,10 @@ from facelab.adapter.lora import LoRA
 from facelab.backbone.base import BACKBONES
 from facelab.data.base import Batch
 from facelab.errors import ConfigError
-from facelab.head.margins.cosface import CosFace
-from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.quality.card import ScorerCard
 from facelab.training_mode.adaptation.alignment import alignment_loss, pairs_across
 from facelab.training_mode.adaptation.mode import Adaptation
+from facelab.training_mode.base import Supplies
 
 LOW = torch.tensor([True, True, False, False])
 
@@ -63,7 +62,7 @@ def test_batches_with_less_than_a_pair_each_are_refused(people: list[int], refus
     gate.calibrate([0.1, 0.9], ScorerCard(name="test", low=0, high=1))
     options = {"width": 0.125, "feat_dim": 8, "input_spec": {"height": 32, "width": 32}}
     network = AdaptedBackbone(BACKBONES.build("MobileFaceNet", options), DualLoRA(rank=2), gate)
-    mode = Adaptation(network, FullSoftmax(4, 8, CosFace(0.3)), gate, alignment=1.0)
+    mode = Adaptation(Supplies(network, 4, "CosFace"), gate, alignment=1.0)
     parts, quality = [np.arange(4), np.array([3, 2])], np.array([0.1, 0.9] * 2, np.float32)
     if not refused:
         mode.check_batches(parts, np.array(people), quality)
@@ -88,8 +87,8 @@ def test_the_mode_adds_it_by_its_weight() -> None:
     image = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     label, index = torch.tensor([0, 1, 1, 0]), torch.arange(4)
     batch = Batch(image, label, index, torch.where(LOW, 0.1, 0.9))
-    classifier = FullSoftmax(2, 8, CosFace(0.3))
-    without, with_it = (Adaptation(network, classifier, gate, alignment=w).step(batch) for w in (0.0, 2.0))
+    supplies = Supplies(network, 2, "CosFace")
+    without, with_it = (Adaptation(supplies, gate, alignment=w).step(batch) for w in (0.0, 2.0))
     assert "apart" not in without.metrics
     assert with_it.metrics["apart"] > 0
     assert (with_it.loss - without.loss).item() == pytest.approx(2 * float(with_it.metrics["apart"]), rel=1e-4)
@@ -99,7 +98,7 @@ def test_dropout_is_on_in_training() -> None:
     """The base was loaded in evaluation mode."""
     options = {"width": 0.125, "feat_dim": 8, "input_spec": {"height": 32, "width": 32}}
     network = AdaptedBackbone(BACKBONES.build("MobileFaceNet", options).eval(), LoRA(rank=2, dropout=0.5))
-    Adaptation(network, FullSoftmax(2, 8, CosFace(0.3)))
+    Adaptation(Supplies(network, 2, "CosFace"))
     assert network.training
     assert all(not layer.training for layer in network.modules() if isinstance(layer, nn.BatchNorm2d))
     for layer in network.low_rank_layers().values():

@@ -111,8 +111,8 @@ def test_a_state_that_lacks_a_tensor_is_refused(name: str, part: str, base: Path
 @every_mode
 def test_local_state_that_lacks_a_buffer_is_refused(name: str, base: Path) -> None:
     mode = assemble(load_config(TINY, settings(name, base))).mode
-    state = dict(mode.local_state())
-    lost = state.popitem()[0]
+    state = {network: dict(buffers) for network, buffers in mode.local_state().items()}
+    lost = state["network"].popitem()[0]
     with pytest.raises(CheckpointError, match=rf"1 missing \('{re.escape(lost)}'\)"):
         mode.load_local_state(state)
 

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from facelab.backbone.mobilefacenet import MobileFaceNet
-from facelab.catalogue import build
-from facelab.head.base import HEADS
-from facelab.head.classifier import CLASSIFIERS
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
 from facelab.run.assembly import open_optimization
 from facelab.run.settings import RunConfig, load_config
+from facelab.training_mode.base import Supplies
 from facelab.training_mode.conventional.mode import Conventional
 
 CLASSES, DIM, BATCH, UPDATES, PER_EPOCH = 12, 16, 8, 4, 3
@@ -30,14 +28,13 @@ RECIPES = {
 }
 
 
-def small_parts(config: RunConfig) -> tuple[MobileFaceNet, FullSoftmax]:
-    """A small network and the recipe's head and classifier, in float64."""
+def small_mode(config: RunConfig) -> tuple[Conventional, FullSoftmax]:
+    """Conventional training of a small network with the recipe's head and class rows, in float64."""
     torch.manual_seed(0)
     network = MobileFaceNet(InputSpec(height=16, width=16), feat_dim=DIM, width=0.25)
-    head = build(HEADS, config.head, num_classes=CLASSES, feat_dim=DIM)
-    rows = build(CLASSIFIERS, config.classifier, head=head, num_classes=CLASSES, feat_dim=DIM, seed=config.seed)
-    assert isinstance(rows, FullSoftmax)
-    return network.double(), rows.double()
+    mode = Conventional(Supplies(network.double(), CLASSES, config.head, config.classifier, config.seed))
+    assert isinstance(mode.classifier, FullSoftmax)
+    return mode, mode.classifier.double()
 
 
 def published_rate(config: RunConfig, update: int) -> float:
@@ -87,7 +84,8 @@ def degrees(before: Tensor, after: Tensor) -> Tensor:
 def test_the_first_updates_are_those_of_a_plain_loop(name: str) -> None:
     margin, turn = RECIPES[name]
     config = load_config(name, ["training.precision=fp32", f"training.batch_size={BATCH}"])
-    network, classifier = small_parts(config)
+    mode, classifier = small_mode(config)
+    network = mode.network
     theirs, rows = copy.deepcopy(network), nn.Parameter(classifier.weight.detach().clone())
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(UPDATES, BATCH, 3, 16, 16, generator=generator, dtype=torch.float64)
@@ -96,7 +94,7 @@ def test_the_first_updates_are_those_of_a_plain_loop(name: str) -> None:
     published_loop(config, margin, theirs, rows, batches)
 
     before = classifier.weight.detach().clone()
-    optim = open_optimization(config, Conventional(network, classifier), PER_EPOCH, torch.device("cpu"))
+    optim = open_optimization(config, mode, PER_EPOCH, torch.device("cpu"))
     for image, label in batches:
         optim.update(classifier(network(image), label).loss)
     optim.check()
@@ -110,8 +108,8 @@ def test_the_first_updates_are_those_of_a_plain_loop(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_class_rows_start_as_published(name: str) -> None:
     config = load_config(name)
-    head = build(HEADS, config.head, num_classes=400, feat_dim=64)
-    classifier = build(CLASSIFIERS, config.classifier, head=head, num_classes=400, feat_dim=64, seed=0)
+    network = MobileFaceNet(InputSpec(height=16, width=16), feat_dim=64, width=0.25)
+    classifier = Supplies(network, 400, config.head, config.classifier).build_classifier()
     rows = classifier.row_tensors()["weight"].detach()
     assert float(rows.std()) == pytest.approx(0.01, rel=0.02)
     assert float(rows.norm(dim=1).std()) == pytest.approx(0.01 / math.sqrt(2), rel=0.2)  # a chi distribution's

@@ -16,10 +16,9 @@ from facelab.backbone.base import Backbone
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
 from facelab.errors import ConfigError, in_range
-from facelab.head.classifier import Classifier
 from facelab.inputs import normalise
 from facelab.training_mode.adaptation.alignment import alignment_loss, pairs_across
-from facelab.training_mode.base import MODES
+from facelab.training_mode.base import MODES, Supplies
 from facelab.training_mode.conventional.mode import Conventional
 
 LOW = 0.5  # images with a lesser gate are low ones
@@ -40,8 +39,7 @@ class Adaptation(Conventional):
     Replay needs no option: join high-quality images as classes of their own by the source ``Concat``.
 
     Args:
-        backbone: The adapted network, on its device.
-        classifier: Owner of the class rows and driver of the head, on the same device.
+        supplies: The adapted network, and the settings' classifier with its head.
         gate: The calibrated gate, or None; it weighs the distillation.
         distillation: Weight of the loss that holds good images, from 0 (off).
         alignment: Weight of the loss across qualities, from 0 (off).
@@ -53,24 +51,23 @@ class Adaptation(Conventional):
 
     def __init__(
         self,
-        backbone: Backbone,
-        classifier: Classifier,
+        supplies: Supplies,
         gate: Gate | None = None,
         distillation: float = 0.0,
         alignment: float = 0.0,
         ema: float | None = None,
     ) -> None:
-        if not isinstance(backbone, AdaptedBackbone):
+        if not isinstance(supplies.backbone, AdaptedBackbone):
             raise ConfigError("the mode 'adaptation' trains adapters; name one, for example adapter: DualLoRA.")
         self.distillation = in_range("adaptation distillation", distillation, 0.0, float("inf"), high_open=True)
         self.alignment = in_range("adaptation alignment", alignment, 0.0, float("inf"), high_open=True)
         if alignment and gate is None:
             raise ConfigError("adaptation alignment tells low from high images by a gate, and there is none; name one.")
-        super().__init__(backbone, classifier, ema)
-        self.adapted = backbone
+        super().__init__(supplies, ema)
+        self.adapted = supplies.backbone
         self.gate = gate
-        changes = not backbone.low_rank_layers()
-        self.teacher = deepcopy(backbone).eval().requires_grad_(False) if distillation and changes else None
+        changes = not self.adapted.low_rank_layers()
+        self.teacher = deepcopy(self.adapted).eval().requires_grad_(False) if distillation and changes else None
 
     @classmethod
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:
@@ -127,15 +124,13 @@ class Adaptation(Conventional):
         apart = 1.0 - F.cosine_similarity(embedding.float(), target.float())
         return torch.mean(self._goodness(batch) * apart)
 
-    def state(self) -> dict[str, Any]:
-        """As of conventional training, but of the network only what the base does not bring."""
-        return {**super().state(), "network": self._learned()}
+    def networks(self) -> Mapping[str, Backbone]:
+        """The network, its average, and the frozen base as ``teacher`` where adapters change the base itself."""
+        return {**super().networks(), **({} if self.teacher is None else {"teacher": self.teacher})}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave; class rows come on their own."""
-        learned = self._learned()
-        of_base = {name: tensor for name, tensor in self.network.state_dict().items() if name not in learned}
-        super().load_state({**state, "network": of_base | state["network"]})
+    def stored(self, name: str) -> Mapping[str, Tensor]:
+        """Of the network what its base does not bring, and nothing of the teacher, which is that base."""
+        return {} if name == "teacher" else self._learned() if name == "network" else super().stored(name)
 
     def _learned(self) -> dict[str, Tensor]:
         """What the base does not bring: adapters, gate, and statistics that move."""

@@ -1,20 +1,14 @@
 """Conventional training: one network, one margin head, every image on its own."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor, nn
 
 from facelab.backbone.base import Backbone
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
-from facelab.engine.replica import Replica, replicate
 from facelab.engine.shadow import Shadow
 from facelab.head.classifier import Classifier
-from facelab.inputs import normalise
-from facelab.training_mode.base import MODES, TrainingMode
-from facelab.weights.snapshot import TRAINING
-from facelab.weights.state_fit import load_weights, require_fit
+from facelab.training_mode.base import MODES, Supplies, TrainingMode
 
 
 @MODES.register("conventional")
@@ -22,17 +16,18 @@ class Conventional(TrainingMode):
     """Image -> embedding -> classifier with a margin head -> loss.
 
     Args:
-        backbone: The network, on its device.
-        classifier: Owner of the class rows and driver of the head, on the same device.
+        supplies: The network, and the settings' classifier with its head.
         ema: Decay of a moving average of the weights, for example 0.9995, or None. The average is what is evaluated and
             exported.
+
+    Raises:
+        ConfigError: If the settings have no classifier.
     """
 
-    def __init__(self, backbone: Backbone, classifier: Classifier, ema: float | None = None) -> None:
-        self.network = backbone.train()  # a loaded base comes in evaluation mode, without dropout, its BatchNorm still
-        self.classifier = classifier
-        self.shadow = None if ema is None else Shadow(backbone, decay=ema)
-        self.replica = replicate(backbone)
+    def __init__(self, supplies: Supplies, ema: float | None = None) -> None:
+        super().__init__(supplies)
+        self.classifier = supplies.build_classifier()
+        self.shadow = None if ema is None else Shadow(self.network, decay=ema)
 
     @classmethod
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:
@@ -44,52 +39,25 @@ class Conventional(TrainingMode):
         output = self.classifier(self.embed(batch), batch.label)
         return StepOutput(output.loss, output.metrics)
 
-    def embed(self, batch: Batch) -> Tensor:
-        """Embeddings (B, D) of a batch, with gradients; a network that takes quality scores gets those of the batch."""
-        quality = (batch.quality,) if self.network.needs_quality else ()
-        return self.replica(normalise(batch.image, self.network.input_spec), *quality)
-
     def after_update(self) -> None:
-        """Move the averaged weights."""
+        """Move the averaged weights, and what the owner of the class rows changes without a gradient."""
+        super().after_update()
         if self.shadow is not None:
             self.shadow.update(self.network)
 
-    def replicas(self) -> Iterable[Replica[Backbone]]:
-        """The network."""
-        return [self.replica]
+    def networks(self) -> Mapping[str, Backbone]:
+        """The network, and its average as ``ema``."""
+        return {**super().networks(), **({} if self.shadow is None else {"ema": self.shadow.network})}
 
-    def trained_modules(self) -> Iterable[nn.Module]:
-        """The network, and the head, where that learns something of its own."""
-        return [self.network, self.classifier.head]
-
-    def row_modules(self) -> Iterable[nn.Module]:
+    def row_owners(self) -> Mapping[str, Classifier]:
         """The classifier."""
-        return [self.classifier]
+        return {"classifier": self.classifier}
 
     def inference_network(self) -> Backbone:
         """The averaged network if there is one, else the trained one."""
         return self.network if self.shadow is None else self.shadow.network
 
-    def state(self) -> dict[str, Any]:
-        """Weights, what the head remembers, and the moving average."""
-        rows = self.classifier.row_tensors()
-        head = {name: tensor for name, tensor in self.classifier.state_dict().items() if name not in rows}
-        shadow = {} if self.shadow is None else self.shadow.state_dict()
-        return {"network": self.network.state_dict(), "classifier": head, "shadow": shadow}
-
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave; class rows come on their own."""
-        load_weights(self.network, state["network"], TRAINING)
-        load_weights(self.classifier, {**self.classifier.row_tensors(), **state["classifier"]}, TRAINING)
-        if self.shadow is not None:
-            self.shadow.load_state_dict(state["shadow"])
-
-    def local_state(self) -> dict[str, Tensor]:
-        """BatchNorm statistics of this process."""
-        return dict(self.network.named_buffers())
-
-    def load_local_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `local_state` gave."""
-        require_fit(dict(self.network.named_buffers()), state, "process-*.pt")
-        for name, buffer in self.network.named_buffers():
-            buffer.copy_(state[name])
+        former = state.get("shadow")  # where versions up to 0.1 have the average
+        super().load_state({**state, "ema": former["network"]} if former else state)

@@ -1,13 +1,11 @@
 """Shadow networks: the average by its closed form, buffers, properties, round trip."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from facelab.engine.shadow import Buffers, Shadow
-from facelab.errors import CheckpointError, ConfigError
+from facelab.errors import ConfigError
 
 
 class Network(nn.Module):
@@ -68,19 +66,6 @@ def test_average_by_its_closed_form() -> None:
         path.append(net.layer.weight.detach().clone())
     expected = 0.8**5 * path[0] + sum(0.2 * 0.8 ** (5 - t) * path[t] for t in range(1, 6))
     torch.testing.assert_close(shadow.network.layer.weight.data, expected)
-    assert shadow.updates == 5
-
-
-def test_warmup_follows_closely_at_first() -> None:
-    net = Network()
-    shadow = Shadow(net, decay=0.5, warmup=True)
-    decays = []
-    for _ in range(12):
-        decays.append(shadow.decay)
-        shadow.update(net)
-    assert decays[:3] == pytest.approx([1 / 10, 2 / 11, 3 / 12])
-    assert all(early <= late for early, late in pairwise(decays))
-    assert decays[-1] == 0.5
 
 
 def test_decay_zero_is_the_network_itself() -> None:
@@ -126,29 +111,6 @@ def test_tied_parameters_move_once() -> None:
         first.weight.add_(1.0)
     shadow.update(net)
     assert all(torch.allclose(value, start + 0.5) for value in shadow.network.state_dict().values())
-
-
-def test_resumed_shadow_is_bit_equal() -> None:
-    net = Network()
-    first, second = (Shadow(net, decay=0.9, warmup=True, buffers="average") for _ in range(2))
-    move(net, 1)
-    first.update(net)
-    second.load_state_dict(first.state_dict())
-    for seed in (2, 3):
-        move(net, seed)
-        first.update(net)
-        second.update(net)
-    assert all(
-        torch.equal(one, other) for one, other in zip(tensors(first.network), tensors(second.network), strict=True)
-    )
-    assert first.updates == second.updates == 3
-
-
-@pytest.mark.parametrize("width", [3, 5])
-def test_state_of_another_network_is_refused(width: int) -> None:
-    other: nn.Module = nn.Sequential(nn.Linear(3, width))
-    with pytest.raises(CheckpointError, match=r"the shadow network in the checkpoint is another: '0\.bias' differs"):
-        Shadow(nn.Sequential(nn.Linear(3, 4), nn.PReLU())).load_state_dict(Shadow(other).state_dict())
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])

@@ -106,7 +106,7 @@ def test_the_average_is_exported(tmp_path: Path, run_tiny: Run) -> None:
     training = read_tree(last(tmp_path / "run") / "training.pt")["mode"]
     exported = read_model(last(tmp_path / "run"))
     name = next(name for name in exported if name.endswith("weight"))
-    assert torch.equal(exported[name], training["shadow"]["network"][name])
+    assert torch.equal(exported[name], training["ema"][name])
     assert not torch.equal(exported[name], training["network"][name])
 
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from facelab.weights import synced_files
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.checkpoint_index import CheckpointIndex
 from facelab.weights.manifest import verify
-from facelab.weights.snapshot import Snapshot, read_card, read_local, read_model, read_rows
+from facelab.weights.snapshot import ClassRows, Snapshot, read_card, read_local, read_model, read_rows
 from facelab.weights.tensor_files import read_tree
 
 DAMAGED = ("model.json", "model.safetensors", "process-00000.pt", "training.pt")
@@ -25,8 +26,7 @@ def snapshot(value: float = 1.0, rows: int = 5) -> Snapshot:
         card={"format": 1},
         training={"update": 1, "nested": [{"tensor": torch.arange(3)}]},
         local={"rng": torch.get_rng_state()},
-        rows={"weight": torch.arange(rows * 2.0).reshape(rows, 2)},
-        row_range=(0, rows),
+        rows={"classifier": ClassRows(0, rows, {"weight": torch.arange(rows * 2.0).reshape(rows, 2)})},
     )
 
 
@@ -280,16 +280,33 @@ def test_only_the_files_that_are_read_need_to_be_unharmed(store: CheckpointStore
         verify(folder, ["process-00000.pt"])
 
 
-def test_rows_are_put_together_from_any_number_of_processes(store: CheckpointStore) -> None:
+@pytest.mark.parametrize("version", ["now", "0.1"])
+def test_rows_are_put_together_from_any_number_of_processes(store: CheckpointStore, version: str) -> None:
     folder = store.save(1, snapshot())
     full = torch.arange(22.0).reshape(11, 2)
     for rank, (start, stop) in enumerate([(0, 4), (4, 8), (8, 11)]):
-        tree = {"local": {}, "rows": {"weight": full[start:stop].clone()}, "row_range": [start, stop]}
-        torch.save(tree, folder / f"process-{rank:05d}.pt")
+        rows = full[start:stop].clone()
+        tree = {"rows": {"classifier": {"range": [start, stop], "tensors": {"weight": rows}}}}
+        former = {"rows": {"classifier.weight": rows}, "row_range": [start, stop]}
+        torch.save({"local": {}, **(tree if version == "now" else former)}, folder / f"process-{rank:05d}.pt")
     for start, stop in [(0, 11), (0, 6), (6, 11), (3, 9)]:
         assert torch.equal(read_rows(folder, start, stop)["weight"], full[start:stop])
-    with pytest.raises(CheckpointError, match="has no class rows 11 to 12"):
+    with pytest.raises(CheckpointError, match="has no class rows 11 to 12 of its classifier"):
         read_rows(folder, 6, 12)
+
+
+def test_each_owner_has_rows_of_its_own(store: CheckpointStore) -> None:
+    rows = {"classifier": ClassRows(0, 2, {"weight": torch.ones(2, 3)}), "queue": ClassRows(0, 4, {})}
+    folder = store.save(1, replace(snapshot(), rows=rows | {"pool": ClassRows(0, 3, {"weight": torch.zeros(3, 1)})}))
+    assert read_rows(folder, 0, 2)["weight"].shape == (2, 3)
+    assert read_rows(folder, 1, 3, "pool")["weight"].shape == (2, 1)
+    assert read_rows(folder, 0, 4, "queue") == {}
+
+
+def test_a_checkpoint_without_rows_says_whose_are_missing(store: CheckpointStore) -> None:
+    folder = store.save(1, replace(snapshot(), rows={}))
+    with pytest.raises(CheckpointError, match="has no class rows 0 to 2 of its prototypes"):
+        read_rows(folder, 0, 2, "prototypes")
 
 
 def test_the_manifest_lists_every_file(store: CheckpointStore) -> None:
