@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from facelab.errors import CorruptImage, DataError
 from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
+from facelab.threads import thread_count
 
 if TYPE_CHECKING:
     from facelab.iqa.base import PixelScorer
@@ -51,13 +52,13 @@ def score_images(
 @contextmanager
 def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that compute with one core each; cores that wait for each other inside an operation are slower."""
-    cores = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers or cores, "scorer", initializer=torch.set_num_threads, initargs=(1,))
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(thread_count(workers), "scorer", initializer=torch.set_num_threads, initargs=(1,))
     try:
         with pool:
             yield pool
     finally:
-        torch.set_num_threads(cores)  # later threads would start with one core
+        torch.set_num_threads(before)  # later threads would start with one core
 
 
 def _batch(

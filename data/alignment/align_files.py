@@ -17,6 +17,7 @@ from facelab.data.formats.images import decode_image
 from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusal
 from facelab.errors import DataError, in_range, one_of
+from facelab.threads import thread_count
 
 Format = Literal["png", "jpg"]
 AHEAD = 64
@@ -33,7 +34,7 @@ class AlignOptions:
         quality: Of JPEG, 95 to 100.
         on_error: ``error`` stops at an image that cannot be aligned, ``skip`` leaves it out.
         overwrite: Replace files that exist.
-        workers: Threads.
+        workers: Threads, see `facelab.threads.thread_count`.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -53,7 +54,7 @@ class AlignOptions:
         one_of("format", self.format, ("png", "jpg"))
         one_of("on_error", self.on_error, ("error", "skip"))
         in_range("quality", self.quality, 95, 100)
-        in_range("workers", self.workers, 0, 1024)
+        thread_count(self.workers)
 
 
 def align_files(files: ImageFiles, landmarks: Landmarks, out: Path, options: AlignOptions) -> Iterator[Refusal | None]:
@@ -97,7 +98,7 @@ def align_files(files: ImageFiles, landmarks: Landmarks, out: Path, options: Ali
         _write(targets[row], _encode(aligned, options))
         return None
 
-    yield from ordered_map(work, range(len(targets)), workers=options.workers, ahead=AHEAD)
+    yield from ordered_map(work, range(len(targets)), workers=thread_count(options.workers), ahead=AHEAD)
 
 
 def _targets(files: ImageFiles, landmarks: Landmarks, out: Path, options: AlignOptions) -> list[Path]:

@@ -18,6 +18,7 @@ from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusal
 from facelab.errors import CorruptImage, DataError, in_range
 from facelab.outside.json import read_json
+from facelab.threads import thread_count
 from facelab.weights.whole_file import write_whole
 
 RECORD = "crops.json"
@@ -33,7 +34,7 @@ class CropOptions:
         quality: Of the JPEG files, 1 to 100.
         first_frame: Number that the metadata gives the first frame of a video, 0 or 1.
         columns: See `read_boxes`.
-        workers: Videos that are read at the same time; 0 for one in the caller's thread.
+        workers: Videos that are read at the same time, see `facelab.threads.thread_count`.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -51,7 +52,7 @@ class CropOptions:
         in_range("margin", self.margin, 0.0, 4.0)
         in_range("quality", self.quality, 1, 100)
         in_range("first_frame", self.first_frame, 0, 1)
-        in_range("workers", self.workers, 0, 256)
+        thread_count(self.workers)
 
 
 @dataclass
@@ -117,8 +118,8 @@ class CropCutter:
         write_whole(self.out / RECORD, json.dumps(self._record) + "\n")
         for subject in sorted({subject for boxes in self.boxes.values() for subject in boxes.subjects}):
             (self.out / subject).mkdir(exist_ok=True)
-        workers = self.options.workers
-        yield from ordered_map(self._cut_file, self.boxes, workers=workers, ahead=max(1, 2 * workers))
+        workers = thread_count(self.options.workers)
+        yield from ordered_map(self._cut_file, self.boxes, workers=workers, ahead=workers)
 
     def _refuse_other(self) -> None:
         if not (self.out / RECORD).exists():

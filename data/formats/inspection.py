@@ -11,6 +11,7 @@ import numpy as np
 from facelab.data.base import Source
 from facelab.data.loading.refusals import Refusals
 from facelab.errors import CorruptImage
+from facelab.threads import thread_count
 
 CHUNK = 1024  # images between two reports of progress
 
@@ -65,11 +66,11 @@ def inspect_images(
     Args:
         source: The source.
         rows: Which images.
-        workers: Threads that read.
+        workers: Threads that read, see `facelab.threads.thread_count`.
         progress: Called with the number of images done.
     """
     found, first_label = Inspection(), dict[bytes, int]()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(thread_count(workers)) as pool:
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             for row, result in zip(chunk, pool.map(lambda row: _look(source, row), chunk), strict=True):

@@ -12,6 +12,7 @@ from facelab.data.loading.batch_reader import BatchReader, CorruptPolicy, Loaded
 from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusals
 from facelab.errors import ConfigError, DataError, one_of
+from facelab.threads import thread_count
 
 CORRUPT_PART = 0.1
 CORRUPT_GRACE = 1000
@@ -31,8 +32,8 @@ class Loader:
         batch_size: Images in one step over all processes.
         rank: Number of this process.
         world_size: Number of processes; must divide ``batch_size``.
-        workers: Threads that read; 0 reads in the caller's thread.
-        prefetch: Batches kept ready or in the making.
+        workers: Threads that read, see `facelab.threads.thread_count`.
+        prefetch: Batches that may wait, beside the one that each thread is reading.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` takes another image of the same class
             and notes it in ``corrupt``.
         seed: Chooses what replaces corrupt images.
@@ -62,7 +63,8 @@ class Loader:
         quality: NDArray[np.float32] | None = None,
     ) -> None:
         one_of("on_corrupt", on_corrupt, ("error", "skip"))
-        _check_threads(workers, prefetch)
+        if prefetch < 1:
+            raise ConfigError(f"prefetch is {prefetch}, but at least 1 batch must be read ahead.")
         if quality is not None and quality.shape != (len(source),):
             raise ConfigError(f"quality has the shape {quality.shape}, but the source has {len(source)} images.")
         _check_batch(batch_size, rank, world_size, sampler)
@@ -72,7 +74,7 @@ class Loader:
         self.corrupt = Refusals()
         self._source, self._sampler = source, sampler
         self._reader = BatchReader(source, on_corrupt, seed, pin_memory, quality)
-        self._workers, self._prefetch = workers, prefetch
+        self._workers, self._prefetch = thread_count(workers), prefetch
         self._known_corrupt: set[int] = set()
         self._read = self._corrupt_read = 0
 
@@ -152,13 +154,6 @@ class Loader:
                 f"{self._corrupt_read} of {self._read} images that were read are corrupt, the first: "
                 f"{self.corrupt.entries[0].reason}"
             )
-
-
-def _check_threads(workers: int, prefetch: int) -> None:
-    if workers < 0:
-        raise ConfigError(f"workers is {workers}, but must be 0 (read in the training thread) or more.")
-    if prefetch < 1:
-        raise ConfigError(f"prefetch is {prefetch}, but at least 1 batch must be read ahead.")
 
 
 def _check_batch(batch_size: int, rank: int, world_size: int, sampler: Sampler) -> None:

@@ -18,21 +18,19 @@ def ordered_map(
 
     Args:
         function: Called in several threads at once.
-        items: Consumed no further than ``ahead`` beyond the results that were taken.
-        workers: Threads; 0 computes in the caller's own.
-        ahead: Results kept ready or in the making, at least 1.
+        items: Consumed no further than ``workers + ahead`` beyond the results that were taken.
+        workers: Threads, at least 1.
+        ahead: Results that may wait to be taken beside the one that each thread is making, so that none of them stands
+            idle however small this is.
         stop: Set when no more results are wanted, so that a long ``function`` can end early.
     """
-    if workers == 0:
-        yield from map(function, items)
-        return
     remaining = iter(items)
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="facelab") as pool:
         try:
-            waiting.extend(pool.submit(function, item) for item in islice(remaining, ahead))
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, workers + ahead))
             while waiting:
-                result = waiting.popleft().result()
+                result = waiting.popleft().result()  # the oldest, ready or not: that keeps the order
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
                 yield result
         finally:

@@ -21,6 +21,7 @@ from facelab.errors import DataError
 from facelab.outside.arrays import parse_npy
 from facelab.outside.file import read_regular
 from facelab.outside.json import read_json
+from facelab.threads import thread_count
 
 FORMAT = "facelab packed images 1"
 PIXELS, LABELS, NAMES, META = "images.u8", "labels.npy", "names.u8", "meta.json"
@@ -145,7 +146,7 @@ def write_packed(
         target: The new folder.
         source: Images of one size.
         progress: Called with the number of images done.
-        workers: Threads that decode.
+        workers: Threads that decode, see `facelab.threads.thread_count`.
 
     Raises:
         DataError: If images differ in size, the target exists, or the disk is full.
@@ -154,7 +155,7 @@ def write_packed(
     height, width, _ = source.read(0).shape
     require_space(target, (height * width * 3 + 8) * len(source))
     digest = hashlib.blake2b(np.ascontiguousarray(source.labels).data, digest_size=16)
-    with written_folder(target) as folder, ThreadPoolExecutor(workers) as pool:
+    with written_folder(target) as folder, ThreadPoolExecutor(thread_count(workers)) as pool:
         np.save(folder / LABELS, source.labels)
         with (folder / NAMES).open("wb") as file:
             for row in range(len(source)):

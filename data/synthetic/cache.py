@@ -24,6 +24,7 @@ from facelab.data.synthetic.photo import draw_photo
 from facelab.data.synthetic.render import GENERATOR_VERSION, render_face
 from facelab.errors import DataError
 from facelab.outside.arrays import mapped_npy
+from facelab.threads import cores
 
 if sys.platform != "win32":
     import fcntl
@@ -166,7 +167,7 @@ def _render_all(plan: Plan, path: Path, offset: int, progress: Progress) -> None
             done += rows
             progress(done, len(plan))
 
-    workers = max(1, min(_cores(), len(plan) // ROWS_PER_WORKER))
+    workers = max(1, min(cores(), len(plan) // ROWS_PER_WORKER))
     if workers == 1:
         write_rows(plan, path, offset, 0, len(plan), report)
         return
@@ -175,10 +176,6 @@ def _render_all(plan: Plan, path: Path, offset: int, progress: Progress) -> None
         jobs = [pool.submit(_run_worker, plan, path, offset, start, stop, report) for start, stop in pairwise(bounds)]
         for job in jobs:
             job.result()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_rows(plan: Plan, path: Path, offset: int, start: int, stop: int, report: Callable[[int], None]) -> None:

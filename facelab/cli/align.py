@@ -31,7 +31,7 @@ def align_command(
         Literal["error", "skip"], typer.Option(help="What to do with an image that cannot be aligned.")
     ] = "error",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
-    workers: Annotated[int, typer.Option(help="Threads.")] = 2,
+    workers: Annotated[int, typer.Option(help="Threads; 0 for one per core.")] = 2,
 ) -> None:
     """Align faces by their landmarks to the ArcFace template."""
     import numpy as np

@@ -1,6 +1,5 @@
 """``facelab data``: make, check, choose, join and convert training sets."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.text import Text
 
 from facelab.cli.options import MOST, within
 from facelab.errors import ConfigError
+from facelab.threads import MOST_WORKERS
 
 if TYPE_CHECKING:
     from facelab.data.base import Source
@@ -49,8 +49,7 @@ RootOption = Annotated[Path | None, typer.Option(help="Where the paths of a list
 SizeOption = Annotated[
     str | None, typer.Option(help="Bring all images to this size: 112, or rows x columns as in 112x96.")
 ]
-WorkersOption = Annotated[int, typer.Option(min=1, max=256, help="Threads that read.")]
-CPUS = min(8, os.cpu_count() or 1)
+WorkersOption = Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="Threads that read; 0 for one per core.")]
 
 
 class _Rate(ProgressColumn):
@@ -106,7 +105,7 @@ def pack(
     out: Annotated[Path, typer.Argument(help="The new folder.")],
     size: SizeOption = None,
     root: RootOption = None,
-    workers: WorkersOption = CPUS,
+    workers: WorkersOption = 0,
 ) -> None:
     """Decode all images once and write them as raw bytes that training reads without decoding."""
     from facelab.data.sources.packed import write_packed
@@ -134,7 +133,7 @@ def inspect(
         bool, typer.Option("--decode", help="Read every image; finds corrupt ones and duplicates.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the corrupt images to this .jsonl or .csv file.")] = None,
-    workers: WorkersOption = CPUS,
+    workers: WorkersOption = 0,
 ) -> None:
     """Say what a source holds: images, classes, images per class, sizes and, with --decode, what is corrupt."""
     import numpy as np

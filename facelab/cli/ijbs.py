@@ -25,7 +25,7 @@ def ijbs_crops_command(
         str | None,
         typer.Option(help="Names of the columns of left, top, width, height and frame, if they are called otherwise."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Videos read at the same time.")] = 2,
+    workers: Annotated[int, typer.Option(help="Videos read at the same time; 0 for one per core.")] = 2,
 ) -> None:
     """Cut the faces of IJB-S by the ground truth of its metadata; run it again to go on where it stopped."""
     from facelab.data.alignment.ijbs_boxes import COLUMNS

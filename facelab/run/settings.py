@@ -14,6 +14,7 @@ from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
 from facelab.quality.card import Quality
 from facelab.run.shipped import shipped_configs
+from facelab.threads import MOST_WORKERS
 
 RUN_SPECS = (
     "mode",
@@ -45,8 +46,8 @@ class DataSettings(Strict):
         sampler: Which images in which order; see ``facelab list samplers``.
         augment: Random changes on the device: options by the transform's name, or its probability alone, or null for
             none of it; see ``facelab list transforms``. Only ``flip: 0.5`` unless asked.
-        workers: Threads that read and decode.
-        prefetch: Batches read ahead.
+        workers: Threads that read and decode; 0 for one per core, shared by the processes of a machine.
+        prefetch: Batches that may wait for the network, beside the one that each worker is reading.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
         quality: Quality scores of the source's images, for networks and heads that take them: a table, or a scorer as
             ``{Sharpness: {}}`` (see ``facelab list scorers``), or null.
@@ -59,7 +60,7 @@ class DataSettings(Strict):
     resize: bool = False
     sampler: Spec = "Shuffle"
     augment: dict[str, Change] = Field(default_factory=dict, validate_default=True)
-    workers: int = Field(default=2, ge=1, le=1024)
+    workers: int = Field(default=2, ge=0, le=MOST_WORKERS)
     prefetch: int = Field(default=4, ge=1, le=4096)
     on_corrupt: Literal["error", "skip"] = "error"
     quality: Quality | None = None

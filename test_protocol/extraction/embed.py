@@ -57,7 +57,7 @@ def embed(
         channels_last: Memory format of the images; the faster one almost everywhere.
         resize: Whether images of another size are resized (averaging areas when they shrink, linear when they grow);
             otherwise they are refused.
-        workers: Threads that read images ahead; 0 for one per core, at most 8.
+        workers: Threads that read images ahead; 0 for one per core.
         cache: Folder that keeps embeddings of the same model, images and preprocessing, or None. They are written block
             by block, so that an extraction that was killed goes on where it stood, on any number of processes.
         on_corrupt: What becomes of an image that cannot be read: ``error`` stops, ``zero`` gives it an embedding of

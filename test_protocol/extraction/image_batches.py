@@ -1,6 +1,5 @@
 """Batches of an image set, read ahead by threads: decoding releases Python's lock."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +12,8 @@ from facelab.data.formats.images import resize_image
 from facelab.data.loading.batch_reader import read_checked
 from facelab.errors import CorruptImage, DataError
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
+from facelab.threads import thread_count
 
-MAX_READERS = 8
 BATCHES_AHEAD = 2  # beside one in each reader
 
 FailedImage = tuple[int, str]
@@ -45,14 +44,13 @@ def image_batches(
         images: What to read.
         batches: Rows of each batch.
         size: Height and width that the images must have.
-        how: Whether others are resized, what becomes of corrupt images, and how many threads read (0 for one per core,
-            at most 8).
+        how: Whether others are resized, what becomes of corrupt images, and how many threads read.
 
     Raises:
         CorruptImage: If an image cannot be read, under ``on_corrupt: error``.
         DataError: If one has another size and ``resize`` is off.
     """
-    readers = how.workers or min(MAX_READERS, os.cpu_count() or 1)
+    readers = thread_count(how.workers)
     waiting: deque[Future[ReadBatch]] = deque()
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
         try:

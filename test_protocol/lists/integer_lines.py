@@ -13,7 +13,7 @@ from facelab.errors import DataError
 from facelab.outside.file import opened
 
 CHUNK = 1 << 22
-WORKERS, AHEAD = 2, 4
+WORKERS = 2
 MAX_DIGITS = 9  # what an int32 holds in any case
 SPACE, TAB, NEWLINE, ZERO = 32, 9, 10, 48
 
@@ -41,7 +41,7 @@ def read_integer_lines(path: Path, columns: int, form: str) -> Rows:
                 file.seek(0)
             read = partial(_parse, path=path, columns=columns, form=form)
             parts = list(
-                ordered_map(read, _whole_lines(iter(lambda: file.read(CHUNK), b"")), workers=WORKERS, ahead=AHEAD)
+                ordered_map(read, _whole_lines(iter(lambda: file.read(CHUNK), b"")), workers=WORKERS, ahead=WORKERS)
             )
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file.") from None

@@ -21,7 +21,7 @@ RANGES: dict[type[Strict], dict[str, str]] = {
         **dict.fromkeys(("warmup_epochs", "warmup_start", "minimum"), NOT_NEGATIVE),
         **{"gamma": "(0, 1]", "power": POSITIVE},
     },
-    DataSettings: {"workers": COUNT, "prefetch": COUNT},
+    DataSettings: {"workers": NOT_NEGATIVE, "prefetch": COUNT},
     TrainingSettings: {
         **dict.fromkeys(("epochs", "batch_size", "accumulate", "log_every"), COUNT),
         "clip_norm": POSITIVE,

@@ -59,7 +59,7 @@ class Packed(Dots):
 def loader(source: Source | None = None, **options: Any) -> Loader:
     source = source or Dots()
     sampler = options.pop("sampler", None) or Shuffle(source.labels, seed=1)
-    return Loader(source, sampler, **{"batch_size": 20, "workers": 0, **options})
+    return Loader(source, sampler, **{"batch_size": 20, "workers": 1, **options})
 
 
 def indices(batches: Any) -> list[list[int]]:
@@ -108,7 +108,7 @@ def test_quality_is_none_without_scores() -> None:
     assert next(loader().batches(0)).quality is None
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [0, 3])
 def test_threads_change_nothing(workers: int) -> None:
     expected = list(loader().batches(2))
     found = list(loader(workers=workers, prefetch=3).batches(2))
@@ -161,7 +161,23 @@ def test_prefetch_is_bounded() -> None:
     batches = loader(source, workers=2, prefetch=3, batch_size=10).batches(0)
     next(batches)
     time.sleep(0.2)
-    assert source.reads <= 10 * (1 + 3)
+    assert source.reads <= 10 * (1 + 3 + 2)
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_all_workers_are_busy_however_few_batches_wait() -> None:
+    """Six batches must be in the making before any of them can go on."""
+    meeting = threading.Barrier(6)
+
+    class Meeting(Dots):
+        def read(self, index: int) -> Pixels:
+            if index % 10 == 0 and index < 60:
+                meeting.wait(timeout=20)
+            return super().read(index)
+
+    source = Meeting(1000)
+    batches = loader(source, sampler=Sequential(source.labels), workers=6, prefetch=1, batch_size=10).batches(0)
+    assert [batch.index[0].item() for batch, _ in zip(batches, range(6), strict=False)] == [0, 10, 20, 30, 40, 50]
     batches.close()  # type: ignore[attr-defined]
 
 
@@ -186,7 +202,7 @@ def test_error_in_the_consumer_leaves_no_thread() -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", [CorruptImage, OSError, ValueError])
 def test_bad_image_stops_at_its_batch_with_its_name(workers: int, kind: type[Exception]) -> None:
     source = Dots(bad={45: kind})
@@ -196,7 +212,7 @@ def test_bad_image_stops_at_its_batch_with_its_name(workers: int, kind: type[Exc
         next(batches)
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_skip_takes_another_of_the_class_and_reports(workers: int) -> None:
     source = Dots(bad={13: CorruptImage, 23: OSError})
     reader = loader(source, workers=workers, on_corrupt="skip")
@@ -299,7 +315,7 @@ def test_pixels_of_a_wrong_kind_are_refused() -> None:
         ({"batch_size": 0}, "batch_size is 0, but must be at least 1"),
         ({"world_size": 3}, "batch_size is 20, which 3 processes cannot share evenly; take 18, for example"),
         ({"world_size": 2, "rank": 2}, r"rank is 2, but must lie in \[0, 1\] with 2 processes"),
-        ({"workers": -1}, "workers is -1"),
+        ({"workers": -1}, "workers is -1, but must lie in"),
         ({"prefetch": 0}, "prefetch is 0, but at least 1 batch"),
         ({"on_corrupt": "skipp"}, "on_corrupt is 'skipp'. Did you mean 'skip'"),
         ({"sampler": ClassBalanced(Dots().labels, 8)}, "groups of 8 that must stay together; take a multiple of 8"),

@@ -26,7 +26,7 @@ def test_the_cache_holds_what_the_generator_draws(tmp_path: Path) -> None:
 
 def test_several_processes_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_cache, "ROWS_PER_WORKER", 4)
-    monkeypatch.setattr(synthetic_cache, "_cores", lambda: 3)
+    monkeypatch.setattr(synthetic_cache, "cores", lambda: 3)
     told: list[tuple[int, int]] = []
     path = cached_file(PLAN, tmp_path, lambda done, total: told.append((done, total)))
     assert np.array_equal(open_cached(path, PLAN), everything(PLAN))
@@ -126,7 +126,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch:
 
 def test_a_worker_that_fails_gives_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic_cache, "ROWS_PER_WORKER", 4)
-    monkeypatch.setattr(synthetic_cache, "_cores", lambda: 2)
+    monkeypatch.setattr(synthetic_cache, "cores", lambda: 2)
     broken = Plan(seed=-1, first=0, identities=4, per_identity=2, size=16)
     with pytest.raises(DataError, match=r"rendering synthetic faces into '.*' failed: ValueError"):
         cached_file(broken, tmp_path)

@@ -1,0 +1,23 @@
+"""The threads that an option means: so many, or one for each core."""
+
+import pytest
+
+from facelab.errors import ConfigError
+from facelab.threads import cores, thread_count
+
+
+def test_zero_is_one_for_each_core_that_the_processes_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert thread_count(0) == cores() >= 1
+    monkeypatch.setattr("facelab.threads.cores", lambda: 9)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert thread_count(0) == 2
+    assert thread_count(3) == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert thread_count(0) == 1
+
+
+@pytest.mark.parametrize("workers", [-1, 1025])
+def test_a_number_that_makes_no_sense_is_refused(workers: int) -> None:
+    with pytest.raises(ConfigError, match=rf"workers is {workers}, but must lie in \[0, 1024\]"):
+        thread_count(workers)
