@@ -41,6 +41,7 @@ class Supplies:
         head: The settings' head, or None.
         classifier: The settings' owner of class rows, or None.
         seed: The run's seed.
+        replicate: Makes of a network what this process trains; the mode never learns which form that has.
         load: Gives a trained network, in evaluation mode on the device of ``backbone``: a teacher, for example.
     """
 
@@ -49,6 +50,7 @@ class Supplies:
     head: Spec | None = "ArcFace"
     classifier: Spec | None = "FullSoftmax"
     seed: int = 0
+    replicate: Callable[[Backbone], Replica[Backbone]] = replicate
     load: Callable[[Path], Backbone] = _nothing_to_load
 
     def build_classifier(self) -> Classifier:
@@ -91,7 +93,7 @@ class TrainingMode(ABC):
 
     def __init__(self, supplies: Supplies) -> None:
         # A loaded base comes in evaluation mode, without dropout, its BatchNorm still.
-        self.replica = replicate(supplies.backbone.train())
+        self.replica = supplies.replicate(supplies.backbone.train())
 
     @classmethod
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:

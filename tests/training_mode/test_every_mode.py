@@ -101,6 +101,8 @@ def test_a_state_that_lacks_a_tensor_is_refused(name: str, part: str, base: Path
     """Also one of the head, such as CurricularFace's moving average, and one of the adapters."""
     mode = assemble(load_config(TINY, settings(name, base, "head=CurricularFace"))).mode
     state = mode.state()
+    if part not in state:
+        pytest.skip(f"{name} has no {part}")
     mode.load_state(state)
     lost = next(reversed(state[part]))
     del state[part][lost]

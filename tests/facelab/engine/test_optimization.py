@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from facelab import distributed
 from facelab.engine.optimization import Optimization, OptimizerConfig, parameter_groups
+from facelab.engine.replica import Replica
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import CheckpointError, ConfigError, DivergenceError
 
@@ -223,6 +224,27 @@ def test_class_rows_are_clipped_with_the_network_or_not_at_all(
     assert broken is not None
     assert not broken.isfinite()
     assert (weight(net), weight(rows)) == before  # a row that breaks stops the network too
+
+
+class Half(Replica[nn.Module]):
+    """A network of which this process holds one half; the other half has gradients of the same norm."""
+
+    def gradient_norm(self) -> Tensor:
+        return super().gradient_norm() * 2.0**0.5
+
+
+@pytest.mark.parametrize("clip", ["all", "network"])
+def test_a_replica_knows_the_norm_of_its_network(clip: str) -> None:
+    net, head, rows = scalar(), scalar(), scalar()
+    config = OptimizerConfig(lr=1.0, **PLAIN)
+    groups = [*parameter_groups([net, head], config), *parameter_groups([rows], config, sharded=True)]
+    options: dict[str, Any] = {"clip_norm": 1.0, "clip": clip, "replicas": [Half(net)]}
+    optim = Optimization(groups, config, ScheduleConfig(), total_updates=9, updates_per_epoch=9, **options)
+    parameters = [next(module.parameters()).sum() for module in (net, head, rows)]
+    given = optim.update(2.0 * parameters[0] + 1.0 * parameters[1] + 4.0 * parameters[2])
+    assert given is not None
+    assert given.item() == pytest.approx(5.0 if clip == "all" else 3.0)  # 9 = 2 * 2^2 + 1^2
+    assert (1.0 - weight(net)) == pytest.approx(2.0 / given.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

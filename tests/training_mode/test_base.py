@@ -1,0 +1,101 @@
+"""What every mode inherits: how its networks are run, and what checkpoints hold of several owners of class rows."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from facelab import distributed
+from facelab.backbone.base import Backbone
+from facelab.backbone.mobilefacenet import MobileFaceNet
+from facelab.data.base import Batch
+from facelab.engine.loop import StepOutput
+from facelab.engine.replica import Replica
+from facelab.errors import ConfigError
+from facelab.head.classifier import Classifier
+from facelab.inputs import InputSpec
+from facelab.run.assembly import Parts, assemble, open_optimization, restore, take_snapshot
+from facelab.run.settings import load_config
+from facelab.training_mode.base import Supplies
+from facelab.training_mode.conventional.mode import Conventional
+from facelab.weights.checkpoint import CheckpointStore
+
+TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
+CLASSES = {"classifier": 8, "second": 5}
+
+
+def small() -> MobileFaceNet:
+    return MobileFaceNet(InputSpec(height=32, width=32), feat_dim=16, width=0.25)
+
+
+class TwoOwners(Conventional):
+    """Class rows twice, of different numbers of classes."""
+
+    def __init__(self, supplies: Supplies, ema: float | None = None) -> None:
+        super().__init__(supplies, ema)
+        self.second = replace(supplies, num_classes=CLASSES["second"], seed=1).build_classifier()
+
+    def step(self, batch: object) -> StepOutput:
+        rows = [tensor for owner in self.row_owners().values() for tensor in owner.row_tensors().values()]
+        return StepOutput(sum((tensor.square().sum() for tensor in rows), torch.zeros(())))
+
+    def row_owners(self) -> Mapping[str, Classifier]:
+        return {**super().row_owners(), "second": self.second}
+
+
+def parts_of_two_owners() -> Parts:
+    parts = assemble(load_config(TINY))
+    mode = TwoOwners(Supplies(small(), CLASSES["classifier"], "CosFace"))
+    return replace(parts, mode=mode, optim=open_optimization(parts.config, mode, 4, parts.device))
+
+
+def rows_of(parts: Parts) -> dict[str, Tensor]:
+    """Rows of this process and their momenta, by owner."""
+    moments = parts.optim.optimizers[0].state
+    rows = {name: owner.row_tensors()["weight"] for name, owner in parts.mode.row_owners().items()}
+    return {name: row.detach() for name, row in rows.items()} | {
+        f"{name} momentum": moments[row]["momentum_buffer"] for name, row in rows.items()
+    }
+
+
+def train_and_save(folder: Path) -> dict[str, Tensor]:
+    parts = parts_of_two_owners()
+    for _ in range(2):
+        parts.optim.update(parts.mode.step(object()).loss)
+    CheckpointStore(folder).save(2, take_snapshot(parts, parts.progress))
+    return rows_of(parts)
+
+
+def test_rows_of_two_owners_come_back_on_another_number_of_processes(tmp_path: Path) -> None:
+    shares = distributed.run_processes(train_and_save, 2, tmp_path)
+    parts = parts_of_two_owners()
+    restore(parts, CheckpointStore(tmp_path).find("last"))
+    found = rows_of(parts)
+    assert {name: len(found[name]) for name in CLASSES} == CLASSES
+    for name, rows in found.items():
+        assert torch.equal(rows, torch.cat([share[name] for share in shares])), name
+        assert rows.abs().max() > 0
+
+
+class Doubling(Replica[Backbone]):
+    """A form of its own: twice what the network gives."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return 2.0 * super().__call__(*inputs)
+
+
+def test_the_program_chooses_how_networks_are_run() -> None:
+    network, index = small(), torch.arange(2)
+    mode, plain = Conventional(Supplies(network, 3, replicate=Doubling)), Conventional(Supplies(network, 3))
+    network.eval()
+    batch = Batch(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), index, index)
+    assert torch.equal(mode.embed(batch), 2.0 * plain.embed(batch))
+    assert mode.inference() is mode.replica
+
+
+def test_supplies_without_a_loader_load_nothing() -> None:
+    with pytest.raises(ConfigError, match="'teacher' cannot be loaded"):
+        Supplies(small(), 3).load(Path("teacher"))
