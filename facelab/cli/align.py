@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from facelab.cli.data import data_app
 from facelab.cli.options import within
 from facelab.errors import DataError
 
 REPORT = "refused.csv"
 
 
+@data_app.command("align")
 def align_command(
     images: Annotated[Path, typer.Argument(help="Folder of images, or an archive (.tar, .zip, .tar.gz) of one.")],
     landmarks: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from facelab.cli.commands import command
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 
 
+@command("compare", place=30)
 def compare_command(
     runs: Annotated[
         list[str],

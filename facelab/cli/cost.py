@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from facelab.cli.commands import command
 from facelab.cli.names import any_of
 from facelab.cli.options import PluginOption, within
 from facelab.errors import ConfigError
@@ -22,6 +23,7 @@ BATCH = 64
 DEFAULTS = {"feat_dim": 512}  # the length of embedding of every published number
 
 
+@command("cost", place=100)
 def cost_command(
     names: Annotated[
         list[str] | None,

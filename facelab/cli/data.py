@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from facelab.cli.commands import group
 from facelab.cli.options import MOST, within
 from facelab.errors import ConfigError
 from facelab.threads import MOST_WORKERS
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from facelab.data.formats.inspection import Inspection
     from facelab.data.sources.selection import Entries, Rows
 
-data_app = typer.Typer(
-    name="data", help="Make, check, choose and convert training sets.", no_args_is_help=True, rich_markup_mode="rich"
-)
+data_app = group("data", "Make, check, choose and convert training sets.", place=10)
 
 SHOWN = 10  # corrupt images that `inspect` prints
 SAMPLE = 100  # images that `inspect` reads unless told to read all

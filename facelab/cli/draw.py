@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facelab.cli.commands import command
 from facelab.cli.data import opened_source
 from facelab.cli.options import CheckpointOption, DeviceOption, PluginOption
 from facelab.errors import DataError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Rows = dict[str, NDArray[np.int64]]
 
 
+@command("draw", place=90)
 def draw_command(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Folders of runs or checkpoints.")],
     gallery: Annotated[str, typer.Option(metavar="DATA", help="Sharp images: a folder or archive of people, YAML …")],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facelab.cli.commands import command
 from facelab.cli.options import CheckpointOption, PluginOption
 from facelab.errors import in_range
 
@@ -22,6 +23,7 @@ QualityOption = Annotated[
 ]
 
 
+@command("embed", place=40)
 def embed_command(
     model: Annotated[str, typer.Argument(help="Folder of a run or of a checkpoint.")],
     images: Annotated[list[Path], typer.Argument(help="Aligned face images.")],
@@ -48,6 +50,7 @@ def embed_command(
     typer.echo(f"{len(images)} embeddings of length {embeddings.shape[1]} are in '{out}'.")
 
 
+@command("verify", place=50)
 def verify_command(
     first: Annotated[Path, typer.Argument(help="Aligned face image.")],
     second: Annotated[Path, typer.Argument(help="Aligned face image.")],

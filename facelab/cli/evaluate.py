@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from facelab.cli.commands import command
 from facelab.cli.names import any_of, one_of, protocol
 from facelab.cli.options import DeviceOption, PluginOption
 from facelab.cli.protocols import open_protocols, quality_tables
@@ -21,6 +22,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 OnCorrupt = Literal["error", "zero", "skip"]
 
 
+@command("test", place=20)
 def evaluate_command(
     words: Annotated[
         list[str],

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from facelab.cli.data import data_app
 from facelab.cli.options import within
 
 REPORT = "refused.csv"
 
 
+@data_app.command("ijbs-crops")
 def ijbs_crops_command(
     root: Annotated[Path, typer.Argument(help="Raw IJB-S: videos, img, and the lists in it or in protocols.")],
     out: Annotated[Path | None, typer.Argument(help="Folder for the crops; ROOT/crops by default.")] = None,

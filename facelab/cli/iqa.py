@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from facelab.cli.commands import group
 from facelab.cli.data import RootOption, show_table
 from facelab.cli.names import any_of
 from facelab.cli.options import DeviceOption, PluginOption
 from facelab.errors import ConfigError
 
-iqa_app = typer.Typer(name="iqa", help="Score the quality of images.", no_args_is_help=True, rich_markup_mode="rich")
+iqa_app = group("iqa", "Score the quality of images.", place=20)
 
 
 @iqa_app.command("score")

@@ -1,4 +1,4 @@
-"""The command line: ``facelab train | test | compare | embed | verify | list | show | cite | data`` and more."""
+"""The command line ``facelab``; `facelab.cli.commands` says which commands there are."""
 
 import io
 import os
@@ -9,19 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from facelab.cli.align import align_command
-from facelab.cli.compare import compare_command
-from facelab.cli.cost import cost_command
-from facelab.cli.data import data_app
-from facelab.cli.draw import draw_command
-from facelab.cli.embed import embed_command, verify_command
-from facelab.cli.evaluate import evaluate_command
-from facelab.cli.ijbs import ijbs_crops_command
-from facelab.cli.iqa import iqa_app
-from facelab.cli.models import export_adapter_command, export_command, import_command, merge_command
-from facelab.cli.show import cite_command, list_command, show_command
-from facelab.cli.synthetic import synthetic_command
-from facelab.cli.train import train_command
+from facelab.cli.commands import add_commands
 from facelab.errors import FacelabError
 from facelab.version import __version__
 
@@ -41,26 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-data_app.command("align")(align_command)
-data_app.command("ijbs-crops")(ijbs_crops_command)
-data_app.command("synthetic")(synthetic_command)
-# What a newcomer needs first stands first in the help.
-app.command("train")(train_command)
-app.command("test")(evaluate_command)
-app.command("compare")(compare_command)
-app.command("embed")(embed_command)
-app.command("verify")(verify_command)
-app.command("list")(list_command)
-app.command("show")(show_command)
-app.command("cite")(cite_command)
-app.command("draw")(draw_command)
-app.command("cost")(cost_command)
-app.command("import")(import_command)
-app.command("export")(export_command)
-app.command("merge")(merge_command)
-app.command("export-adapter")(export_adapter_command)
-app.add_typer(data_app, name="data")
-app.add_typer(iqa_app, name="iqa")
+add_commands(app)
 
 
 @app.callback()

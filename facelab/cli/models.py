@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facelab.cli.commands import command
 from facelab.cli.options import CheckpointOption, PluginOption
 from facelab.errors import ConfigError, DataError
 from facelab.weights.published_source import SOURCES, published_network
@@ -35,6 +36,7 @@ def _no_source(file: str) -> str:
     return file
 
 
+@command("import", place=110)
 def import_command(
     file: Annotated[
         str,
@@ -78,6 +80,7 @@ def import_command(
         typer.echo(f"Left out: {', '.join(left_out)}.")
 
 
+@command("merge", place=130)
 def merge_command(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The new folder.")],
@@ -172,6 +175,7 @@ def _mean_gate(adapted: "AdaptedBackbone", table: Path) -> float:
         return float(adapted.gate(values).mean())
 
 
+@command("export", place=120)
 def export_command(
     run: Annotated[str, typer.Argument(help="Folder of a run or checkpoint.")],
     out: Annotated[Path, typer.Option(help="The new folder, or a new file ending in .safetensors.")],
@@ -186,6 +190,7 @@ def export_command(
     typer.echo(f"'{out}' is a model: {model.input_spec.describe()}, embeddings of {model.feat_dim} numbers.")
 
 
+@command("export-adapter", place=140)
 def export_adapter_command(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The new .safetensors file, or a folder with --peft.")],

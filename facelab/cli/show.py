@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from facelab.citation import Citation
+from facelab.cli.commands import command
 from facelab.cli.names import CONFIGS, REGISTRIES, any_of, config_or_setting, one_of
 from facelab.cli.options import PluginOption
 from facelab.errors import ConfigError, did_you_mean
@@ -57,6 +58,7 @@ def registry_of(kind: str) -> "Registry[Any]":
     return registry
 
 
+@command("list", place=60)
 def list_command(
     kind: Annotated[
         str,
@@ -117,6 +119,7 @@ def _first_sentence(path: Path) -> str:
     return " ".join(line.lstrip("# ") for line in comment).partition(". ")[0].rstrip(".") + "."
 
 
+@command("cite", place=80)
 def cite_command(
     name: Annotated[
         str,
@@ -151,6 +154,7 @@ def find_citation(name: str) -> Citation:
     raise ConfigError(f"nothing is called '{name}'.{did_you_mean(name, known)}")
 
 
+@command("show", place=70)
 def show_command(
     source: Annotated[
         str,

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from facelab.cli.data import data_app
 from facelab.cli.options import MOST, within
 
 if TYPE_CHECKING:
     from facelab.data.synthetic.source import Split
 
 
+@data_app.command("synthetic")
 def synthetic_command(
     out: Annotated[Path, typer.Argument(help="Folder; each format gets a folder or file of its own in it.")],
     form: Annotated[

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from facelab.cli.commands import command
 from facelab.cli.names import config_or_setting
 from facelab.cli.options import PluginOption
 
 
+@command("train", place=10)
 def train_command(
     arguments: Annotated[
         list[str] | None,
