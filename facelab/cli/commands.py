@@ -93,8 +93,9 @@ def _add_foreign(app: typer.Typer, name: str, entries: list[EntryPoint]) -> None
 
 
 def _purpose(entry: EntryPoint) -> str:
-    summary = entry.dist.metadata.get("Summary") if entry.dist else None
-    return f"{summary.rstrip('.')} ({_package(entry)})." if summary else f"Of {_package(entry)}."
+    if entry.dist is None or "Summary" not in entry.dist.metadata:
+        return f"Of {_package(entry)}."
+    return f"{entry.dist.metadata['Summary'].rstrip('.')} ({_package(entry)})."
 
 
 def _package(entry: EntryPoint) -> str:
