@@ -110,7 +110,7 @@ class Optimization:
             then move as their gradients say.
         device: Where the flags live; the parameters' device.
         others: Further optimisers under the same schedule and decisions, stepped after the first. Their groups carry
-            the base ``lr`` and may carry ``sharded: True``.
+            the base ``lr`` and may carry ``sharded: True``. Their gradients may be sparse COO tensors.
         modules: The networks in training; only apex wants to see them.
         replicas: The same as their processes train them; each knows the norm of its gradients, wherever they lie.
 
@@ -251,7 +251,7 @@ class Optimization:
     def _measure(self) -> tuple[Tensor, Tensor]:
         """Unscale and clip the gradients; the norm () that `update` returns, and whether any loss was bad () bool."""
         trained = [
-            (parameter, parameter.grad, bool(group.get("sharded")))
+            (parameter, _numbers(parameter), bool(group.get("sharded")))
             for group in self._groups()
             for parameter in group["params"]
             if parameter.grad is not None
@@ -281,6 +281,16 @@ class Optimization:
     def _set_rates(self) -> None:
         for group, rate in zip(self._groups(), self.schedule.rates(self.updates), strict=True):
             group["lr"] = rate
+
+
+def _numbers(parameter: Tensor) -> Tensor:
+    """The gradient that a parameter has, to be changed in place; of a sparse one those rows that took part."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    # A row that took part twice has two entries; their norm would be that of neither. Costs nothing if there are none.
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()  # type: ignore[no-untyped-call]
 
 
 def _multiply(gradients: list[Tensor], *factors: Tensor | None) -> None:

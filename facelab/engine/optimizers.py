@@ -172,14 +172,34 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
     Raises:
         CheckpointError: If the state is of other parameters.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [
+        (parameter, bool(group.get("sharded"))) for group in optimizer.param_groups for parameter in group["params"]
+    ]
     for index, state in stored.items():
-        shapes = {value.shape for value in state.values() if isinstance(value, Tensor) and value.ndim}
-        if index >= len(parameters) or shapes - {parameters[index].shape}:
+        if index >= len(parameters) or not all(_fits(value, *parameters[index]) for value in state.values()):
             raise CheckpointError("the checkpoint's optimiser is of other parameters than this run trains.")
     copies = {index: {key: _copy(value) for key, value in state.items()} for index, state in stored.items()}
     optimizer.load_state_dict({"state": copies, "param_groups": optimizer.state_dict()["param_groups"]})
+    for index, state in stored.items():
+        parameter = parameters[index][0]
+        whole = {key: _copy(value).to(parameter.device) for key, value in state.items() if _is_whole(value)}
+        optimizer.state[parameter] |= whole  # torch has made them numbers of the parameter's type
     _start_momenta(optimizer)
+
+
+def is_rowwise(value: Any, parameter: Tensor) -> bool:
+    """Whether a value of an optimiser's state has an entry for each row of the parameter, or one for each number."""
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape in (parameter.shape, parameter.shape[:1])
+
+
+def _fits(value: Any, parameter: Tensor, sharded: bool) -> bool:
+    if not isinstance(value, Tensor) or not value.ndim:
+        return True
+    return is_rowwise(value, parameter) if sharded else value.shape == parameter.shape
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and not value.is_floating_point()
 
 
 def _tensors(optimizer: Optimizer) -> dict[tuple[int, str], Tensor]:

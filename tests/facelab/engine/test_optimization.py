@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from facelab import distributed
 from facelab.engine.optimization import Optimization, OptimizerConfig, parameter_groups
@@ -368,3 +369,62 @@ def test_a_broken_gradient_on_one_process_stops_both() -> None:
         for kind in ("replicated", "sharded"):
             assert result[f"{kind} unmoved"], kind
             assert "a gradient was not finite in update 1" in str(result[f"{kind} error"]), kind
+
+
+class SparseDescent(Optimizer):
+    """Descent of the rows that have a gradient; ``moves`` counts how often each did, as a whole number."""
+
+    def __init__(self, rows: nn.Parameter, lr: float) -> None:
+        super().__init__([{"params": [rows], "sharded": True}], {"lr": lr})
+        self.state[rows]["moves"] = torch.zeros(len(rows), dtype=torch.int64)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        (group,) = self.param_groups
+        (rows,) = group["params"]
+        taken = rows.grad.indices()[0]
+        rows.index_add_(0, taken, rows.grad.values(), alpha=-group["lr"])
+        self.state[rows]["moves"][taken] += 1
+
+
+def with_rows(rows: nn.Embedding, **options: Any) -> tuple[nn.Module, Optimization]:
+    """A network beside rows of which a few take part in a step."""
+    net = scalar()
+    own = SparseDescent(rows.weight, 1.0)
+    return net, optimization(net, optimizer=PLAIN | {"lr": 1.0}, others=[own], **options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("clip", ["all", "network"])
+def test_sparse_gradients_are_unscaled_and_clipped_like_others(precision: str, clip: str) -> None:
+    rows = nn.Embedding.from_pretrained(torch.zeros(4, 1), freeze=False, sparse=True)
+    net, optim = with_rows(rows, precision=precision, clip_norm=2.0, clip=clip)
+    taken = torch.tensor([1, 1])  # twice, so that its gradients of 1 and 3 must be added before they are measured
+    norm = optim.update(3.0 * next(net.parameters()).sum() + (rows(taken) * torch.tensor([[1.0], [3.0]])).sum())
+    assert norm is not None
+    assert norm.item() == pytest.approx(5.0 if clip == "all" else 3.0)
+    assert rows.weight.flatten().tolist() == pytest.approx([0, -4.0 * (0.4 if clip == "all" else 1.0), 0, 0])
+
+
+def test_a_sparse_gradient_that_is_not_finite_stops_everything() -> None:
+    rows = nn.Embedding.from_pretrained(torch.zeros(4, 1), freeze=False, sparse=True)
+    net, optim = with_rows(rows)
+    optim.update(next(net.parameters()).sum() + rows(torch.tensor([2])).sqrt().sum())
+    assert (weight(net), rows.weight.abs().sum().item()) == (1.0, 0.0)
+    assert not optim.optimizers[1].state[rows.weight]["moves"].any()
+    with pytest.raises(DivergenceError, match="a gradient was not finite in update 1"):
+        optim.check()
+
+
+def test_state_of_each_row_comes_back_as_it_was() -> None:
+    rows = nn.Embedding.from_pretrained(torch.zeros(4, 1), freeze=False, sparse=True)
+    net, optim = with_rows(rows)
+    optim.update(next(net.parameters()).sum() + rows(torch.tensor([2])).sum())
+    _, other = with_rows(rows)
+    other.load_state_dict(optim.state_dict())
+    moves = other.optimizers[1].state[rows.weight]["moves"]
+    assert (moves.tolist(), moves.dtype) == ([0, 0, 1, 0], torch.int64)
+    state = optim.state_dict()
+    state["optimizers"][1][0]["moves"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match="optimiser is of other parameters than this run trains"):
+        other.load_state_dict(state)
