@@ -53,6 +53,24 @@ class Candidates:
             positive |= self.excluded
         return ~positive if self.weight is None else ~positive * self.weight
 
+    def take(self, taken: Tensor, rows: Tensor, weight: Tensor | None = None) -> "Candidates":
+        """Some of them, the targets among them.
+
+        Args:
+            taken: Which, int64, ascending, (C_taken,).
+            rows: Their rows, however they were read, (C_taken, D) or (C_taken, K, D).
+            weight: See `Candidates`, (C_taken,).
+        """
+        return Candidates(
+            rows,
+            torch.searchsorted(taken, self.column).clamp_max(len(taken) - 1),
+            self.owned,
+            bias=None if self.bias is None else self.bias[taken],
+            class_parameters={name: values[taken] for name, values in self.class_parameters.items()},
+            weight=weight,
+            excluded=None if self.excluded is None else self.excluded[:, taken],
+        )
+
     def split(self, size: int) -> list["Candidates"]:
         """The same in consecutive chunks of at most ``size`` classes, without class parameters."""
         chunks = []

@@ -21,13 +21,13 @@ from torch.optim import Optimizer
 
 from facelab import distributed
 from facelab.citation import Citation
-from facelab.errors import DataError
+from facelab.errors import ConfigError, DataError
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
 from facelab.head.margin_loss import ClassifierOutput, MarginLoss
 from facelab.registry import Registry
 
-__all__ = ["CLASSIFIERS", "Classifier", "ClassifierOutput", "UpdateRule"]
+__all__ = ["CLASSIFIERS", "Classifier", "ClassifierOutput", "UpdateRule", "require_no_class_numbers"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,20 @@ class Classifier(nn.Module, ABC):
         if low < 0 or high >= self.num_classes:
             wrong = low if low < 0 else high
             raise DataError(f"label {wrong} is outside of 0..{self.num_classes - 1}, the classes of this classifier.")
+
+
+def require_no_class_numbers(owner: str, head: MarginHead) -> None:
+    """For owners whose rows come and go, so that nothing can be learned beside them.
+
+    Raises:
+        ConfigError: If the head learns a bias or another number for each class.
+    """
+    learned = [*(["a bias"] if head.bias else []), *(f"a {name}" for name in head.class_parameters)]
+    if learned:
+        raise ConfigError(
+            f"{owner} keeps no learned numbers, but {type(head).__name__} learns {learned[0]} for each class; choose "
+            "another head, or FullSoftmax."
+        )
 
 
 CLASSIFIERS: Registry[Classifier] = Registry("classifier", "facelab.head")

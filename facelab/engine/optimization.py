@@ -290,7 +290,7 @@ def _numbers(parameter: Tensor) -> Tensor:
         return parameter.grad
     # A row that took part twice has two entries; their norm would be that of neither. Costs nothing if there are none.
     parameter.grad = parameter.grad.coalesce()
-    return parameter.grad.values()  # type: ignore[no-untyped-call]
+    return parameter.grad.values()
 
 
 def _multiply(gradients: list[Tensor], *factors: Tensor | None) -> None:

@@ -20,7 +20,9 @@ from facelab.data.sources.resized import Resized
 from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
+from facelab.engine.optimizers import OptimizerConfig, is_rowwise
 from facelab.errors import CheckpointError, ConfigError
+from facelab.head.classifier import UpdateRule
 from facelab.iqa.base import PixelScorer
 from facelab.model.face_model import load_model, network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
@@ -221,9 +223,14 @@ def open_quality(config: RunConfig, source: Source, scoring: Scoring) -> Scores 
 def open_optimization(
     config: RunConfig, mode: TrainingMode, updates_per_epoch: int, device: torch.device
 ) -> Optimization:
-    """Optimisers over what the mode trains: the network, and the class rows in a group of their own."""
+    """Optimisers over what the mode trains: the network, and the class rows in a group or an optimiser of their own."""
     training = config.training
     replicated = parameter_groups(mode.trained_modules(), config.optimizer)
+    others = [one for owner in mode.row_modules() if (one := owner.optimizer(update_rule(config.optimizer)))]
+    own_groups = [group for optimizer in others for group in optimizer.param_groups]
+    for group in own_groups:
+        group |= {"name": "class rows", "sharded": True}
+    moved_by_others = [parameter for group in own_groups for parameter in group["params"]]
     groups = [
         *replicated,
         *parameter_groups(
@@ -232,7 +239,7 @@ def open_optimization(
             name="class rows",
             lr=config.optimizer.class_lr,
             sharded=True,
-            known=[parameter for group in replicated for parameter in group.parameters],
+            known=[*moved_by_others, *(parameter for group in replicated for parameter in group.parameters)],
         ),
     ]
     return Optimization(
@@ -247,9 +254,16 @@ def open_optimization(
         clip_norm=training.clip_norm,
         clip=training.clip,
         device=device,
+        others=others,
         modules=list(mode.trained_modules()),
         replicas=list(mode.replicas()),
     )
+
+
+def update_rule(config: OptimizerConfig) -> UpdateRule:
+    """What the settings say of class rows, for owners that move them on their own."""
+    names = ("name", "weight_decay", "momentum", "nesterov", "betas", "eps")
+    return UpdateRule(lr=config.class_lr or config.lr, **{name: getattr(config, name) for name in names})
 
 
 def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
@@ -333,7 +347,7 @@ def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRow
         for index, (parameter, is_row) in enumerate(sharded):
             if not is_row or index not in states:
                 continue
-            rowwise = {k: v for k, v in states[index].items() if isinstance(v, Tensor) and v.shape == parameter.shape}
+            rowwise = {k: v for k, v in states[index].items() if is_rowwise(v, parameter)}
             rows[names[parameter]] |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
             states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
         optimization["optimizers"][number] = states

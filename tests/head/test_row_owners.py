@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from facelab import distributed
 from facelab.catalogue import build, entries
+from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
 from facelab.head.candidates import Candidates, Product, cosines
-from facelab.head.classifier import Classifier, ClassifierOutput, UpdateRule
+from facelab.head.classifier import Classifier, ClassifierOutput, UpdateRule, require_no_class_numbers
 from facelab.head.margin_loss import MarginLoss
 from facelab.head.margins.cosface import CosFace
 from facelab.head.rows.full_softmax import FullSoftmax
@@ -87,14 +88,8 @@ class Sampled(FullSoftmax):
         positives = int(positive.sum())
         taken = priority.masked_fill(positive, 2.0).topk(max(self.count, positives)).indices.sort().values
         others = (self.shard.size - positives) / max(1, len(taken) - positives)
-        return Candidates(
-            embedding(taken, self.weight, sparse=self.own_optimizer),
-            torch.searchsorted(taken, full.column).clamp_max(len(taken) - 1),
-            full.owned,
-            bias=None if full.bias is None else full.bias[taken],
-            class_parameters={name: values[taken] for name, values in full.class_parameters.items()},
-            weight=torch.where(positive[taken], 1.0, others).to(self.weight.dtype),
-        )
+        weight = torch.where(positive[taken], 1.0, others).to(self.weight.dtype)
+        return full.take(taken, embedding(taken, self.weight, sparse=self.own_optimizer), weight)
 
 
 class Queue(Classifier):
@@ -113,6 +108,7 @@ class Queue(Classifier):
 
     def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, size: int) -> None:
         super().__init__()
+        require_no_class_numbers("Queue", head)
         self.num_classes, self.head, self.size = num_classes, head, size
         self.register_buffer("rows", torch.zeros(size, feat_dim))
         self.register_buffer("people", torch.full((size,), -1))
@@ -334,6 +330,12 @@ def test_an_empty_place_of_a_queue_is_no_negative() -> None:
         queue.offer(batch(10)[0])
         losses.append(queue(*batch()).loss)
     torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize(("name", "learned"), [("Softmax", "Softmax learns a bias"), ("AdaM-Softmax", "a margin for")])
+def test_heads_that_learn_numbers_of_classes_are_refused_where_classes_come_and_go(name: str, learned: str) -> None:
+    with pytest.raises(ConfigError, match=f"Queue keeps no learned numbers, but .*{learned}"):
+        Queue(CLASSES, DIM, head_of(name), size=4)
 
 
 def test_a_queue_goes_round_through_a_state_dict() -> None:
