@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facelab.adapter.gate_slot import broadcast_weights, expert_weights, updates_are_left_out
+from facelab.adapter.gate_slot import updates_are_left_out, weighted
 from facelab.errors import ConfigError, in_range, one_of
 
 Initial = Literal["zero", "trunc_normal"]
@@ -102,10 +102,7 @@ class LowRankLayer(nn.Module):
         narrow = self._down(x)
         if self.experts == "single":
             return narrow
-        # True for torch.export too
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            return broadcast_weights(narrow, COUNT[self.experts], self.rank, self._channel_axis)
-        return narrow * self._weights(narrow)
+        return weighted(narrow, COUNT[self.experts], self.rank, self._channel_axis)
 
     def _dropped_outputs(self, narrow: Tensor) -> Tensor:
         """The update with dropout on the output of each expert by itself."""
@@ -156,10 +153,6 @@ class LowRankLayer(nn.Module):
         """U of some narrow activation."""
 
     @abstractmethod
-    def _weights(self, narrow: Tensor) -> Tensor:
-        """What each value of a narrow activation is weighted by, in a shape that broadcasts."""
-
-    @abstractmethod
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
         """U D in the shape of the dense weight."""
 
@@ -198,10 +191,6 @@ class LowRankLinear(LowRankLayer):
 
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.linear(narrow, factor)
-
-    def _weights(self, narrow: Tensor) -> Tensor:
-        rows, tokens = narrow.shape[0], narrow.shape[1:-1].numel()
-        return expert_weights(rows, COUNT[self.experts], self.rank, narrow.dtype, tokens).view_as(narrow)
 
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
         return up @ down
@@ -265,10 +254,6 @@ class LowRankConv2d(LowRankLayer):
 
     def _up(self, narrow: Tensor, factor: Tensor) -> Tensor:
         return F.conv2d(narrow, factor[:, :, None, None])
-
-    def _weights(self, narrow: Tensor) -> Tensor:
-        weights = expert_weights(narrow.shape[0], COUNT[self.experts], self.rank, narrow.dtype)
-        return weights[:, :, None, None]
 
     def _product(self, down: Tensor, up: Tensor) -> Tensor:
         if self.geometry["groups"] > 1:

@@ -2,25 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import copy_context
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from facelab.forward_pass import forward_pass, known_in_pass
+
 
 def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """``block(*inputs)`` whose inner values are not kept but computed again in the backward pass.
 
-    The second computation runs in a copy of the first one's context variables, in whatever thread the backward pass
-    is: what adapted layers know of their batch is there again (`facelab.adapter.gate_slot`). Random numbers repeat, and
-    the running statistics of a module's BatchNorm see the batch once.
+    In whatever thread the backward pass is, the second computation knows of its forward pass what the first one did:
+    adapted layers find the gates of their batch again. Random numbers repeat, and the running statistics of a module's
+    BatchNorm see the batch once.
     """
-    context = copy_context()
+    if torch.compiler.is_compiling():  # a compiled graph holds the gates, and what is to be repeated as if it were pure
+        compiled: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+        return compiled
+    known = known_in_pass()
 
     def run(*values: Tensor) -> Tensor:
-        return context.copy().run(block, *values)
+        with forward_pass(known):
+            return block(*values)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _running_statistics_kept(block)

@@ -1,4 +1,4 @@
-"""What holds for every adapter on every backbone family: start, training, merging, threads, recomputing, files, DDP."""
+"""What holds for every adapter on every backbone family: start, training, merging, recomputing, files, DDP."""
 
 import json
 from copy import deepcopy
@@ -15,13 +15,13 @@ from facelab import distributed
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone, Adapter
 from facelab.adapter.files import load_adapter, save_adapter
 from facelab.adapter.gate import Gate, LearnedGate, SigmoidGate
-from facelab.adapter.gate_slot import expert_weights, gate_of_forward
+from facelab.adapter.gate_slot import gate_of_forward
 from facelab.adapter.low_rank import LowRankConv2d, LowRankLayer, LowRankLinear, LowRankOptions
 from facelab.adapter.peft_format import save_peft
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.layers.recompute import recomputed
 from facelab.engine.replica import replicate
-from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
+from facelab.errors import CheckpointError, ConfigError, FacelabError
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
 from facelab.vision import load_torchvision
@@ -522,26 +522,3 @@ def test_missing_quality_is_refused() -> None:
     network = adapted("DualLoRA", "Timm")
     with pytest.raises(ConfigError, match="no quality scores; make them with `facelab iqa score DATA`"):
         network(images(network))
-
-
-def test_a_part_of_the_network_without_a_gate_is_refused() -> None:
-    network = adapted("DualLoRA", "Timm")
-    with pytest.raises(DataError, match="ran without a gate"):
-        network.network(images(network))
-
-
-def test_layers_of_one_shape_share_the_weights_of_their_pass() -> None:
-    gate = torch.tensor([0.25, 1.0])
-    with gate_of_forward(gate):
-        first = expert_weights(4, 2, 2, torch.float64)
-        assert expert_weights(4, 2, 2, torch.float64) is first
-        assert expert_weights(2, 1, 3, torch.float32).tolist() == [[0.75] * 3, [0.0] * 3]
-        assert expert_weights(2, 2, 1, torch.float32, tokens=2).tolist() == [[0.75, 0.25]] * 2 + [[0.0, 1.0]] * 2
-    assert first.tolist() == [[0.75, 0.75, 0.25, 0.25]] * 2 + [[0.0, 0.0, 1.0, 1.0]] * 2
-    with gate_of_forward(1 - gate):
-        assert expert_weights(4, 2, 2, torch.float64)[0].tolist() == [0.25, 0.25, 0.75, 0.75]
-
-
-def test_rows_that_are_not_whole_images_are_refused() -> None:
-    with gate_of_forward(torch.zeros(4)), pytest.raises(DataError, match="got 6 rows for 4 images"):
-        expert_weights(6, 2, 1, torch.float32)
