@@ -14,7 +14,7 @@ from facelab.adapter.gate_slot import gate_of_forward, without_updates
 from facelab.adapter.low_rank import Experts, LowRankLayer
 from facelab.adapter.structure import Structure
 from facelab.adapter.targets import replace
-from facelab.adapter.two_spaces import joined
+from facelab.adapter.two_spaces import join_spaces
 from facelab.backbone.base import Backbone, Features
 from facelab.citation import Citation
 from facelab.errors import CheckpointError, ConfigError
@@ -35,7 +35,7 @@ class Adapter(ABC):
             embeddings of all images, also of those that the base was good at, so by default they stay.
         crossing: Probability that an image is embedded by the low-quality expert during training, whatever its quality.
         joined: Share of the high-quality space in the joined embedding of a perfect image, which is given in evaluation
-            mode (`facelab.adapter.two_spaces.joined`); at 0 each image is embedded once, by its own gate.
+            mode (`facelab.adapter.two_spaces.join_spaces`); at 0 each image is embedded once, by its own gate.
     """
 
     citation: ClassVar[Citation | None] = None
@@ -152,7 +152,7 @@ class AdaptedBackbone(Backbone):
         if gate is None or self.training or not self.joined:
             return self.with_gate(image, gate)
         low, high = (self.with_gate(image, torch.full_like(gate, expert)) for expert in (0.0, 1.0))
-        return joined(low, high, gate, self.joined)
+        return join_spaces(low, high, gate, self.joined)
 
     @property
     def embedding_dim(self) -> int:

@@ -35,8 +35,8 @@ class DualLoRA(Adapter):
         crossing: Probability that a training image goes through the low-quality expert alone, whatever its quality, so
             that this expert's space holds both sides of a search.
         joined: Share of the high-quality space, 0 to 1, in the joined embedding of a perfect image; see
-            `facelab.adapter.two_spaces.joined`. Embedding costs twice as much and the embedding is twice as long. At 0
-            each image is embedded once, by its own gate.
+            `facelab.adapter.two_spaces.join_spaces`. Embedding costs twice as much and the embedding is twice as long.
+            At 0 each image is embedded once, by its own gate.
         scale: s.
         dropout: Probability of dropping a value of the update during training.
         dropout_on: Dropout on the ``input`` of the update, or on its ``output``.

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def joined(low: Tensor, high: Tensor, gate: Tensor, share: float) -> Tensor:
+def join_spaces(low: Tensor, high: Tensor, gate: Tensor, share: float) -> Tensor:
     """One embedding of both spaces: ``[sqrt(1 - c a) z_low, sqrt(c a) z_high]`` with unit z.
 
     Experts of their own give each quality a space of its own, in which a low probe lies badly among gallery images of

@@ -6,13 +6,13 @@ MARK = "'"
 """What spreadsheets put before a text that is none."""
 
 
-def shown(text: str) -> str:
+def as_cell(text: str) -> str:
     """A cell as it is written: behind an apostrophe if it would be a formula and is no number."""
     return f"{MARK}{text}" if text.startswith((*FORMULA, MARK)) and not _is_number(text) else text
 
 
-def meant(cell: str) -> str:
-    """The text that `shown` wrote as ``cell``."""
+def from_cell(cell: str) -> str:
+    """The text that `as_cell` wrote as ``cell``."""
     return cell[1:] if cell.startswith(MARK) and cell[1:].startswith((*FORMULA, MARK)) else cell
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facelab.csv_cells import meant
+from facelab.csv_cells import from_cell
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, Scorer
 from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
@@ -101,7 +101,7 @@ def _read_plain(path: Path, card: ScorerCard) -> dict[str, float]:
             score = _number(row[1], where)
             if not math.isnan(score) and not card.allows(score):
                 raise DataError(f"{where}: the score {row[1]} is outside of what was declared ({card.describe()}).")
-            name = meant(row[0])
+            name = from_cell(row[0])
             if scores.setdefault(name, score) != score and not math.isnan(score):
                 raise DataError(f"{where}: '{name}' has another score above.")
     return scores

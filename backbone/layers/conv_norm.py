@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from facelab.backbone.layers.activation import PReLU
 
 Activation = Literal["none", "relu", "relu6", "silu", "prelu"]
-Gate = Literal["sigmoid", "hard_sigmoid"]
+GateActivation = Literal["sigmoid", "hard_sigmoid"]
 EPS, MOMENTUM = 1e-5, 0.1
 
 
@@ -69,7 +69,13 @@ class SqueezeExcite(nn.Module):
     """
 
     def __init__(
-        self, channels: int, hidden: int, *, act: Activation = "relu", gate: Gate = "sigmoid", norm: bool = False
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        act: Activation = "relu",
+        gate: GateActivation = "sigmoid",
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, hidden, 1)

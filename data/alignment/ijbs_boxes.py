@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facelab.data.alignment.ijbs_lists import medium_at, read_rows, subject_at
+from facelab.data.alignment.ijbs_lists import medium_at, read_list_rows, subject_at
 from facelab.errors import ConfigError, DataError
 
 LAST_FRAME = 1 << 53  # float64 tells whole numbers apart up to here
@@ -56,7 +56,7 @@ def read_boxes(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, Boxes]
     """
     if len(columns) != len(FIELDS):
         raise ConfigError(f"columns names {len(columns)} columns, but five are needed: {', '.join(FIELDS)}.")
-    rows = read_rows(path, file_column=1)
+    rows = read_list_rows(path, file_column=1)
     places = _places(path, columns)
     found: dict[str, Boxes] = {}
     for line, row in rows:

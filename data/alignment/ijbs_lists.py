@@ -33,7 +33,7 @@ def find_lists(root: Path) -> tuple[Path, str]:
     raise DataError(f"{root}: there is no {names}, neither in it nor in a folder 'protocols' below it.")
 
 
-def read_rows(path: Path, file_column: int) -> Iterator[tuple[int, list[str]]]:
+def read_list_rows(path: Path, file_column: int) -> Iterator[tuple[int, list[str]]]:
     """The lines of a list behind its header, with their numbers in the file; blank lines are passed over.
 
     Args:

@@ -26,7 +26,7 @@ IS_SEPARATOR = IS_SPACE | np.isin(np.arange(256), np.frombuffer(b",;", np.uint8)
 
 
 @dataclass(frozen=True)
-class Rows:
+class ImageLines:
     """The lines of a list that name an image.
 
     Attributes:
@@ -98,7 +98,7 @@ class ListFile(Sequence[bytes]):
         return 1 + sum(block.count(b"\n") for block in blocks)
 
 
-def _parsed_blocks(file: RawFile) -> Iterator[Rows]:
+def _parsed_blocks(file: RawFile) -> Iterator[ImageLines]:
     at, lines = 0, 0
     while at < file.size:
         block = file.read(at, min(BLOCK, file.size - at))
@@ -112,7 +112,7 @@ def _parsed_blocks(file: RawFile) -> Iterator[Rows]:
         at, lines = at + whole, lines + rows.lines
 
 
-def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> Rows:
+def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> ImageLines:
     """Rows of some whole lines.
 
     Args:
@@ -141,7 +141,7 @@ def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> Rows:
         )
     quoted = (text[starts] == QUOTE) & (text[path_ends - 1] == QUOTE) & (path_ends - starts > 2)
     starts, path_ends = starts + quoted, path_ends - quoted
-    return Rows(starts + offset, (path_ends - starts).astype(np.uint16), labels, lines)
+    return ImageLines(starts + offset, (path_ends - starts).astype(np.uint16), labels, lines)
 
 
 def _has_mark(text: Bytes, offset: int) -> bool:
@@ -192,10 +192,10 @@ def _trailing_number(text: Bytes, starts: Places, ends: Places) -> tuple[Labels,
     return numbers, digits
 
 
-def _joined(blocks: list[Rows]) -> Rows:
+def _joined(blocks: list[ImageLines]) -> ImageLines:
     """One table of several; an empty one for an empty file."""
-    empty = Rows(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.int64), 0)
-    return Rows(
+    empty = ImageLines(np.zeros(0, np.int64), np.zeros(0, np.uint16), np.zeros(0, np.int64), 0)
+    return ImageLines(
         np.concatenate([block.starts for block in blocks or [empty]]),
         np.concatenate([block.lengths for block in blocks or [empty]]),
         np.concatenate([block.labels for block in blocks or [empty]]),

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from facelab.csv_cells import shown
+from facelab.csv_cells import as_cell
 from facelab.errors import ConfigError, DataError
 
 LIMIT = 10_000
@@ -81,7 +81,7 @@ def _csv(entries: list[Refusal]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["location", "reason"])
-    writer.writerows((shown(entry.location), shown(entry.reason)) for entry in entries)
+    writer.writerows((as_cell(entry.location), as_cell(entry.reason)) for entry in entries)
     return text.getvalue()
 
 

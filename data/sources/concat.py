@@ -5,7 +5,7 @@ import numpy as np
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.formats.alignment_record import joined_alignment
 from facelab.data.formats.images import hash_of
-from facelab.data.sources.inner_source import Progress, SourceSpec, open_inner
+from facelab.data.sources.inner_source import OnProgress, SourceSpec, open_inner
 from facelab.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class Concat(Source):
         sources: list[SourceSpec],
         share_labels: bool = False,
         size: int | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
         if not sources:
             raise ConfigError("source 'Concat' needs at least one source.")

@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from facelab.data.base import SOURCES, ImageSet, Pixels, Source
 from facelab.data.formats.images import decode_image, hash_of
 from facelab.data.loading.keyed_random import mix
-from facelab.data.sources.inner_source import Progress, SourceSpec, open_inner
+from facelab.data.sources.inner_source import OnProgress, SourceSpec, open_inner
 from facelab.errors import ConfigError, in_range
 
 LARGEST = 4096  # pixels a side; more is a mistyped number
@@ -154,7 +154,7 @@ class Degraded(DegradedImages, Source):
         noise: tuple[float, float] = (0.0, 6.0),
         jpeg: tuple[int, int] = (50, 95),
         size: int | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
         self.source = open_inner(source, size, progress)
         super().__init__(self.source, Degradation(sizes, blur, noise, jpeg), seed)

@@ -7,10 +7,10 @@ from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
 
 SourceSpec = str | dict[str, Any] | Source
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
-def open_inner(given: SourceSpec, size: int | None, progress: Progress | None) -> Source:
+def open_inner(given: SourceSpec, size: int | None, progress: OnProgress | None) -> Source:
     """A source, built if it is not yet; those that draw their images get what the run would give them.
 
     Raises:

@@ -5,7 +5,7 @@ import numpy as np
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.formats.images import hash_of
 from facelab.data.loading.keyed_random import uniform
-from facelab.data.sources.inner_source import Progress, SourceSpec, open_inner
+from facelab.data.sources.inner_source import OnProgress, SourceSpec, open_inner
 from facelab.data.synthetic.source import reduce_resolution
 from facelab.errors import ConfigError, in_range
 
@@ -39,7 +39,7 @@ class LowResolutionSource(Source):
         resolution: tuple[int, int] = (8, 16),
         seed: int = 0,
         size: int | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
         low, high = resolution
         in_range("LowResolution resolution", low, 2, LARGEST)

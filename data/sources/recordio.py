@@ -54,7 +54,7 @@ class RecordIO(Source):
         self.records = RecordFile(path / "train.rec" if path.is_dir() else path, index)
         if not len(self.records):
             raise DataError(f"{self.records.path}: holds no record.")
-        self.rows, identities = image_rows(self.records)
+        self.rows, identities = record_rows(self.records)
         if not len(self.rows):
             raise DataError(f"{self.records.path}: holds no image.")
         labels = _labels(self.records, self.rows, identities)
@@ -104,7 +104,7 @@ class RecordIO(Source):
         return digest.hexdigest()
 
 
-def image_rows(records: RecordFile) -> tuple[Integers, Integers]:
+def record_rows(records: RecordFile) -> tuple[Integers, Integers]:
     """Rows of the images and rows of the identity records; the latter are empty where the file has none.
 
     Raises:

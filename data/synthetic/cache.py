@@ -29,7 +29,7 @@ from facelab.threads import cores
 if sys.platform != "win32":
     import fcntl
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 ROWS_PER_WORKER = 400  # fewer do not repay the start of a process
 ROWS_PER_REPORT = 100
 
@@ -84,7 +84,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facelab"
 
 
-def cached_file(plan: Plan, folder: Path, progress: Progress | None = None) -> Path:
+def cached_file(plan: Plan, folder: Path, progress: OnProgress | None = None) -> Path:
     """The file with the faces of ``plan``, rendered now if it is not there yet.
 
     It is written under a temporary name and renamed, so a file that exists is complete. Processes that ask together
@@ -142,7 +142,7 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _write(plan: Plan, path: Path, progress: Progress) -> None:
+def _write(plan: Plan, path: Path, progress: OnProgress) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
@@ -158,7 +158,7 @@ def _write(plan: Plan, path: Path, progress: Progress) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _render_all(plan: Plan, path: Path, offset: int, progress: Progress) -> None:
+def _render_all(plan: Plan, path: Path, offset: int, progress: OnProgress) -> None:
     done, guard = 0, Lock()
 
     def report(rows: int) -> None:

@@ -20,7 +20,7 @@ LIST_FILE = "list.txt"
 LFW_IMAGES, LFW_PAIRS = "images", "pairs.txt"
 PICKLE_PROTOCOL = 4  # older protocols store bytes as a call of a function, which a careful reader refuses
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def jpeg(image: Pixels, quality: int = JPEG_QUALITY) -> bytes:
@@ -29,7 +29,7 @@ def jpeg(image: Pixels, quality: int = JPEG_QUALITY) -> bytes:
     return bytes(encoded)
 
 
-def write_image_folder(out: Path, faces: Source, progress: Progress | None = None) -> Path:
+def write_image_folder(out: Path, faces: Source, progress: OnProgress | None = None) -> Path:
     """Write ``out/person_000000/0000.jpg`` … and the list of ``path label`` lines that FaceX-Zoo reads.
 
     Args:
@@ -54,7 +54,12 @@ def write_image_folder(out: Path, faces: Source, progress: Progress | None = Non
 
 
 def write_lfw(
-    out: Path, faces: Source, folds: int = 10, pairs: int = 6000, seed: int = 0, progress: Progress | None = None
+    out: Path,
+    faces: Source,
+    folds: int = 10,
+    pairs: int = 6000,
+    seed: int = 0,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write ``out/images/Person_000000/Person_000000_0001.jpg`` … and ``out/pairs.txt`` in the form of LFW.
 
@@ -115,7 +120,7 @@ def write_tinyface(
     resolution: int = 16,
     distractors: float = 0.3,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write the test folders of TinyFace: ``Probe``, ``Gallery_Match`` and ``Gallery_Distractor``, as ``<id>_<n>.jpg``.
 
@@ -166,7 +171,11 @@ def number_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _write_images(
-    folder: Path, faces: Source, names: list[str], progress: Progress | None, sizes: NDArray[np.int64] | None = None
+    folder: Path,
+    faces: Source,
+    names: list[str],
+    progress: OnProgress | None,
+    sizes: NDArray[np.int64] | None = None,
 ) -> None:
     for parent in sorted({str(Path(name).parent) for name in names}):
         (folder / parent).mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facelab.data.formats.record_writer import write_recordio
-from facelab.data.synthetic.cache import Progress
+from facelab.data.synthetic.cache import OnProgress
 from facelab.data.synthetic.export import jpeg, write_bin, write_image_folder, write_lfw, write_tinyface
 from facelab.data.synthetic.ijb import write_ijb
 from facelab.data.synthetic.ijbs import write_ijbs
@@ -42,7 +42,7 @@ class Export:
     cache: Path | None = None
 
 
-def write_format(form: str, export: Export, progress: Progress | None = None) -> Path:
+def write_format(form: str, export: Export, progress: OnProgress | None = None) -> Path:
     """Write one format.
 
     Args:
@@ -70,31 +70,31 @@ def write_format(form: str, export: Export, progress: Progress | None = None) ->
     return write(export, faces, progress)
 
 
-def _list(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _list(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     return write_image_folder(export.out / "list", faces, progress)
 
 
-def _lfw(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _lfw(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     return write_lfw(export.out / "lfw", faces, export.folds, export.pairs, export.seed, progress)
 
 
-def _bin(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _bin(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     return write_bin(export.out / "synthetic.bin", faces, export.folds, export.pairs, export.seed)
 
 
-def _tinyface(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _tinyface(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     return write_tinyface(export.out / "tinyface", faces, export.resolution, seed=export.seed, progress=progress)
 
 
-def _ijb(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _ijb(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     return write_ijb(export.out / "IJBC", faces, faces.landmarks, seed=export.seed, progress=progress)
 
 
-def _ijbs(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _ijbs(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     return write_ijbs(export.out / "ijbs", faces, export.resolution, export.seed, progress)
 
 
-def _record(export: Export, faces: SyntheticFaces, progress: Progress | None) -> Path:
+def _record(export: Export, faces: SyntheticFaces, progress: OnProgress | None) -> Path:
     path = export.out / "record" / "train.rec"
 
     def report(done: int) -> None:
@@ -105,7 +105,7 @@ def _record(export: Export, faces: SyntheticFaces, progress: Progress | None) ->
     return path
 
 
-FORMATS: dict[str, tuple[Split, Callable[[Export, SyntheticFaces, Progress | None], Path]]] = {
+FORMATS: dict[str, tuple[Split, Callable[[Export, SyntheticFaces, OnProgress | None], Path]]] = {
     "list": ("train", _list),
     "record": ("train", _record),
     "lfw": ("test", _lfw),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from facelab.data.alignment.alignment import Points
 from facelab.data.base import Labels, Pixels, Source
 from facelab.data.formats.writing import written_folder
-from facelab.data.synthetic.export import Progress, jpeg, number_in_class
+from facelab.data.synthetic.export import OnProgress, jpeg, number_in_class
 from facelab.data.synthetic.person import PAIR_STREAM, stream
 from facelab.errors import ConfigError, DataError, in_range
 
@@ -48,7 +48,7 @@ def write_ijb(
     points: Points,
     pairs: int = 200_000,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write the lists ``out/meta/ijbc_*`` and the images ``out/loose_crop/1.jpg`` and so on.
 

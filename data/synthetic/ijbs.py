@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from facelab.data.alignment.ijbs_lists import crop_stem
 from facelab.data.base import Labels, Source
 from facelab.data.formats.writing import written_folder
-from facelab.data.synthetic.export import Progress, jpeg, number_in_class
+from facelab.data.synthetic.export import OnProgress, jpeg, number_in_class
 from facelab.data.synthetic.person import PAIR_STREAM, stream
 from facelab.data.synthetic.source import reduce_resolution
 from facelab.errors import ConfigError, in_range
@@ -33,7 +33,9 @@ class _Picture:
     role: int
 
 
-def write_ijbs(out: Path, faces: Source, resolution: int = 24, seed: int = 0, progress: Progress | None = None) -> Path:
+def write_ijbs(
+    out: Path, faces: Source, resolution: int = 24, seed: int = 0, progress: OnProgress | None = None
+) -> Path:
     """Write the lists ``out/protocols/ijbs_*.csv`` and ``out/protocols/galleries/*.csv``, and the crops ``out/crops``.
 
     Of a person's images a quarter are photos: the first is its template in the gallery ``single``, all

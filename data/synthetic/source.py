@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from facelab.data.alignment.alignment import Points
 from facelab.data.base import SOURCES, ImageSet, Pixels, Source
-from facelab.data.synthetic.cache import Plan, Progress, cache_folder, cached_file, open_cached
+from facelab.data.synthetic.cache import OnProgress, Plan, cache_folder, cached_file, open_cached
 from facelab.data.synthetic.pairs import Rows, draw_pairs
 from facelab.errors import ConfigError, in_range, one_of
 
@@ -54,7 +54,7 @@ class SyntheticFaces(Source):
         split: Split = "train",
         first_identity: int = 0,
         cache: Path | None = None,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> None:
         in_range("SyntheticFaces identities", identities, 1, PERSONS_PER_SPLIT)
         in_range("SyntheticFaces per_identity", per_identity, 1, 100_000)
@@ -161,7 +161,7 @@ def synthetic_pairs(
     size: int = 64,
     resolution: int | None = None,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> tuple[ImageSet, Rows, NDArray[np.bool_], Rows]:
     """A verification benchmark on persons of the ``test`` split, in the form of LFW.
 

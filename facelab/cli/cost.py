@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from facelab.cli.commands import command
-from facelab.cli.names import any_of
+from facelab.cli.names import complete_names
 from facelab.cli.options import PluginOption, within
 from facelab.errors import ConfigError
 
@@ -31,7 +31,7 @@ def cost_command(
             metavar="[NAME]...",
             help="Of `facelab list backbones`, a pattern such as 'ResNet*', or '{r50: {input_spec: {height: 56}}}'; "
             "without any, all with published numbers.",
-            autocompletion=any_of("backbones"),
+            autocompletion=complete_names("backbones"),
         ),
     ] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure how fast they run on this CPU.")] = True,
@@ -110,7 +110,7 @@ def cost_of(name: str, spec: "Spec", seconds: float | None, precision: Literal["
 
     from facelab.cost.activation_memory import activation_bytes
     from facelab.cost.cost_table import CostRow
-    from facelab.cost.network_cost import count_work, network_cost, used_parameters
+    from facelab.cost.network_cost import count_operations, network_cost, used_parameters
     from facelab.cost.published_costs import PUBLISHED
     from facelab.cost.thop_count import count_by_thop
 
@@ -124,8 +124,8 @@ def cost_of(name: str, spec: "Spec", seconds: float | None, precision: Literal["
         size=size,
         parameters=network_cost(shapes, size).parameters,
         used=used_parameters(inference, size),
-        work=count_work(shapes, size),
-        inference_work=count_work(inference, size),
+        work=count_operations(shapes, size),
+        inference_work=count_operations(inference, size),
         thop=count_by_thop(shapes, size),
         activations=activation_bytes(shapes, size),
         speed=None if network is None or seconds is None else _speed(network.inference_form(), seconds, precision),

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from facelab.cli.commands import command
-from facelab.cli.names import any_of, one_of, protocol
+from facelab.cli.names import complete_names, complete_words, protocol
 from facelab.cli.options import DeviceOption, PluginOption
 from facelab.cli.protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
@@ -35,13 +35,13 @@ def evaluate_command(
         ),
     ],
     checkpoint: Annotated[
-        str, typer.Option(help="last, best, all or step-<update>", autocompletion=one_of("last", "best", "all"))
+        str, typer.Option(help="last, best, all or step-<update>", autocompletion=complete_words("last", "best", "all"))
     ] = "last",
     backbone: Annotated[
         str | None,
         typer.Option(
             help="Test a backbone of the catalogue instead of a run, with --weights.",
-            autocompletion=any_of("backbones"),
+            autocompletion=complete_names("backbones"),
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from facelab.cli.commands import group
 from facelab.cli.data import RootOption, show_table
-from facelab.cli.names import any_of
+from facelab.cli.names import complete_names
 from facelab.cli.options import DeviceOption, PluginOption
 from facelab.errors import ConfigError
 
@@ -26,7 +26,7 @@ def score_command(
         ),
     ],
     scorer: Annotated[
-        str, typer.Option("--scorer", "-s", help="See: facelab list scorers.", autocompletion=any_of("scorers"))
+        str, typer.Option("--scorer", "-s", help="See: facelab list scorers.", autocompletion=complete_names("scorers"))
     ],
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Option of the scorer; may be repeated.")
@@ -37,7 +37,9 @@ def score_command(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Run or checkpoint, for FeatureNorm.")] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Or a backbone of the catalogue, with --weights.", autocompletion=any_of("backbones")),
+        typer.Option(
+            help="Or a backbone of the catalogue, with --weights.", autocompletion=complete_names("backbones")
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
     root: RootOption = None,

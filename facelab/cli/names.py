@@ -67,12 +67,12 @@ def _registered(path: Path, registry: str) -> Iterator[str]:
                 yield ast.literal_eval(call.args[0])
 
 
-def any_of(*kinds: str) -> Callable[[str], list[str]]:
+def complete_names(*kinds: str) -> Callable[[str], list[str]]:
     """Completes names of some kinds."""
     return lambda incomplete: _beginning(incomplete, (name for kind in kinds for name in names_of(kind)))
 
 
-def one_of(*words: str) -> Callable[[str], list[str]]:
+def complete_words(*words: str) -> Callable[[str], list[str]]:
     """Completes words."""
     return lambda incomplete: _beginning(incomplete, words)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from facelab.cli.names import one_of
+from facelab.cli.names import complete_words
 from facelab.errors import in_range
 
 MOST = (1 << 63) - 1
@@ -34,6 +34,8 @@ PluginOption = Annotated[
     typer.Option("--plugin", metavar="MODULE", help="Module to import first; may be repeated.", callback=_import),
 ]
 CheckpointOption = Annotated[
-    str, typer.Option(help="last, best or step-<update>", autocompletion=one_of("last", "best"))
+    str, typer.Option(help="last, best or step-<update>", autocompletion=complete_words("last", "best"))
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda", autocompletion=one_of("auto", "cpu", "cuda"))]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu or cuda", autocompletion=complete_words("auto", "cpu", "cuda"))
+]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from facelab.citation import Citation
 from facelab.cli.commands import command
-from facelab.cli.names import CONFIGS, REGISTRIES, any_of, config_or_setting, one_of
+from facelab.cli.names import CONFIGS, REGISTRIES, complete_names, complete_words, config_or_setting
 from facelab.cli.options import PluginOption
 from facelab.errors import ConfigError, did_you_mean
 from facelab.whole_words import WholeWords, plain_table
@@ -64,7 +64,7 @@ def list_command(
         str,
         typer.Argument(
             help=f"{', '.join(REGISTRIES)} or {CONFIGS}.",
-            autocompletion=one_of(*REGISTRIES, CONFIGS),
+            autocompletion=complete_words(*REGISTRIES, CONFIGS),
         ),
     ],
     plugins: PluginOption = None,
@@ -124,7 +124,7 @@ def cite_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="Any registered name or catalogue entry, or 'facelab'.", autocompletion=any_of(*REGISTRIES)
+            help="Any registered name or catalogue entry, or 'facelab'.", autocompletion=complete_names(*REGISTRIES)
         ),
     ] = "facelab",
 ) -> None:
@@ -159,7 +159,8 @@ def show_command(
     source: Annotated[
         str,
         typer.Argument(
-            help="A configuration file, a shipped configuration or a run folder.", autocompletion=any_of(CONFIGS)
+            help="A configuration file, a shipped configuration or a run folder.",
+            autocompletion=complete_names(CONFIGS),
         ),
     ] = "conventional",
     overrides: Annotated[

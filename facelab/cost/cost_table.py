@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from facelab.cost.network_cost import Work
+from facelab.cost.network_cost import Operations
 from facelab.cost.published_costs import PublishedCost
 from facelab.cost.thop_count import ThopCount
-from facelab.csv_cells import shown
+from facelab.csv_cells import as_cell
 from facelab.whole_words import WholeWords, plain_table
 
 UNLIKE = 0.01
@@ -45,7 +45,7 @@ class CostRow:
         size: (height, width) of its input, in pixels.
         parameters: All parameters.
         used: Parameters in inference: of the inference form, those that the embedding depends on.
-        work: Work for one image.
+        work: Operations for one image.
         inference_work: The same of the inference form.
         thop: What THOP says.
         activations: Bytes that training keeps for each image, in fp32.
@@ -57,8 +57,8 @@ class CostRow:
     size: tuple[int, int]
     parameters: int
     used: int | None
-    work: Work | None
-    inference_work: Work | None
+    work: Operations | None
+    inference_work: Operations | None
     thop: ThopCount | None
     activations: int | None
     speed: Speed | None
@@ -136,7 +136,7 @@ def _why_unused(row: CostRow) -> str:
     return f"{short(row.parameters - (row.used or 0))} without a way to the embedding"
 
 
-def _made_of(published: PublishedCost, work: Work) -> str:
+def _made_of(published: PublishedCost, work: Operations) -> str:
     """For example ``220.90M convolutions + 0.26M linear layers + 2 x 3.21M BatchNorm``, then what is not in it."""
     parts = [(getattr(published.counted, kind), getattr(work, kind), text) for kind, text in KINDS.items()]
     added = [f"{times} x {short(size)} {text}" for times, size, text in parts if times and size > NEGLIGIBLE]
@@ -145,7 +145,7 @@ def _made_of(published: PublishedCost, work: Work) -> str:
     return ", ".join([" + ".join([part.removeprefix("1 x ") for part in added] + remark), *left_out])
 
 
-def _thop_made_of(thop: ThopCount, work: Work) -> str:
+def _thop_made_of(thop: ThopCount, work: Operations) -> str:
     """For example ``221.16M + 12.82M BatchNorm2d``; less what THOP does not see."""
     others = sorted(thop.by_layer.items(), key=lambda item: -item[1])
     added = [
@@ -179,7 +179,7 @@ def as_csv(rows: Sequence[CostRow]) -> str:
     writer = csv.DictWriter(lines, list(records[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {key: "" if cell is None else shown(str(cell)) for key, cell in record.items()} for record in records
+        {key: "" if cell is None else as_cell(str(cell)) for key, cell in record.items()} for record in records
     )
     return lines.getvalue()
 

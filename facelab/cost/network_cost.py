@@ -34,8 +34,8 @@ class NetworkCost:
 
 
 @dataclass(frozen=True)
-class Work:
-    """Work of a network for one image in evaluation mode, by kind.
+class Operations:
+    """Operations of a network for one image in evaluation mode, by kind.
 
     Attributes:
         convolution: Multiply-accumulates of convolutions.
@@ -64,11 +64,11 @@ def network_cost(network: nn.Module, size: tuple[int, int], *, with_quality: boo
         with_quality: Whether it takes a quality score (B,) of each image too.
     """
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    work = count_work(network, size, with_quality=with_quality)
+    work = count_operations(network, size, with_quality=with_quality)
     return NetworkCost(parameters, None if work is None else work.macs)
 
 
-def count_work(network: nn.Module, size: tuple[int, int], *, with_quality: bool = False) -> Work | None:
+def count_operations(network: nn.Module, size: tuple[int, int], *, with_quality: bool = False) -> Operations | None:
     """Count the work for one image by kind; None if the network cannot run without data.
 
     Args:
@@ -88,7 +88,7 @@ def count_work(network: nn.Module, size: tuple[int, int], *, with_quality: bool 
     total = counter.get_total_flops() // 2
     convolution = sum(count for name, count in flops.items() if "convolution" in name) // 2
     attention = sum(count for name, count in flops.items() if "bmm" in name or "attention" in name) // 2
-    return Work(convolution, total - convolution - attention, attention, sum(norms))
+    return Operations(convolution, total - convolution - attention, attention, sum(norms))
 
 
 def used_parameters(network: nn.Module, size: tuple[int, int]) -> int | None:

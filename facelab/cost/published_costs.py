@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from facelab.cost.network_cost import Work
+from facelab.cost.network_cost import Operations
 
 # How often a count contains each kind of work. THOP took every number that goes through BatchNorm for 2 operations; its
 # oldest versions took each weight of a linear layer for 2 as well.
-EXACT = Work(convolution=1, linear=1, attention=1, norm=0)
-THOP = Work(convolution=1, linear=1, attention=0, norm=2)
-OLD_THOP = Work(convolution=1, linear=2, attention=0, norm=2)
-OLD_THOP_WITHOUT_CONVOLUTIONS = Work(convolution=0, linear=2, attention=0, norm=2)
+EXACT = Operations(convolution=1, linear=1, attention=1, norm=0)
+THOP = Operations(convolution=1, linear=1, attention=0, norm=2)
+OLD_THOP = Operations(convolution=1, linear=2, attention=0, norm=2)
+OLD_THOP_WITHOUT_CONVOLUTIONS = Operations(convolution=0, linear=2, attention=0, norm=2)
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class PublishedCost:
     parameters: float | None
     macs: float
     source: str
-    counted: Work = EXACT
+    counted: Operations = EXACT
     parameters_remark: str = ""
     macs_remark: str = ""
 
-    def explained(self, work: Work) -> int:
+    def explained(self, work: Operations) -> int:
         """What counting in that way gives for a network."""
-        return sum(getattr(self.counted, kind.name) * getattr(work, kind.name) for kind in fields(Work))
+        return sum(getattr(self.counted, kind.name) * getattr(work, kind.name) for kind in fields(Operations))
 
 
-def _facexzoo(parameters: float, macs: float, counted: Work = THOP, *remarks: str) -> PublishedCost:
+def _facexzoo(parameters: float, macs: float, counted: Operations = THOP, *remarks: str) -> PublishedCost:
     return PublishedCost(parameters, macs, "FaceX-Zoo", counted, *remarks)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from facelab.config import Strict
-from facelab.csv_cells import meant, shown
+from facelab.csv_cells import as_cell, from_cell
 from facelab.errors import DataError
 from facelab.outside.file import opened, opened_text
 from facelab.quality.card import ScorerCard
@@ -230,7 +230,7 @@ def write_scores(path: Path, images: NamedImages, values: FloatArray, scorer: Sc
             file.write(f"# {header.model_dump_json()}\n")
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
-            table.writerows((shown(images.name(i)), "" if np.isnan(s) else str(s)) for i, s in enumerate(single))
+            table.writerows((as_cell(images.name(i)), "" if np.isnan(s) else str(s)) for i, s in enumerate(single))
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -264,7 +264,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if _first_two(next(table, [])) != COLUMNS:
                 raise DataError(f"{path}, line 2: expected the columns {','.join(COLUMNS)}.")
             for row in table:
-                yield table.line_num + 1, [meant(cell) for cell in _first_two(row)]
+                yield table.line_num + 1, [from_cell(cell) for cell in _first_two(row)]
         except csv.Error as error:
             raise DataError(f"{path}, line {table.line_num + 1}: is damaged ({error}).") from None
 

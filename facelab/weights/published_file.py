@@ -11,7 +11,7 @@ from torch.serialization import safe_globals
 from facelab.errors import CheckpointError, ConfigError, first_line
 from facelab.weights.state_fit import named
 from facelab.weights.tensor_files import read_safetensors, read_tree
-from facelab.weights.torch_limits import check_size
+from facelab.weights.torch_limits import check_tensor_sizes
 
 HUB = "hf://"
 INNER = (  # keys under which training programs keep the network, one in the other perhaps
@@ -96,7 +96,7 @@ def read_state(source: str) -> dict[str, Tensor]:
     if not state:
         raise CheckpointError(f"'{source}' holds no tensors by name; its entries are {keys or 'none'}.")
     _check_forms(state, source)
-    check_size(path, (tensor.numel() * tensor.element_size() for tensor in state.values()))
+    check_tensor_sizes(path, (tensor.numel() * tensor.element_size() for tensor in state.values()))
     state = {name: tensor.float() if tensor.dtype in FLOAT8 else tensor for name, tensor in state.items()}
     _check_values(state, source)
     return state

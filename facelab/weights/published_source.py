@@ -18,7 +18,7 @@ HEADS = ("head.", "fc.", "classifier.", "margin.", "loss.", "criterion.")
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedSource:
     """How one project names and saves its networks.
 
     Attributes:
@@ -107,17 +107,17 @@ PETALFACE: dict[str, Spec] = {
 }
 
 SOURCES = {
-    "facexzoo": Source(FACEXZOO),
-    "insightface": Source(INSIGHTFACE),
-    "adaface": Source(ADAFACE),
-    "magface": Source(MAGFACE),
-    "transface": Source(TRANSFACE),
-    "petalface": Source(PETALFACE, adapters=True),
-    "facelab": Source(None),
+    "facexzoo": PublishedSource(FACEXZOO),
+    "insightface": PublishedSource(INSIGHTFACE),
+    "adaface": PublishedSource(ADAFACE),
+    "magface": PublishedSource(MAGFACE),
+    "transface": PublishedSource(TRANSFACE),
+    "petalface": PublishedSource(PETALFACE, adapters=True),
+    "facelab": PublishedSource(None),
 }
 
 
-def published_network(address: str) -> tuple[Source, Spec]:
+def published_network(address: str) -> tuple[PublishedSource, Spec]:
     """The project and the network of ``SOURCE:NAME``.
 
     Raises:

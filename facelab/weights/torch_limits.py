@@ -56,7 +56,7 @@ def check_limits(path: Path) -> None:
             raise CheckpointError(f"'{path}' is not a readable checkpoint: {_reason(error)}.") from None
 
 
-def check_size(path: Path, sizes: Iterable[int]) -> None:
+def check_tensor_sizes(path: Path, sizes: Iterable[int]) -> None:
     """Refuse tensors that take far more than the file does: views that repeat a few values.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from facelab.data.alignment.ijbs_lists import METADATA, find_lists, medium_at, read_rows, subject_at
+from facelab.data.alignment.ijbs_lists import METADATA, find_lists, medium_at, read_list_rows, subject_at
 from facelab.errors import DataError
 
 GALLERIES = ("surveillance", "single", "booking")
@@ -54,7 +54,7 @@ class _Sightings:
         self.subjects: dict[str, list[str]] = {}  # by medium
         self.media: dict[str, list[str]] = {}  # by subject
         seen: set[tuple[str, str]] = set()
-        for line, row in read_rows(path, file_column=1):
+        for line, row in read_list_rows(path, file_column=1):
             pair = (row[0], row[1])
             if pair in seen:  # a video has one line for each frame, millions in all
                 continue
@@ -67,7 +67,7 @@ class _Sightings:
         """A template for every subject seen in each of the listed media."""
         found: list[Template] = []
         first: dict[str, int] = {}
-        for line, row in read_rows(path, file_column=0):
+        for line, row in read_list_rows(path, file_column=0):
             medium = medium_at(path, line, row[0])
             if first.setdefault(medium, line) != line:
                 raise DataError(f"{path}:{line}: '{row[0]}' is listed a second time, first on line {first[medium]}.")
@@ -124,7 +124,7 @@ def _read_galleries(folder: Path, prefix: str, kind: str) -> tuple[tuple[Templat
 def _read_gallery(path: Path, kind: str, owner: dict[str, Path]) -> tuple[Template, ...]:
     """The templates of one list; ``owner`` keeps the gallery of each subject."""
     media: dict[str, dict[str, int]] = {}
-    for line, row in read_rows(path, file_column=2):
+    for line, row in read_list_rows(path, file_column=2):
         subject, medium = subject_at(path, line, row[1]), medium_at(path, line, row[2])
         if owner.setdefault(subject, path) != path:
             raise DataError(f"{path}:{line}: subject {subject} is in the other gallery too, {owner[subject].name}.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from facelab.csv_cells import shown
+from facelab.csv_cells import as_cell
 from facelab.test_protocol.report.comparison import LEGEND, NOISE, Cell, Comparison
 from facelab.test_protocol.report.metric_text import conditions, format_metric, unit_of
 from facelab.test_protocol.report.report_store import Reports, write_reports
@@ -25,7 +25,7 @@ def as_csv(reports: Reports) -> str:
                 numbers = (m.value, m.spread, *(m.interval or (None, None)))
                 told = ("" if number is None else repr(number) for number in numbers)
                 cells = (model, report.protocol, m.name, *told, m.unit, m.kind, m.note)
-                writer.writerow(map(shown, cells))
+                writer.writerow(map(as_cell, cells))
     return lines.getvalue()
 
 
@@ -35,12 +35,12 @@ def comparison_csv(comparison: Comparison) -> str:
     writer = csv.writer(lines, lineterminator="\n")
     links = list(dict.fromkeys(label for of_model in comparison.links for label in of_model))
     titles = (*comparison.columns, *(f"{label} file" for label in links), "within noise of the best")
-    writer.writerow(map(shown, titles))
+    writer.writerow(map(as_cell, titles))
     for row, of_model in zip(comparison.rows, comparison.links, strict=True):
         told = [cell.text if cell.value is None else repr(cell.value) for cell in row[1:]]
         noise = "; ".join(title for title, cell in zip(comparison.columns, row, strict=True) if cell.noise)
         cells = (row[0].text, *told, *(of_model.get(label, "") for label in links), noise)
-        writer.writerow(map(shown, cells))
+        writer.writerow(map(as_cell, cells))
     return lines.getvalue()
 
 

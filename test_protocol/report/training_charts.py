@@ -17,7 +17,7 @@ UPDATE = "update"
 LARGEST = 1e30  # number that is drawn
 MAX_BYTES, MAX_LINE = 1 << 28, 1 << 20
 MOST_CURVES = 200
-Curves = dict[str, tuple[list[float], list[float]]]
+TrainingCurves = dict[str, tuple[list[float], list[float]]]
 
 
 def training_charts(jsonl: Path) -> list[Chart]:
@@ -41,7 +41,7 @@ def training_charts(jsonl: Path) -> list[Chart]:
     return [_chart(title, lines, last) for title, lines in panels]
 
 
-def _chart(title: str, curves: Curves, last: float) -> Chart:
+def _chart(title: str, curves: TrainingCurves, last: float) -> Chart:
     scale = 100.0 if title.endswith("[%]") else 1.0
     lines = tuple(Line(name, np.array(x), scale * np.array(y)) for name, (x, y) in curves.items())
     values = np.concatenate([line.y for line in lines])
@@ -52,7 +52,7 @@ def _chart(title: str, curves: Curves, last: float) -> Chart:
     return styled(chart, styles_of(curves))
 
 
-def read_curves(jsonl: Path) -> Curves:
+def read_curves(jsonl: Path) -> TrainingCurves:
     """Updates and values of every number in a ``metrics.jsonl``, by name.
 
     Raises:
@@ -60,7 +60,7 @@ def read_curves(jsonl: Path) -> Curves:
     """
     if not jsonl.is_file():
         raise DataError(f"{jsonl}: there is no such file.")
-    curves: Curves = {}
+    curves: TrainingCurves = {}
     lines = _lines(jsonl)
     for number, line in enumerate(lines, 1):
         try:

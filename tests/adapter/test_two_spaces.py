@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import SigmoidGate
-from facelab.adapter.two_spaces import joined
+from facelab.adapter.two_spaces import join_spaces
 from facelab.backbone.base import BACKBONES
 from facelab.errors import ConfigError
 from facelab.model.face_model import FaceModel
@@ -44,7 +44,7 @@ def test_cosines_by_hand() -> None:
     high = torch.tensor([[0.0, 1.0], [0.6, -0.8]])
     cases = {(0.0, 1.0): (0.5**0.5, 0.0), (1.0, 1.0): (0.5, 0.5), (0.5, 1.0): (0.375**0.5, 0.125**0.5)}
     for gates, weights in cases.items():
-        both = joined(low, high, torch.tensor(gates), 0.5)
+        both = join_spaces(low, high, torch.tensor(gates), 0.5)
         assert both.norm(dim=1).tolist() == pytest.approx([1.0, 1.0])
         assert (both[0] @ both[1]).item() == pytest.approx(0.6 * weights[0] - 0.8 * weights[1])
 
@@ -52,7 +52,7 @@ def test_cosines_by_hand() -> None:
 def test_a_gate_beyond_its_ends_counts_as_the_end() -> None:
     low, high = torch.randn(2, 4), torch.randn(2, 4)
     assert torch.equal(
-        joined(low, high, torch.tensor([-3.0, 7.0]), 0.5), joined(low, high, torch.tensor([0.0, 1.0]), 0.5)
+        join_spaces(low, high, torch.tensor([-3.0, 7.0]), 0.5), join_spaces(low, high, torch.tensor([0.0, 1.0]), 0.5)
     )
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from facelab.cli.cost import chosen
 from facelab.cli.main import app
 from facelab.cost.cost_table import CostRow, Speed, cost_tables, reasons, row_reasons, short
-from facelab.cost.network_cost import Work
+from facelab.cost.network_cost import Operations
 from facelab.cost.published_costs import PUBLISHED
 from facelab.cost.thop_count import ThopCount, thop_missing
 from facelab.errors import FacelabError
@@ -117,7 +117,7 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 def test_80_columns_break_no_word() -> None:
     names = ("MobileFaceNet-0.5-64px", "ResNet152_ir_se", "AttentionNet-92")
-    counts = Work(convolution=100_000_000, linear=1, attention=0, norm=10_000_000)
+    counts = Operations(convolution=100_000_000, linear=1, attention=0, norm=10_000_000)
     row = CostRow(
         "", (112, 112), 134_560_000, 101_790_000, counts, counts, ThopCount(117_000_000, {"BatchNorm2d": 17_000_000}),
         221_300_000, Speed(0.4168, 740.5), PUBLISHED["AttentionNet-92"],
@@ -133,7 +133,7 @@ def test_80_columns_break_no_word() -> None:
 
 
 def test_reasons_add_up() -> None:
-    work = Work(convolution=90_000_000, linear=10_000_000, attention=50_000_000, norm=0)
+    work = Operations(convolution=90_000_000, linear=10_000_000, attention=50_000_000, norm=0)
     thop = ThopCount(120_000_000, {"Conv2d": 90_000_000, "Linear": 10_000_000, "LayerNorm": 20_000_000})
     row = CostRow("a", (8, 8), 10_000_000, 9_000_000, work, work, thop, None, None, None)
     assert list(row_reasons(row)) == [

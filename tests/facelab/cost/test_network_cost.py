@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from facelab.catalogue import resolve
-from facelab.cost.network_cost import NetworkCost, Work, count_work, network_cost, used_parameters
+from facelab.cost.network_cost import NetworkCost, Operations, count_operations, network_cost, used_parameters
 
 
 def test_by_hand() -> None:
@@ -65,8 +65,8 @@ def test_kinds_of_work_by_hand() -> None:
             return torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1)
 
     # 4 x 4 positions of 4 channels from 2 x 2 x 3 inputs; 16 tokens from 4 to 6; 16 x 16 weights of 6 terms, twice
-    work = count_work(Small(), (8, 8))
-    assert work == Work(convolution=16 * 4 * 12, linear=16 * 4 * 6, attention=2 * 16 * 16 * 6, norm=64)
+    work = count_operations(Small(), (8, 8))
+    assert work == Operations(convolution=16 * 4 * 12, linear=16 * 4 * 6, attention=2 * 16 * 16 * 6, norm=64)
     assert network_cost(Small(), (8, 8)).macs == work.macs == 768 + 384 + 3072
 
 
@@ -77,7 +77,7 @@ def test_the_fast_path_of_pytorchs_attention_hides_nothing() -> None:
 
     layer = Encoder(d_model=4, nhead=1, dim_feedforward=5, batch_first=True)
     # 3 tokens: to queries, keys and values and back, feed-forward, 3 x 3 weights of 4 terms, twice
-    assert count_work(layer, (2, 2)) == Work(0, 3 * (4 * 12 + 4 * 4 + 4 * 5 + 5 * 4), 2 * 3 * 3 * 4, 0)
+    assert count_operations(layer, (2, 2)) == Operations(0, 3 * (4 * 12 + 4 * 4 + 4 * 5 + 5 * 4), 2 * 3 * 3 * 4, 0)
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -109,4 +109,4 @@ def test_a_network_that_looks_at_values_has_no_used_parameters() -> None:
             return image if image.sum().item() > 0 else -image
 
     assert used_parameters(Looks(2, 2), (8, 8)) is None
-    assert count_work(Looks(2, 2), (8, 8)) is None
+    assert count_operations(Looks(2, 2), (8, 8)) is None

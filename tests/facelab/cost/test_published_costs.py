@@ -8,7 +8,7 @@ from torch import nn
 
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.catalogue import build, entries
-from facelab.cost.network_cost import Work, count_work, used_parameters
+from facelab.cost.network_cost import Operations, count_operations, used_parameters
 from facelab.cost.published_costs import PUBLISHED
 
 # FaceX-Zoo's networks measured: parameters without unread ones, multiply-accumulates of convolutions and linear layers.
@@ -54,9 +54,9 @@ def size_of(network: nn.Module) -> int:
 
 
 @cache
-def counted(name: str) -> tuple[int, Work]:
+def counted(name: str) -> tuple[int, Operations]:
     network = shapes(name)
-    work = count_work(network, network.input_spec.size)
+    work = count_operations(network, network.input_spec.size)
     assert work is not None
     return size_of(network), work
 

@@ -13,7 +13,7 @@ from facelab.errors import CheckpointError
 from facelab.weights import torch_limits
 from facelab.weights.published_file import read_state
 from facelab.weights.tensor_files import read_tree
-from facelab.weights.torch_limits import MAX_DEPTH, ROOM, check_limits, check_size
+from facelab.weights.torch_limits import MAX_DEPTH, ROOM, check_limits, check_tensor_sizes
 
 
 def archived(path: Path, data: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
@@ -139,9 +139,9 @@ def test_expanded_tensors_are_refused(tmp_path: Path) -> None:
 
 def test_tensors_may_be_shared_four_times_over(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(bytes(1000))
-    check_size(tmp_path / "a.pt", [4000, ROOM])
+    check_tensor_sizes(tmp_path / "a.pt", [4000, ROOM])
     with pytest.raises(CheckpointError, match="but the file has only 1,000"):
-        check_size(tmp_path / "a.pt", [4000, ROOM, 1])
+        check_tensor_sizes(tmp_path / "a.pt", [4000, ROOM, 1])
 
 
 @pytest.mark.filterwarnings("ignore")
