@@ -21,7 +21,9 @@ from facelab.run.assembly import assemble
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
 from facelab.training_mode.base import MODES, Supplies, TrainingMode
-from facelab.weights.checkpoint import CheckpointStore, read_model, read_tree
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.snapshot import read_model
+from facelab.weights.tensor_files import read_tree
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
