@@ -1,13 +1,16 @@
-"""Prints the lowest version that pyproject.toml allows of each dependency of the tests, as constraints for pip."""
+"""Prints the lowest version that pyproject.toml allows of each dependency of the tests, as constraints for pip.
+
+With ``--torch`` those of torch and torchvision too: 5.5 GB to install, so by hand; docs/testing.md says how.
+"""
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
-# Lower releases of these two come with 5.5 GB of CUDA, whatever the machine.
-AS_ALWAYS = {"torch", "torchvision"}
+WITH_CUDA = {"torch", "torchvision"}  # 5.5 GB of it, whatever the machine
 
 
 def requirements(extra: str) -> Iterator[str]:
@@ -29,6 +32,7 @@ def lowest(requirement: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
+    as_pip_chooses = WITH_CUDA if sys.argv[1:] != ["--torch"] else set()
     for name, version in map(lowest, [*PROJECT["dependencies"], *requirements("dev")]):
-        if name not in AS_ALWAYS:
+        if name not in as_pip_chooses:
             print(f"{name}=={version}")
