@@ -1,6 +1,6 @@
 """A trained model that knows its input: ``facelab.load(RUN).embed(["a.jpg", "b.jpg"])``."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from facelab.catalogue import Spec
 from facelab.config import shown
-from facelab.errors import CheckpointError, ConfigError, DataError, one_of
-from facelab.inputs import InputSpec, normalise
-from facelab.model.face_model_images import image_pixels, image_rows
+from facelab.errors import CheckpointError, ConfigError, one_of
+from facelab.inputs import InputSpec
+from facelab.model.given_images import GivenImages
 from facelab.outside.file import is_file
 from facelab.quality.card import ScorerCard
+from facelab.test_protocol.extraction.extraction import embedded_blocks
+from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
+from facelab.test_protocol.extraction.forward import Forward
 from facelab.weights.build_limit import build_within
 from facelab.weights.card import adapter_card
 from facelab.weights.card_check import check_card
@@ -110,24 +113,18 @@ class FaceModel:
                 there are more or fewer scores than images, or one is missing or outside of its scorer's range; if an
                 embedding is not finite.
         """
-        from facelab.model.given_quality import open_quality
+        from facelab.model.given_quality import quality_of_given
 
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size!r}, but must be a whole number of images, at least 1.")
-        if any_photo and not resize:
-            raise ConfigError("any_photo says what may be resized; it goes with resize.")
-        rows = image_rows(images, self.input_spec)
-        named = not isinstance(rows, Tensor) and all(isinstance(row, str | Path) for row in rows)
-        names = [str(row) for row in rows] if named else None
+        given = GivenImages(images, self.input_spec, self.name, resize=resize, any_photo=any_photo)
+        readers = 1 if given.paths is None else 0  # an image of PIL may be given twice, and decodes when it is read
+        how = ExtractionSettings(self.device, batch_size, flip, workers=readers)
         base = network_of((self.card.get("scorer") or {}).get("base"), self.device)
-        measure = open_quality(self.network, self.card, quality, names, len(rows), self.device, base)
-        parts: list[NDArray[np.float32]] = []
-        for number, pixels in enumerate(self._batches(rows, resize, any_photo, batch_size)):
-            scores = None if measure is None else measure(pixels, number * batch_size)
-            parts.append(self._forward(pixels, flip, scores))
-        embeddings = np.concatenate(parts) if parts else np.zeros((0, self.feat_dim), np.float32)
-        if broken := np.flatnonzero(~np.isfinite(embeddings).all(axis=1)).tolist():
-            raise DataError(f"'{self.name}' gives no finite embedding of image {broken[0]}; its weights are damaged.")
+        scores = quality_of_given(self.network, self.card, quality, given, base)
+        if not len(given):
+            return np.zeros((0, self.feat_dim), np.float32)
+        with Forward(self.network, how.device, how.precision, how.channels_last) as forward:
+            (block,) = embedded_blocks(forward, given, [range(len(given))], how, scores)
+        embeddings = block.values if block.flipped is None else block.values + block.flipped
         if unit:
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         return embeddings
@@ -144,30 +141,6 @@ class FaceModel:
             DataError: If there is something already, or it cannot be written.
         """
         return write_model(Path(path), self.network.state_dict(), self.card)
-
-    def _forward(self, pixels: Tensor, flip: bool, scores: Tensor | None) -> NDArray[np.float32]:
-        quality = () if scores is None else (scores.to(self.device),)
-        with torch.inference_mode():
-            image = normalise(pixels.to(self.device), self.input_spec)
-            embedding = self.network(image, *quality)
-            if flip:
-                embedding = embedding + self.network(image.flip(3), *quality)
-        result: NDArray[np.float32] = embedding.float().cpu().numpy()
-        return result
-
-    def _batches(
-        self, rows: Tensor | Sequence[Any], resize: bool, any_photo: bool, batch_size: int
-    ) -> Iterable[Tensor]:
-        if isinstance(rows, Tensor):
-            yield from torch.split(rows, batch_size)
-            return
-        options = {"resize": resize, "any_photo": any_photo}
-        for start in range(0, len(rows), batch_size):
-            arrays = [
-                image_pixels(row, start + i, self.input_spec, self.name, **options)
-                for i, row in enumerate(rows[start : start + batch_size])
-            ]
-            yield torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
 def network_of(folder: str | None, device: torch.device) -> "Callable[[], nn.Module] | None":

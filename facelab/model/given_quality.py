@@ -1,13 +1,13 @@
 """Quality scores of images that are handed to a model one by one: numbers, a table, or a scorer."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from facelab.backbone.base import check_quality, check_scorer, takes_quality
 from facelab.data.formats.images import decode_file
@@ -15,36 +15,31 @@ from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer
 from facelab.iqa.table import Table
 from facelab.iqa.work import Work
+from facelab.model.given_images import GivenImages
 from facelab.model.scoring import OpenNetwork, build_scorer
 from facelab.outside.yaml import parse_yaml
 from facelab.quality.card import Quality
 from facelab.quality.table import Scores
+from facelab.test_protocol.extraction.extraction import BatchQuality
 
 GivenQuality = Quality | str | Sequence[float] | NDArray[np.floating]
 """A score for each image, the path of a table, or a scorer as ``{name: options}``."""
 
-Measure = Callable[[Tensor, int], Tensor]
-"""Scores, (B,), of a batch: of its pixels, uint8 (B, 3, H, W), and the number of its first image."""
 
-
-def open_quality(
+def quality_of_given(
     network: nn.Module,
     card: Mapping[str, Any],
     quality: GivenQuality | None,
-    names: Sequence[str] | None,
-    count: int,
-    device: torch.device,
+    images: GivenImages,
     base: OpenNetwork | None,
-) -> Measure | None:
+) -> BatchQuality | None:
     """How some images get their scores; None if the network takes none.
 
     Args:
         network: What embeds the images.
         card: Its description; by default images are scored by the scorer that its adapters were trained with.
         quality: What is known of the images.
-        names: Their paths, by which tables know them; None for arrays.
-        count: How many there are.
-        device: Where scorers compute.
+        images: The images; tables know them by their paths.
         base: Opens the network that the scorer of its adapters asks, or None.
 
     Raises:
@@ -64,12 +59,12 @@ def open_quality(
         where = f"the quality table '{given}'" if isinstance(given, str | Path) else f"the scorer {next(iter(given))}"
         check_scorer(network, scorer.card, where)
         if isinstance(scorer, PixelScorer):
-            return lambda pixels, first: scorer.score(pixels.to(device))
-        values = _looked_up(scorer, names)
+            return lambda pixels, _: scorer.score(pixels)
+        values = _looked_up(scorer, images.paths)
     else:
-        values = _numbers(network, given, count)
+        values = _numbers(network, given, len(images))
     all_scores = torch.from_numpy(values)
-    return lambda pixels, first: all_scores[first : first + len(pixels)]
+    return lambda _, batch: all_scores[batch.rows.start : batch.rows.stop]
 
 
 def parse_quality(word: str, where: str) -> Quality:

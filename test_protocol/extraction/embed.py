@@ -1,12 +1,13 @@
-"""The one extractor: images in, raw embeddings out. Every protocol, command and evaluation during training uses it."""
+"""An image set in, raw embeddings out, with several processes and a cache: for protocols and evaluation in training."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from facelab.backbone.base import check_quality, takes_quality
 from facelab.data.base import ImageSet
@@ -16,9 +17,10 @@ from facelab.quality.table import Scores
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.extraction.embedding_buffer import EmbeddingBuffer
 from facelab.test_protocol.extraction.embedding_cache import EmbeddingCache, block_rows
-from facelab.test_protocol.extraction.extraction import Block, ProgressCallback, cut, embedded_blocks
+from facelab.test_protocol.extraction.extraction import BatchQuality, Block, ProgressCallback, cut, embedded_blocks
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings, OnCorrupt
 from facelab.test_protocol.extraction.forward import Forward, Precision, input_spec_of, model_hash
+from facelab.test_protocol.extraction.image_batches import ReadBatch
 
 ROWS_TOGETHER = 1024
 """Images that a process holds beside its result."""
@@ -139,8 +141,9 @@ class _Job:
         if not blocks:
             return
         how = self.how
+        quality = None if self.quality is None else _looked_up(self.quality, self.images)
         with Forward(self.network, how.device, how.precision, how.channels_last) as forward:
-            for block in embedded_blocks(forward, self.images, blocks, how, self.quality, self.progress):
+            for block in embedded_blocks(forward, self.images, blocks, how, quality, self.progress):
                 keep(block)
 
     def _read(self, cache: EmbeddingCache, result: EmbeddingBuffer) -> None:
@@ -153,3 +156,14 @@ class _Job:
                 )
 
             result.put(block)
+
+
+def _looked_up(scores: Scores, images: ImageSet) -> BatchQuality:
+    """Scores by the numbers of the images; zero, which nobody looks at, for one that could not be read."""
+
+    def of_batch(_: Tensor, batch: ReadBatch) -> Tensor:
+        lost = {row for row, _ in batch.failed}
+        scores.require(images, np.array([row for row in batch.rows if row not in lost], np.int64))
+        return torch.from_numpy(np.nan_to_num(scores.values[batch.rows.start : batch.rows.stop]))
+
+    return of_batch

@@ -1,4 +1,8 @@
-"""Images -> embeddings, block by block: what one process does of `facelab.test_protocol.extraction.embed.embed`."""
+"""Images -> embeddings, block by block: the one loop that embeds.
+
+`facelab.test_protocol.extraction.embed.embed` runs it on each process, for protocols and for evaluation in training;
+`FaceModel.embed` runs it on images that a user hands over.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +13,15 @@ from torch import Tensor
 
 from facelab.data.base import ImageSet
 from facelab.errors import DataError
-from facelab.quality.table import Scores
 from facelab.test_protocol.base import FloatArray
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
 from facelab.test_protocol.extraction.forward import Forward
-from facelab.test_protocol.extraction.image_batches import FailedImage, image_batches
+from facelab.test_protocol.extraction.image_batches import FailedImage, ReadBatch, image_batches
 
 ProgressCallback = Callable[[int, int], None]
+BatchQuality = Callable[[Tensor, ReadBatch], Tensor]
+"""Quality scores, float32 (B,): of pixels, uint8 (B, 3, H, W) on the device, and of the batch that they are of."""
+
 BATCHES_TOGETHER = 8
 
 
@@ -46,8 +52,8 @@ def embedded_blocks(
     images: ImageSet,
     blocks: Sequence[range],
     how: ExtractionSettings,
-    scores: Scores | None,
-    progress: ProgressCallback | None,
+    quality: BatchQuality | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[Block]:
     """Embed some blocks in their order. Batches never cross blocks, so a block is the same whatever others there are.
 
@@ -56,24 +62,24 @@ def embedded_blocks(
         images: The set.
         blocks: Rows of each block; none empty.
         how: The settings.
-        scores: Quality of every image of the set, or None.
+        quality: Gives the scores of each batch, or None.
         progress: Called with the images done and all images of ``blocks``.
 
     Raises:
         CorruptImage: If an image cannot be read, under ``on_corrupt: error``.
-        DataError: If an image has another size, no quality score, or an embedding that is not finite.
+        DataError: If an image has another size or an embedding that is not finite; and what ``quality`` raises.
     """
     batches = [batch for block in blocks for batch in cut(block, how.batch_size)]
     blocks_by_end = {block.stop: block for block in blocks}
     done, total = 0, sum(map(len, blocks))
     plain, mirrored, failed = _Collector(images), _Collector(images), list[FailedImage]()
     for batch in image_batches(images, batches, forward.spec.size, how):
-        quality = None if scores is None else _quality(images, scores, batch.rows, batch.failed).to(how.device)
         pixels = torch.from_numpy(batch.pixels).to(how.device).permute(0, 3, 1, 2)
+        scores = None if quality is None else quality(pixels, batch).to(how.device)
         failed += batch.failed
-        plain.add(batch.rows, forward(pixels, quality), batch.failed)
+        plain.add(batch.rows, forward(pixels, scores), batch.failed)
         if how.flip:
-            mirrored.add(batch.rows, forward(pixels.flip(3), quality), batch.failed)
+            mirrored.add(batch.rows, forward(pixels.flip(3), scores), batch.failed)
         done += len(batch.rows)
         if progress is not None:
             progress(done, total)
@@ -81,13 +87,6 @@ def embedded_blocks(
             flipped = mirrored.take() if how.flip else None
             yield Block(blocks_by_end[batch.rows.stop], plain.take(), flipped, tuple(failed))
             failed.clear()
-
-
-def _quality(images: ImageSet, scores: Scores, rows: range, failed: Sequence[FailedImage]) -> Tensor:
-    """Scores of a batch, (B,); zero, which nobody looks at, for images that could not be read."""
-    lost = {row for row, _ in failed}
-    scores.require(images, np.array([row for row in rows if row not in lost], np.int64))
-    return torch.from_numpy(np.nan_to_num(scores.values[rows.start : rows.stop]))
 
 
 class _Collector:

@@ -34,10 +34,10 @@ class ExtractionSettings:
     on_corrupt: OnCorrupt = "error"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0:
-            raise ConfigError(
-                f"batch_size must be at least 1 and workers at least 0, got {self.batch_size} and {self.workers}."
-            )
+        if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size!r}, but must be a whole number of images, at least 1.")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}, but must be a number of threads, or 0 for one per core.")
         one_of("on_corrupt", self.on_corrupt, ("error", "zero", "skip"))
         if self.precision not in ("fp32", *AUTOCAST):
             raise ConfigError(f"precision is '{self.precision}'. Known: fp32, {', '.join(AUTOCAST)}.")

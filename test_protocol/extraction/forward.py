@@ -80,9 +80,11 @@ class Forward:
         """
         inputs = (pixels, quality) if self._takes_quality and quality is not None else (pixels,)
         check_quality(self._network, given=quality is not None)
+        shares = min(self._threads, len(pixels) // LEAST_SHARE)
         if self._pool is None:
             return self._compute(*inputs)
-        shares = max(1, min(self._threads, len(pixels) // LEAST_SHARE))
+        if shares < 2:  # too few to share out: all cores on one batch, from this thread, which still has them
+            return self._in_thread(*inputs)
         return torch.cat(list(self._pool.map(self._in_thread, *(tensor.tensor_split(shares) for tensor in inputs))))
 
     def _in_thread(self, pixels: Tensor, *quality: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def test_unreadable_image_names_itself(tiny_net: Any, small_lfw: tuple[Path, Pat
 def test_refused_options(tiny_net: Any, tiny_images: Any, make_images: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="Linear has no input_spec"):
         embed(nn.Linear(1, 1), tiny_images)
-    with pytest.raises(ConfigError, match="batch_size must be at least 1"):
+    with pytest.raises(ConfigError, match="batch_size is 0, but must be a whole number of images, at least 1"):
         embed(tiny_net, tiny_images, batch_size=0)
     with pytest.raises(ConfigError, match="precision is 'fp8'"):
         embed(tiny_net, tiny_images, precision="fp8")  # type: ignore[arg-type]

@@ -2,37 +2,77 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from facelab.errors import DataError
+from facelab.data.base import ImageSet, Pixels
+from facelab.errors import ConfigError, DataError
 from facelab.inputs import InputSpec
 
-Pixels = NDArray[np.uint8]
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 LEAST_SIDE, LARGEST_ZOOM, LARGEST_STRETCH = 8, 4.0, 1.05
 """Aligned crops of another size: from 8 pixels to four times what the network takes, sides in its ratio within 5 %."""
 
 
-def image_rows(images: Any, spec: InputSpec) -> Tensor | Sequence[Any]:
-    """One image or several as several; a tensor only if it has the size that the network takes.
+class GivenImages(ImageSet):
+    """Images that a user hands to a model one by one, in the size that its network takes.
 
     Args:
-        images: Paths, arrays, images of PIL, or a tensor, one or a sequence.
+        images: Paths, RGB uint8 arrays (H, W, 3), images of PIL, an array (N, H, W, 3), or a uint8 tensor
+            (N, 3, H, W); one of them or a sequence.
         spec: What the network takes.
+        model: Names the network in messages.
+        resize: Whether an aligned crop of another size is resized.
+        any_photo: Whether whatever else is resized too.
 
     Raises:
-        DataError: If they are something else.
+        ConfigError: If ``any_photo`` comes without ``resize``.
+        DataError: If the images are something else.
     """
+
+    def __init__(self, images: Any, spec: InputSpec, model: str, *, resize: bool, any_photo: bool) -> None:
+        if any_photo and not resize:
+            raise ConfigError("any_photo says what may be resized; it goes with resize.")
+        self._images = _several(images)
+        self._read = partial(image_pixels, spec=spec, model=model, resize=resize, any_photo=any_photo)
+
+    @property
+    def paths(self) -> list[str] | None:
+        """Where the images lie; None if one is more than a path."""
+        paths = [str(image) for image in self._images if isinstance(image, str | Path)]
+        return paths if len(paths) == len(self) else None
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._images)
+
+    def read(self, index: int) -> Pixels:
+        """Image ``index``, uint8, (height, width, 3).
+
+        Raises:
+            DataError: If it cannot be read, is no image, or has another size and may not be resized.
+        """
+        return self._read(self._images[index], index)
+
+    def location(self, index: int) -> str:
+        """Its path, else its number."""
+        return _location(self._images[index], index)
+
+    def fingerprint(self) -> str:
+        """None: nothing is kept of such images."""
+        return ""
+
+
+def _several(images: Any) -> Sequence[Any]:
+    """One image or several as several."""
     if isinstance(images, Tensor):
         _check_tensor(images)
-        fits = tuple(images.shape[2:]) == spec.size
-        return images if fits else list(images.permute(0, 2, 3, 1).cpu().numpy())
+        return list(images.permute(0, 2, 3, 1).cpu().numpy())
     if isinstance(images, str | Path) or _is_pil(images):
         return [images]
     if isinstance(images, np.ndarray) and images.ndim in (3, 4):
@@ -64,7 +104,7 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
     """
     from facelab.data.formats.images import decode_file, resize_image
 
-    where = f"'{image}'" if isinstance(image, str | Path) else f"image {number}"
+    where = _location(image, number)
     if isinstance(image, str | Path):
         pixels = decode_file(image)
     else:
@@ -85,6 +125,10 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
             "most); align it first (facelab data align), or ask for any photo (any_photo=True, --any-photo)."
         )
     return resize_image(pixels, *spec.size)
+
+
+def _location(image: Any, number: int) -> str:
+    return f"'{image}'" if isinstance(image, str | Path) else f"image {number}"
 
 
 def _may_be_aligned(height: int, width: int, spec: InputSpec) -> bool:
