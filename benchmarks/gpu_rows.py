@@ -184,10 +184,7 @@ class DrawnSources:
 
 
 def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers: int) -> Figures:
-    """Epochs of the loader, each batch on the device as a training step gets it.
-
-    A thread reads a whole batch, so as many threads work as batches may be read ahead.
-    """
+    """Epochs of the loader, each batch on the device as a training step gets it."""
     images = source()
     pinned = bench.device.type == "cuda"
     loader = Loader(
@@ -195,7 +192,7 @@ def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers
         Shuffle(images.labels),
         batch_size=batch_size,
         workers=workers,
-        prefetch=2 * workers,
+        prefetch=workers,
         pin_memory=pinned,
     )
 

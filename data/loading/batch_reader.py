@@ -83,13 +83,15 @@ class BatchReader:
         used = rows.copy()
         corrupt: list[tuple[int, str]] = []
         image: torch.Tensor | None = None
+        # Chunk by chunk: who stops a run need not wait for the rest of a large batch, and memory is taken twice only
+        # for a part of it.
         for start in range(0, len(used), CHUNK):
             if stop.is_set():
                 raise NotWantedError
             part = slice(start, start + CHUNK)
             pixels, used[part], found = self._chunk(rows[part], epoch, position + start)
             corrupt += found
-            if len(pixels) == len(used) and not self._pin_memory:
+            if len(pixels) == len(used) and not self._pin_memory:  # the whole batch: no second copy
                 image = torch.from_numpy(np.require(pixels, requirements=["C", "W", "O"]))  # copies what is not ours
                 continue
             if image is None:

@@ -6,9 +6,12 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 Keys = int | NDArray[np.int64] | Words
 
+# The constants of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014); STEP is 2**64 divided by the golden ratio.
 STEP = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+# Four rounds are provably enough where the halves are large (Luby and Rackoff, 1988). Ours need not be: the five images
+# of a class have a grid of three by two. Twice as many make small permutations even too.
 ROUNDS = 8
 
 
@@ -30,6 +33,7 @@ def mix(*keys: Keys, start: Words | None = None) -> Words:
 
 def uniform(*keys: Keys, start: Words | None = None) -> NDArray[np.float64]:
     """Numbers in [0, 1) for each combination of keys, of the broadcast shape; ``start`` as in `mix`."""
+    # 53 bits are what a float64 holds exactly, so that no number is rounded up to 1.
     return np.asarray((mix(*keys, start=start) >> np.uint64(11)) * 2.0**-53)
 
 
@@ -51,6 +55,8 @@ def permute(position: NDArray[np.int64], size: int | NDArray[np.int64], *keys: K
     sizes, walk = (np.broadcast_to(_words(value), shape).ravel() for value in (size, position))
     key = np.broadcast_to(mix(*keys), shape).ravel()
     result = _feistel(walk, sizes, key)
+    # Cycle walking. The network permutes the whole grid, so whoever starts inside comes back inside in the end, and two
+    # that start apart end apart. The grid has fewer spare cells than columns: of many, almost none walks twice.
     outside = np.flatnonzero(result >= sizes)
     while outside.size:
         result[outside] = _feistel(result[outside], sizes[outside], key[outside])
@@ -59,10 +65,13 @@ def permute(position: NDArray[np.int64], size: int | NDArray[np.int64], *keys: K
 
 
 def _feistel(position: Words, size: Words, key: Words) -> Words:
+    """One pass of the network: a permutation of the grid's cells, in which ``position`` counts them row by row."""
+    # As square as it can be and no power of two: both halves stay as large as possible, the grid as small.
     columns = np.ceil(np.sqrt(size.astype(np.float64))).astype(np.uint64)
     rows = (size + columns - np.uint64(1)) // columns
     row, column = np.divmod(position, columns)
     for number in range(0, ROUNDS, 2):
+        # Adding what depends on the other half alone can be undone, so each round is one to one, whatever is added.
         row = (row + _half(key, number, column)) % rows
         column = (column + _half(key, number + 1, row)) % columns
     return np.asarray(row * columns + column)

@@ -118,6 +118,7 @@ class Loader:
     def _read_ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
         stop = Event()
 
+        # Whole batches go to the threads, not images: one hand-over for hundreds of images.
         def read(step: int) -> LoadedBatch:
             start, end = self._part(step, self.rank)
             return self._reader.read(self._rows(epoch, start, end), epoch, start, stop)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facelab.data.transforms.base import TRANSFORMS, Probability, Stage, Transform
 from facelab.data.transforms.draws import Draws, Numbers
-from facelab.data.transforms.resample import resample, resample_points
+from facelab.data.transforms.resample import resample, resample_points, scale_and_shift
 
 
 @TRANSFORMS.register("crop")
@@ -37,12 +37,12 @@ class Crop(Transform):
         """Move the points of the same images."""
         return resample_points(keypoints, size, *self._move(size, draw))
 
-    def _move(self, size: tuple[int, int], draw: Draws) -> tuple[NDArray[np.int64], Numbers, Numbers]:
-        """Which images, and scale and shift of each, (R, 2)."""
+    def _move(self, size: tuple[int, int], draw: Draws) -> tuple[NDArray[np.int64], Numbers]:
+        """Which images, and the map of each, (R, 2, 3)."""
         rows = draw.chosen(self.probability)
         area = self.smallest + (1.0 - self.smallest) * draw("area")[rows]
         side = np.sqrt(area)[:, None]
         place = 2.0 * np.stack([draw("x"), draw("y")], axis=1)[rows] - 1.0
         # Samples stay between the centres of the outermost pixels: beyond them they would be mixed with black.
         room = np.maximum(1.0 - side - (1.0 - side) / np.array([size[1], size[0]]), 0.0)
-        return rows, side.repeat(2, axis=1), place * room
+        return rows, scale_and_shift(side.repeat(2, axis=1), place * room)

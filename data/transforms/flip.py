@@ -30,13 +30,9 @@ class Flip(Transform):
         self.probability = probability
 
     def image(self, image: Tensor, draw: Draws) -> Tensor:
-        """Mirror some images. On a CPU only those are touched; elsewhere ``image ^ ((mirrored ^ image) & mask)``."""
+        """Mirror some images."""
         rows = draw.chosen(self.probability)
-        if image.device.type == "cpu":
-            return _flip_in_memory(image, rows)
-        mask = np.zeros((len(image), 1, 1, 1), np.uint8)
-        mask[rows] = 255
-        return image.flip(3).bitwise_xor_(image).bitwise_and_(on_device(mask, image)).bitwise_xor_(image)
+        return flip_in_memory(image, rows) if image.device.type == "cpu" else flip_by_mask(image, rows)
 
     def keypoints(self, keypoints: Tensor, size: tuple[int, int], draw: Draws) -> Tensor:
         """Mirror the points of the same images; left and right swap their places in the list."""
@@ -47,8 +43,16 @@ class Flip(Transform):
         return moved
 
 
-def _flip_in_memory(image: Tensor, rows: NDArray[np.int64]) -> Tensor:
+def flip_in_memory(image: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """Some images mirrored, on a CPU: only those are touched, by OpenCV, which is quicker there than PyTorch."""
     pixels = image.permute(0, 2, 3, 1).numpy().copy()
     for row in rows:
         cv2.flip(pixels[row], 1, dst=pixels[row])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def flip_by_mask(image: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    """The same on any device: ``image ^ ((mirrored ^ image) & mask)`` takes no gather and asks for no memory twice."""
+    mask = np.zeros((len(image), 1, 1, 1), np.uint8)
+    mask[rows] = 255
+    return image.flip(3).bitwise_xor_(image).bitwise_and_(on_device(mask, image)).bitwise_xor_(image)

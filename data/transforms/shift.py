@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facelab.data.transforms.base import TRANSFORMS, Probability, Stage, Transform
 from facelab.data.transforms.draws import Draws, Numbers
-from facelab.data.transforms.resample import resample, resample_points
+from facelab.data.transforms.resample import resample, resample_points, scale_and_shift
 
 
 @TRANSFORMS.register("shift")
@@ -37,9 +37,9 @@ class Shift(Transform):
         """Move the points of the same images."""
         return resample_points(keypoints, size, *self._move(size, draw))
 
-    def _move(self, size: tuple[int, int], draw: Draws) -> tuple[NDArray[np.int64], Numbers, Numbers]:
-        """Which images, and scale and shift of each, (R, 2)."""
+    def _move(self, size: tuple[int, int], draw: Draws) -> tuple[NDArray[np.int64], Numbers]:
+        """Which images, and the map of each, (R, 2, 3)."""
         rows = draw.chosen(self.probability)
         places = 2 * self.pixels + 1
         pixels = np.floor(np.stack([draw("x"), draw("y")], axis=1)[rows] * places) - self.pixels
-        return rows, np.ones_like(pixels), pixels * 2.0 / [size[1], size[0]]
+        return rows, scale_and_shift(np.ones_like(pixels), pixels * 2.0 / [size[1], size[0]])
