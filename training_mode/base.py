@@ -16,7 +16,7 @@ from facelab.catalogue import Spec, build
 from facelab.citation import Citation
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
-from facelab.engine.replica import Replica, replicate
+from facelab.engine.replica import N, Replica, Replicate, replicate
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
@@ -50,7 +50,7 @@ class Supplies:
     head: Spec | None = "ArcFace"
     classifier: Spec | None = "FullSoftmax"
     seed: int = 0
-    replicate: Callable[[Backbone], Replica[Backbone]] = replicate
+    replicate: Replicate = replicate
     load: Callable[[Path], Backbone] = _nothing_to_load
 
     def build_classifier(self) -> Classifier:
@@ -120,7 +120,7 @@ class TrainingMode(ABC):
         quality = (batch.quality,) if batch.quality is not None and self.network.needs_quality else ()
         return self.replica(normalise(batch.image, self.network.input_spec), *quality)
 
-    def networks(self) -> Mapping[str, Backbone]:
+    def networks(self) -> Mapping[str, nn.Module]:
         """Every network by its name in checkpoints: ``network`` is the one in training; others, say, a ``teacher``."""
         return {"network": self.network}
 
@@ -128,8 +128,8 @@ class TrainingMode(ABC):
         """Owners of class rows by their names in checkpoints, which differ from those of the networks; often one."""
         return {}
 
-    def replicas(self) -> Iterable[Replica[Backbone]]:
-        """The networks in training, as this process runs them."""
+    def replicas(self) -> Iterable[Replica[Any]]:
+        """The networks in training, as this process runs them: often one."""
         return [self.replica]
 
     def trained_modules(self) -> Iterable[nn.Module]:
@@ -148,7 +148,7 @@ class TrainingMode(ABC):
         """The network that is evaluated and exported, as this process runs it."""
         return self._replica_of(self.inference_network())
 
-    def _replica_of(self, network: Backbone) -> Replica[Backbone]:
+    def _replica_of(self, network: N) -> Replica[N]:
         """That of a network in training; others lie whole in each process."""
         return next((one for one in self.replicas() if one.network is network), Replica(network))
 
@@ -238,7 +238,7 @@ def _without_rows(owner: Classifier) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in owner.state_dict().items() if name not in rows}
 
 
-def _require_same(name: str, network: Backbone, then: str | None) -> None:
+def _require_same(name: str, network: nn.Module, then: str | None) -> None:
     """Refuse a frozen network that is not the one of the checkpoint; versions up to 0.1 did not keep its hash."""
     if then not in (None, state_hash(network.state_dict())):
         raise CheckpointError(

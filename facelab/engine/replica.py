@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,13 @@ class _Methods(nn.Module):
 
     def forward(self, method: str, *inputs: Tensor) -> Any:
         return getattr(self.network, method)(*inputs)
+
+
+class Replicate(Protocol):
+    """Makes of a network what this process trains, such as `replicate`."""
+
+    def __call__(self, network: N, /) -> Replica[N]:
+        """The replica of ``network``."""
 
 
 def replicate(network: N) -> Replica[N]:

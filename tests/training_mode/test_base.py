@@ -3,23 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facelab import distributed
-from facelab.backbone.base import Backbone
 from facelab.backbone.mobilefacenet import MobileFaceNet
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
-from facelab.engine.replica import Replica
+from facelab.engine.replica import N, Replica
 from facelab.errors import ConfigError
 from facelab.head.classifier import Classifier
 from facelab.inputs import InputSpec
 from facelab.run.assembly import Parts, assemble, open_optimization, restore, take_snapshot
 from facelab.run.settings import load_config
-from facelab.training_mode.base import Supplies
+from facelab.training_mode.base import Supplies, TrainingMode
 from facelab.training_mode.conventional.mode import Conventional
 from facelab.weights.checkpoint import CheckpointStore
 
@@ -80,7 +80,7 @@ def test_rows_of_two_owners_come_back_on_another_number_of_processes(tmp_path: P
         assert rows.abs().max() > 0
 
 
-class Doubling(Replica[Backbone]):
+class Doubling(Replica[N]):
     """A form of its own: twice what the network gives."""
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -94,6 +94,51 @@ def test_the_program_chooses_how_networks_are_run() -> None:
     batch = Batch(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), index, index)
     assert torch.equal(mode.embed(batch), 2.0 * plain.embed(batch))
     assert mode.inference() is mode.replica
+
+
+class Projected(TrainingMode):
+    """Beside the backbone a layer is in training, which is none."""
+
+    def __init__(self, supplies: Supplies) -> None:
+        super().__init__(supplies)
+        torch.manual_seed(distributed.rank())  # replicas start equal nevertheless
+        self.projection = supplies.replicate(nn.Linear(16, 2))
+
+    def step(self, batch: Batch) -> StepOutput:
+        return StepOutput(self.projection(self.embed(batch)).square().mean())
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {**super().networks(), "projection": self.projection.network}
+
+    def replicas(self) -> list[Replica[Any]]:
+        return [self.replica, self.projection]
+
+
+def projection_after(passes_alone: int) -> list[Tensor]:
+    """Weight, gradient and gradient norm of the projection; processes see different images."""
+    torch.manual_seed(0)
+    mode = Projected(Supplies(small(), 3))
+    mode.network.eval()
+    index = torch.arange(2)
+    image = torch.full((2, 3, 32, 32), 50 * distributed.rank(), dtype=torch.uint8)
+    batch = Batch(image, index, index)
+    with mode.between_updates():
+        for _ in range(passes_alone):
+            mode.step(batch).loss.backward()
+    alone = [parameter.grad.clone() for parameter in mode.projection.network.parameters() if parameter.grad is not None]
+    mode.step(batch).loss.backward()
+    weight = mode.projection.network.weight
+    assert weight.grad is not None
+    assert mode.networks()["projection"] in mode.trained_modules()
+    mode.load_state(mode.state())
+    assert mode.state()["projection"].keys() == {"weight", "bias"} == mode.stored("projection").keys()
+    return [weight.detach(), weight.grad, mode.projection.gradient_norm(), *alone]
+
+
+def test_a_layer_beside_the_backbone_is_trained_and_stored_alike() -> None:
+    first, second = distributed.run_processes(projection_after, 2, 1)
+    assert all(torch.equal(one, other) for one, other in zip(first[:3], second[:3], strict=True))
+    assert not torch.equal(first[3], second[3])
 
 
 def test_supplies_without_a_loader_load_nothing() -> None:

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import facelab
 from facelab import distributed
-from facelab.backbone.base import Backbone
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
 from facelab.errors import CheckpointError, ConfigError
@@ -54,7 +53,7 @@ class Contrastive(TrainingMode):
             loss = loss + torch.mean(1.0 - F.cosine_similarity(embedding, target))
         return StepOutput(loss)
 
-    def networks(self) -> Mapping[str, Backbone]:
+    def networks(self) -> Mapping[str, nn.Module]:
         return {**super().networks(), **({} if self.teacher is None else {"teacher": self.teacher})}
 
     def stored(self, name: str) -> Mapping[str, Tensor]:

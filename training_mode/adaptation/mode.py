@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.adapter.base import AdaptedBackbone
 from facelab.adapter.gate import Gate
-from facelab.backbone.base import Backbone
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
 from facelab.errors import ConfigError, in_range
@@ -124,7 +123,7 @@ class Adaptation(Conventional):
         apart = 1.0 - F.cosine_similarity(embedding.float(), target.float())
         return torch.mean(self._goodness(batch) * apart)
 
-    def networks(self) -> Mapping[str, Backbone]:
+    def networks(self) -> Mapping[str, nn.Module]:
         """The network, its average, and the frozen base as ``teacher`` where adapters change the base itself."""
         return {**super().networks(), **({} if self.teacher is None else {"teacher": self.teacher})}
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from facelab.backbone.base import Backbone
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
@@ -45,7 +47,7 @@ class Conventional(TrainingMode):
         if self.shadow is not None:
             self.shadow.update(self.network)
 
-    def networks(self) -> Mapping[str, Backbone]:
+    def networks(self) -> Mapping[str, nn.Module]:
         """The network, and its average as ``ema``."""
         return {**super().networks(), **({} if self.shadow is None else {"ema": self.shadow.network})}
 
