@@ -14,6 +14,8 @@ from facelab.errors import ConfigError, DataError, in_range, one_of
 
 ColourOrder = Literal["RGB", "BGR"]
 LARGEST_SIDE = 1 << 10  # pixels; aligned faces have 112 to 448
+LEAST_SIDE, LARGEST_ZOOM, LARGEST_STRETCH = 8, 4.0, 1.05
+"""Aligned crops of another size: from 8 pixels to four times what the network takes, sides in its ratio within 5 %."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,37 @@ def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
     if pixels.device.type == "cpu":
         return _looked_up(pixels, _scaled(torch.arange(256, dtype=torch.float32), spec))
     return _scaled(pixels.to(torch.float32), spec)
+
+
+def check_aligned_shape(size: tuple[int, int], wanted: tuple[int, int], what: str) -> None:
+    """Refuse to resize what cannot be an aligned face: photos mostly have another shape, or far more pixels.
+
+    Args:
+        size: Height and width of an image, in pixels.
+        wanted: Those that the network takes.
+        what: Begins the message: which image has what size, and what is taken.
+
+    Raises:
+        DataError: If the sides are not in the ratio of those wanted, or the image is too small or too large.
+    """
+    zooms = size[0] / wanted[0], size[1] / wanted[1]
+    if min(size) < LEAST_SIDE or max(zooms) > LARGEST_ZOOM or max(zooms) / min(zooms) > LARGEST_STRETCH:
+        raise DataError(
+            f"{what}, and that is no aligned face of another size (sides in that ratio within "
+            f"{100 * (LARGEST_STRETCH - 1):.0f} %, {LEAST_SIDE} pixels at least, {LARGEST_ZOOM:g} times that size at "
+            "most); align it first (facelab data align), or ask for any photo (any_photo=True, --any-photo, "
+            "data.any_photo: true)."
+        )
+
+
+def check_any_photo(any_photo: bool, resize: bool) -> None:
+    """Refuse the one without the other.
+
+    Raises:
+        ConfigError: If any photo may be resized, but none is.
+    """
+    if any_photo and not resize:
+        raise ConfigError("any_photo says what may be resized; it goes with resize.")
 
 
 def _scaled(values: Tensor, spec: InputSpec) -> Tensor:

@@ -159,11 +159,14 @@ class Protocol(ABC):
     Attributes:
         images: What has to be embedded.
         flip: Whether mirrored images are wanted too.
+        crops: Whether the images are what a detector cut out, of any shape: they are resized where the user allows
+            that at all, without being told that any photo will do.
     """
 
     citation: ClassVar[Citation | None] = None
     images: ImageSet
     flip: bool = False
+    crops: ClassVar[bool] = False
 
     @abstractmethod
     def evaluate(self, embeddings: Embeddings) -> Report:

@@ -10,6 +10,7 @@ from torch import nn
 from facelab.backbone.base import takes_quality
 from facelab.cost.network_cost import network_cost
 from facelab.distributed import is_main
+from facelab.inputs import check_any_photo
 from facelab.quality.table import Scores
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.extraction.embed import embed
@@ -31,6 +32,7 @@ def run_protocols(
     cache: Path | None = None,
     channels_last: bool = True,
     resize: bool = False,
+    any_photo: bool = False,
     workers: int = 0,
     on_corrupt: OnCorrupt = "error",
     quality: Mapping[str, Scores] | None = None,
@@ -50,6 +52,7 @@ def run_protocols(
         cache: Folder that keeps embeddings, or None.
         channels_last: Memory format of the images.
         resize: Whether images of another size than the network takes are resized; otherwise they are refused.
+        any_photo: With ``resize``, whether those too that cannot be aligned faces by their shape and size.
         workers: Threads that read images; 0 for one per core.
         on_corrupt: What becomes of images that cannot be read: ``error``, ``zero`` or ``skip``; see `embed`. The
             reports count them and name the first.
@@ -59,12 +62,21 @@ def run_protocols(
     Raises:
         FacelabError: As `embed` and the protocols' ``evaluate``.
     """
+    check_any_photo(any_photo, resize)
     scores, model = quality or {}, model_hash(network)
     reports = []
     cost = network_cost(network, input_spec_of(network).size, with_quality=takes_quality(network))
     for name, protocol in protocols:
         how = ExtractionSettings(
-            torch.device(device), batch_size, protocol.flip, precision, channels_last, resize, workers, on_corrupt
+            torch.device(device),
+            batch_size,
+            protocol.flip,
+            precision,
+            channels_last,
+            resize,
+            workers,
+            on_corrupt,
+            any_photo or (resize and protocol.crops),
         )
         embeddings = embed(
             network,

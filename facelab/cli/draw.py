@@ -32,7 +32,8 @@ def draw_command(
     ],
     people: Annotated[int, typer.Option(min=1, max=10, help="How many people to show.")] = 8,
     images: Annotated[int, typer.Option(min=1, help="Images of each person on either side, at most.")] = 6,
-    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
+    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
     quality: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +60,7 @@ def draw_command(
     chosen = [{person: side[person][:images] for person in both} for side in rows]
     scorer = None if quality is None else parse_quality(quality, "--quality")
     shown = {
-        model.name: _shown(model, sides, chosen, resize, scorer)
+        model.name: _shown(model, sides, chosen, scorer, resize=resize, any_photo=any_photo)
         for model in open_models(models, checkpoint, None, None, device)
     }
     plot_embeddings(shown, out)
@@ -81,7 +82,7 @@ def _by_person(source: "Source") -> "Rows":
 
 
 def _shown(
-    model: "FaceModel", sides: "list[Source]", chosen: "list[Rows]", resize: bool, scorer: "Quality | None"
+    model: "FaceModel", sides: "list[Source]", chosen: "list[Rows]", scorer: "Quality | None", **how: bool
 ) -> "Shown":
     import numpy as np
 
@@ -92,6 +93,6 @@ def _shown(
     embeddings, numbers = [], []
     for source, rows in zip(sides, chosen, strict=True):
         pixels = [source.read(int(row)) for of_person in rows.values() for row in of_person]
-        embeddings.append(model.embed(pixels, resize=resize, quality=scored))
+        embeddings.append(model.embed(pixels, quality=scored, **how))
         numbers.append(np.repeat(np.arange(len(rows)), [len(of_person) for of_person in rows.values()]))
     return Shown(embeddings[0], numbers[0], embeddings[1], numbers[1], tuple(chosen[0]))

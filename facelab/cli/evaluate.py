@@ -47,7 +47,8 @@ def evaluate_command(
     weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
-    resize: Annotated[bool, typer.Option(help="Resize images of another size.")] = False,
+    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
+    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
     device: DeviceOption = "auto",
     plugins: PluginOption = None,
     cache: Annotated[
@@ -84,6 +85,7 @@ def evaluate_command(
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
     from facelab import distributed
+    from facelab.inputs import check_any_photo
     from facelab.model.face_model import network_of
     from facelab.model.scoring import Scoring
     from facelab.run.tracking import model_files
@@ -92,6 +94,7 @@ def evaluate_command(
     from facelab.test_protocol.run import run_protocols
     from facelab.test_protocol.statistics.confidence import with_intervals
 
+    check_any_photo(any_photo, resize)
     names = [word for word in words if "=" not in word]
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
@@ -115,6 +118,7 @@ def evaluate_command(
                     batch_size=batch_size,
                     cache=cache,
                     resize=resize,
+                    any_photo=any_photo,
                     on_corrupt=on_corrupt,
                     quality=scores,
                     progress=partial(_show, show, model.name),

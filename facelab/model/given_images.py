@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from facelab.data.base import ImageSet, Pixels
-from facelab.errors import ConfigError, DataError
-from facelab.inputs import InputSpec
+from facelab.errors import DataError
+from facelab.inputs import InputSpec, check_aligned_shape, check_any_photo
 
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-LEAST_SIDE, LARGEST_ZOOM, LARGEST_STRETCH = 8, 4.0, 1.05
-"""Aligned crops of another size: from 8 pixels to four times what the network takes, sides in its ratio within 5 %."""
 
 
 class GivenImages(ImageSet):
@@ -36,8 +34,7 @@ class GivenImages(ImageSet):
     """
 
     def __init__(self, images: Any, spec: InputSpec, model: str, *, resize: bool, any_photo: bool) -> None:
-        if any_photo and not resize:
-            raise ConfigError("any_photo says what may be resized; it goes with resize.")
+        check_any_photo(any_photo, resize)
         self._images = _several(images)
         self._read = partial(image_pixels, spec=spec, model=model, resize=resize, any_photo=any_photo)
 
@@ -118,25 +115,13 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
             f"{what}; align it first (facelab data align), or resize it if it is an aligned face of another size "
             "(resize=True, --resize)."
         )
-    if not min(height, width) or not (any_photo or _may_be_aligned(height, width, spec)):
-        raise DataError(
-            f"{what}, and that is no aligned face of another size (sides in that ratio within "
-            f"{100 * (LARGEST_STRETCH - 1):.0f} %, {LEAST_SIDE} pixels at least, {LARGEST_ZOOM:g} times that size at "
-            "most); align it first (facelab data align), or ask for any photo (any_photo=True, --any-photo)."
-        )
+    if not any_photo or not min(height, width):
+        check_aligned_shape((height, width), spec.size, what)
     return resize_image(pixels, *spec.size)
 
 
 def _location(image: Any, number: int) -> str:
     return f"'{image}'" if isinstance(image, str | Path) else f"image {number}"
-
-
-def _may_be_aligned(height: int, width: int, spec: InputSpec) -> bool:
-    """Whether an image of this size can be an aligned face: photos mostly have other shapes, or far more pixels."""
-    zooms = height / spec.height, width / spec.width
-    return (
-        min(height, width) >= LEAST_SIDE and max(zooms) <= LARGEST_ZOOM and max(zooms) / min(zooms) <= LARGEST_STRETCH
-    )
 
 
 def _is_pil(image: Any) -> bool:

@@ -175,7 +175,9 @@ def refuse_single_images(mode: TrainingMode, images: int) -> None:
 def open_source(config: RunConfig, progress: RenderProgress | None = None) -> Source:
     """The training images, resized where the settings say so."""
     source = build(SOURCES, config.data.source, progress=progress, **supplied_size(config))
-    return Resized(source, *config.data.height_width) if config.data.resize else source
+    if not config.data.resize:
+        return source
+    return Resized(source, *config.data.height_width, any_photo=config.data.any_photo)
 
 
 def supplied_size(config: RunConfig) -> dict[str, int]:

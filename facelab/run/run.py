@@ -169,6 +169,7 @@ def test_network(
         batch_size=config.evaluation.batch_size,
         channels_last=config.training.channels_last,
         resize=config.data.resize,
+        any_photo=config.data.any_photo,
         on_corrupt=config.evaluation.on_corrupt,
         quality=scores,
     )

@@ -12,6 +12,7 @@ from facelab.data.transforms.augment import Change, quality_changes, with_defaul
 from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
+from facelab.inputs import check_any_photo
 from facelab.quality.card import Quality
 from facelab.run.shipped import shipped_configs
 from facelab.threads import MOST_WORKERS
@@ -42,7 +43,8 @@ class DataSettings(Strict):
     Attributes:
         source: What to train on; see ``facelab list sources``.
         size: Side of the square network input in pixels, or [height, width].
-        resize: Resize images of another size; without it they are refused.
+        resize: Resize aligned faces of another size; without it they are refused.
+        any_photo: With ``resize``, take images too that cannot be aligned faces by their shape or size.
         sampler: Which images in which order; see ``facelab list samplers``.
         augment: Random changes on the device: options by the transform's name, or its probability alone, or null for
             none of it; see ``facelab list transforms``. Only ``flip: 0.5`` unless asked.
@@ -58,6 +60,7 @@ class DataSettings(Strict):
     source: Spec
     size: int | tuple[int, int] = 112
     resize: bool = False
+    any_photo: bool = False
     sampler: Spec = "Shuffle"
     augment: dict[str, Change] = Field(default_factory=dict, validate_default=True)
     workers: int = Field(default=2, ge=0, le=MOST_WORKERS)
@@ -75,10 +78,11 @@ class DataSettings(Strict):
             raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _scores_are_those_of_the_images(self) -> Self:
+    def _agree_with_each_other(self) -> Self:
         if self.online_quality and not isinstance(self.quality, dict):
             raise ValueError("online_quality needs a scorer in quality, such as {Sharpness: {}}")
         try:
+            check_any_photo(self.any_photo, self.resize)
             self.refuse_stale_scores()
         except ConfigError as error:
             raise ValueError(str(error)) from None

@@ -36,6 +36,7 @@ def embed(
     precision: Precision = "fp32",
     channels_last: bool = True,
     resize: bool = False,
+    any_photo: bool = False,
     workers: int = 0,
     cache: Path | None = None,
     on_corrupt: OnCorrupt = "error",
@@ -57,8 +58,9 @@ def embed(
         flip: Whether the mirrored images are embedded too.
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16``; embeddings come back as float32.
         channels_last: Memory format of the images; the faster one almost everywhere.
-        resize: Whether images of another size are resized (averaging areas when they shrink, linear when they grow);
-            otherwise they are refused.
+        resize: Whether images of another size are resized (averaging areas when they shrink, linear when they grow) if
+            they can be aligned faces by their shape and size; otherwise they are refused.
+        any_photo: With ``resize``, whether those that cannot be are resized too.
         workers: Threads that read images ahead; 0 for one per core.
         cache: Folder that keeps embeddings of the same model, images and preprocessing, or None. They are written block
             by block, so that an extraction that was killed goes on where it stood, on any number of processes.
@@ -76,7 +78,7 @@ def embed(
             written. With several processes, all of them raise.
     """
     how = ExtractionSettings(
-        torch.device(device), batch_size, flip, precision, channels_last, resize, workers, on_corrupt
+        torch.device(device), batch_size, flip, precision, channels_last, resize, workers, on_corrupt, any_photo
     )
     input_spec_of(network)
     check_quality(network, given=quality is not None)

@@ -10,6 +10,7 @@ from torch import nn
 
 from facelab.data.base import ImageSet
 from facelab.errors import ConfigError, one_of
+from facelab.inputs import check_any_photo
 from facelab.test_protocol.extraction.forward import AUTOCAST, Precision, input_spec_of
 
 OnCorrupt = Literal["error", "zero", "skip"]
@@ -32,12 +33,14 @@ class ExtractionSettings:
     resize: bool = False
     workers: int = 0
     on_corrupt: OnCorrupt = "error"
+    any_photo: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
             raise ConfigError(f"batch_size is {self.batch_size!r}, but must be a whole number of images, at least 1.")
         if self.workers < 0:
             raise ConfigError(f"workers is {self.workers}, but must be a number of threads, or 0 for one per core.")
+        check_any_photo(self.any_photo, self.resize)
         one_of("on_corrupt", self.on_corrupt, ("error", "zero", "skip"))
         if self.precision not in ("fp32", *AUTOCAST):
             raise ConfigError(f"precision is '{self.precision}'. Known: fp32, {', '.join(AUTOCAST)}.")

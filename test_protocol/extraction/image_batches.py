@@ -11,6 +11,7 @@ from facelab.data.base import ImageSet, Pixels
 from facelab.data.formats.images import resize_image
 from facelab.data.loading.batch_reader import read_checked
 from facelab.errors import CorruptImage, DataError
+from facelab.inputs import check_aligned_shape
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
 from facelab.threads import thread_count
 
@@ -44,7 +45,7 @@ def image_batches(
         images: What to read.
         batches: Rows of each batch.
         size: Height and width that the images must have.
-        how: Whether others are resized, what becomes of corrupt images, and how many threads read.
+        how: Whether others are resized, and which, what becomes of corrupt images, and how many threads read.
 
     Raises:
         CorruptImage: If an image cannot be read, under ``on_corrupt: error``.
@@ -76,10 +77,15 @@ def _read(images: ImageSet, rows: range, size: tuple[int, int], how: ExtractionS
             failed.append((row, str(error)))
             batch[place] = 0
             continue
-        if pixels.shape[:2] != size and not how.resize:
-            raise DataError(
-                f"{images.location(row)}: the image is {pixels.shape[0]}x{pixels.shape[1]}, but the network takes "
-                f"{size[0]}x{size[1]}; align the images to that size, or allow resizing with resize=true."
-            )
+        if pixels.shape[:2] != size and not how.any_photo:
+            _check_size(pixels, size, images.location(row), how.resize)
         batch[place] = resize_image(pixels, *size)
     return ReadBatch(rows, batch, tuple(failed))
+
+
+def _check_size(pixels: Pixels, size: tuple[int, int], where: str, resize: bool) -> None:
+    height, width, _ = pixels.shape
+    what = f"{where}: the image is {height}x{width}, but the network takes {size[0]}x{size[1]}"
+    if not resize:
+        raise DataError(f"{what}; align the images to that size, or allow resizing with resize=true.")
+    check_aligned_shape((height, width), size, what)

@@ -63,6 +63,8 @@ class TinyFace(Protocol):
         arxiv="1811.08965",
     )
 
+    crops = True
+
     def __init__(
         self,
         root: Path,

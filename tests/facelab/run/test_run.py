@@ -296,3 +296,18 @@ def test_images_of_another_size_are_refused_or_resized(tmp_path: Path, run_tiny:
     with pytest.raises(DataError, match="images are 32x32, but the network takes 48x48; set data.size, align"):
         run_tiny(tmp_path / "run", damaged_list, "data.size=48")
     assert run_tiny(tmp_path / "resized", damaged_list, "data.size=48", "data.resize=true").progress.complete
+
+
+def test_photos_are_trained_on_only_if_any_photo_may_be(tmp_path: Path, run_tiny: Run, damaged_list: str) -> None:
+    import cv2
+    import numpy as np
+
+    photo = tmp_path / "images" / "p2" / "17.jpg"
+    cv2.imwrite(str(photo), np.zeros((32, 40, 3), np.uint8))
+    with pytest.raises(
+        DataError, match=r"17\.jpg is 32x40, but 32x32 is wanted, .*no aligned face .*data.any_photo: true"
+    ):
+        run_tiny(tmp_path / "run", damaged_list, "data.resize=true")
+    with pytest.raises(ConfigError, match="any_photo says what may be resized; it goes with resize"):
+        run_tiny(tmp_path / "run", damaged_list, "data.any_photo=true")
+    assert run_tiny(tmp_path / "any", damaged_list, "data.resize=true", "data.any_photo=true").progress.complete

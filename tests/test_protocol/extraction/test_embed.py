@@ -109,6 +109,19 @@ def test_other_sizes_are_refused_or_resized(tiny_net: Any, make_images: Callable
     np.testing.assert_allclose(result.values[0], result.values[1], atol=1e-5)
 
 
+def test_photos_are_resized_only_where_any_photo_may_be(tiny_net: Any, make_images: Callable[..., Any]) -> None:
+    for shape, said in ((16, 20), "16x20"), ((7, 7), "7x7"), ((65, 65), "65x65"):
+        images = make_images([np.zeros((16, 16, 3), np.uint8), np.zeros((*shape, 3), np.uint8)])
+        sentence = (
+            rf"array\[1\]: the image is {said}, but the network takes 16x16, and that is no aligned face .*--any-photo"
+        )
+        with pytest.raises(DataError, match=sentence):
+            embed(tiny_net, images, resize=True)
+        assert embed(tiny_net, images, resize=True, any_photo=True).values.shape == (2, 8)
+    with pytest.raises(ConfigError, match="any_photo says what may be resized; it goes with resize"):
+        embed(tiny_net, images, any_photo=True)
+
+
 def test_embeddings_that_are_not_finite_name_the_image(tiny_images: Any) -> None:
     class Broken(nn.Module):
         def __init__(self, spec: Any) -> None:

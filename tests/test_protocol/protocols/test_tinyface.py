@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -13,6 +14,7 @@ from scipy.io import savemat
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
 from facelab.test_protocol.protocols.tinyface import TinyFace, by_distance
+from facelab.test_protocol.run import run_protocols
 
 IMAGES = {
     "Probe": ["1_1.png", "2_1.png", "3_1.png"],
@@ -38,6 +40,24 @@ def layout(tmp_path: Path) -> Make:
         return tmp_path
 
     return make
+
+
+def test_its_images_may_have_any_shape_where_others_may_not(layout: Make, tiny_net: Any) -> None:
+    root = layout()
+    for number, path in enumerate(sorted(root.glob("*/*.png"))):
+        cv2.imwrite(str(path), np.full((6 + 3 * number, 20, 3), 20 * number, np.uint8))
+    protocol = TinyFace(root)
+    (report,) = run_protocols(tiny_net, [("TinyFace", protocol)], resize=True)
+    assert report.options["images"] == 8
+    with pytest.raises(DataError, match="align the images to that size, or allow resizing with resize=true"):
+        run_protocols(tiny_net, [("TinyFace", protocol)])
+
+    class Photos(TinyFace):
+        crops = False
+
+    with pytest.raises(DataError, match="no aligned face of another size"):
+        run_protocols(tiny_net, [("photos", Photos(root))], resize=True)
+    assert run_protocols(tiny_net, [("photos", Photos(root))], resize=True, any_photo=True)
 
 
 def _lists(folder: Path, probes: list[str], people: list[Any]) -> None:
