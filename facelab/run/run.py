@@ -192,6 +192,9 @@ def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
         ConfigError: If something that matters differs and ``allow`` is false; the message lists what.
     """
     old, new = saved_settings(folder), config.tree()
+    new = make_config(
+        new, "the settings"
+    ).tree()  # as the old ones: a plugin may have been imported since they were read
     with suppress(ConfigError):  # else a value is no longer allowed, and stands among the differences as it is
         old = make_config(old, str(folder / CONFIG)).tree()
     changed = [line for line in differences(old, new) if not line.startswith(FREE_TO_CHANGE)]

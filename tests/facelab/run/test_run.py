@@ -6,10 +6,14 @@ import pytest
 import torch
 import yaml
 
+from facelab.data.transforms.base import TRANSFORMS
+from facelab.data.transforms.shift import Shift
 from facelab.distributed import run_processes
 from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError, DivergenceError
-from facelab.run.run import RunResult
+from facelab.run.run import RunResult, check_changes
 from facelab.run.run_folder import claimed
+from facelab.run.settings import load_config
+from facelab.run.tracking import write_settings
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.snapshot import read_model, read_rows
 from facelab.weights.tensor_files import read_tree
@@ -137,6 +141,21 @@ def test_a_setting_that_is_newer_than_the_run_is_no_change(tmp_path: Path, run_t
     (cut / "config.yaml").write_text(yaml.safe_dump(tree))
     with pytest.raises(ConfigError, match="schedule.name: 'gone' -> 'cosine'"):
         run_tiny(cut, resume=True)
+
+
+def test_a_plugin_that_is_imported_meanwhile_is_no_change(tmp_path: Path) -> None:
+    """Options that are left out are written down once the transform is known."""
+    config = load_config("conventional", ["data.augment.of_a_plugin={pixels: 2}"])
+    TRANSFORMS.names()
+    TRANSFORMS.register("of_a_plugin")(type("Later", (Shift,), {}))
+    try:
+        known = load_config("conventional", ["data.augment.of_a_plugin={pixels: 2}"])
+        assert known.data.augment["of_a_plugin"] == {"probability": 0.5, "pixels": 2}
+        for then, now in ((known, config), (config, known)):
+            write_settings(tmp_path, then.tree())
+            check_changes(tmp_path, now, allow=False)
+    finally:
+        del TRANSFORMS._classes["of_a_plugin"]
 
 
 def test_settings_that_cannot_matter_may_change(tmp_path: Path, run_tiny: Run, cut_back: Cut) -> None:
