@@ -32,7 +32,7 @@ def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
         RGB, uint8, (H, W, 3), contiguous.
 
     Raises:
-        CorruptImage: If it is empty, cut off, damaged, of an unknown kind, or has more than 2^26 pixels.
+        CorruptImage: If it is empty, cut off, damaged, of an unknown kind, or has more than 2^25 pixels.
     """
     if not data:
         raise CorruptImage(f"{where}: the image is empty (0 bytes).")

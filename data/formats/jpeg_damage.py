@@ -30,6 +30,7 @@ ALTERED = (0x55, 0x2A, 0x7E)
 PROBE = 4  # bytes that are altered
 MOST_DECODED = 1 << 27  # pixels in all scans of an image that is put to the test; it is decoded up to eight times
 BLOCK, HIGHEST = 8, 65500
+LARGE = 1 << 22  # pixels; of larger images, only the mean of each block is compared
 GREY = 128  # what a block is that was never read
 TABLES, RESTARTS, AC, END_OF_BLOCK = 0xC4, 0xDD, 1, 0
 GREY_OR_RGB = (1, 3)
@@ -82,6 +83,11 @@ class Frame:
         return cls(at, scan, height, width, components, block, sequential, interleaved, restarts)
 
     @property
+    def reduction(self) -> int:
+        """By what factor the image is reduced when it is decoded to be compared."""
+        return BLOCK if self.height * self.width > LARGE else 1
+
+    @property
     def padded(self) -> tuple[int, int]:
         """Rows and columns, in pixels, of all blocks, those too that lie partly outside."""
         if not self.interleaved:  # the scans of single colours have no such blocks
@@ -115,7 +121,8 @@ def has_hole(data: bytes) -> bool:
     if run is not None and _misfits(data, run, frame):
         return True
     pixels = _decoded(data, frame)
-    if pixels is None or not _is_flat(pixels[-BLOCK:, -BLOCK:]):
+    last = BLOCK // frame.reduction
+    if pixels is None or not _is_flat(pixels[-last:, -last:]):
         return False
     run = _run(data, end - 1)
     return run is None or _misfits(data, run, frame)
@@ -209,8 +216,8 @@ def _run(data: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _decoded(data: bytes, frame: Frame) -> Pixels | None:
-    """All blocks of an image in whatever colours it has, not turned; None if it cannot be decoded."""
-    image = _pillow(data, frame, MODES.get(frame.components, ""), frame.padded)
+    """All blocks of an image or their means, in whatever colours it has, not turned; None if it cannot be decoded."""
+    image = _pillow(data, frame, MODES.get(frame.components, ""), frame.padded, frame.reduction)
     return None if image is None else np.asarray(image)
 
 
@@ -222,7 +229,8 @@ def _pillow(data: bytes, frame: Frame, mode: str, size: tuple[int, int], reducti
     said = height.to_bytes(2, "big") + width.to_bytes(2, "big")
     data = b"".join((data[: frame.at + 5], said, data[frame.at + 9 :]))
     try:
-        return Image.frombytes(mode, (width // reduction, height // reduction), data, "jpeg", mode, "", reduction, 0)
+        reduced = (-(-width // reduction), -(-height // reduction))
+        return Image.frombytes(mode, reduced, data, "jpeg", mode, "", reduction, 0)
     except ValueError:
         return None
 

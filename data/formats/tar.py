@@ -58,7 +58,7 @@ class _Headers:
         """Regular files; what else there is goes into ``left_out``."""
         while (header := self._block()) != ZEROS:
             kind, name, size, start = header[156:157], _name(header), _number(header[124:136]), self.at
-            if _checksum(header) != _number(header[148:156]) or size is None:
+            if not is_header(header) or size is None:
                 raise self._damaged(start - BLOCK, "there is no sound header")
             if kind in LONG_NAME + LONG_LINK + PAX + PAX_GLOBAL:
                 self._extension(kind, size)
@@ -163,6 +163,11 @@ def _number(field: bytes) -> int | None:
     if not digits.isdigit() or b"8" in digits or b"9" in digits:
         return None if digits else 0
     return int(digits, 8)
+
+
+def is_header(block: bytes) -> bool:
+    """Whether 512 bytes are a header of tar by their checksum, or the zeros that end an archive."""
+    return block == ZEROS or (len(block) == BLOCK and _checksum(block) == _number(block[148:156]))
 
 
 def _checksum(header: bytes) -> int:

@@ -301,7 +301,24 @@ def test_damaged_and_exploding_compressed_tars_leave_nothing(
         with pytest.raises(DataError, match=r"a\.tar\.gz: is not (a gzip file|an uncompressed tar)"):
             open_files(path)
     monkeypatch.setattr("facelab.data.formats.unpacked_tar.ROOM", 1 << 20)
-    path.write_bytes(gzip.compress(bytes(1 << 23)))
-    with pytest.raises(DataError, match=r"a\.tar\.gz: unpacks to more than 1,\d+,\d+ bytes"):
-        open_files(path)
+    header = tar_of(tmp_path / "a.tar").read_bytes()[:512]
+    parts = [gzip.compress(header + bytes(1 << 23)), gzip.compress(header) + gzip.compress(bytes(1 << 23) + b"end")]
+    for bomb in (*parts, parts[0] + gzip.compress(b"")):
+        path.write_bytes(bomb)
+        with pytest.raises(DataError, match=r"a\.tar\.gz: unpacks to more than 1,\d+,\d+ bytes"):
+            open_files(path)
     assert list(cache.iterdir()) == []
+
+
+def test_nothing_is_written_of_a_compressed_tar_that_says_it_is_too_large(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    path = tar_of(tmp_path / "a.tar.gz", mode="w:gz")
+    monkeypatch.setattr("facelab.data.formats.unpacked_tar.written_files", never)
+    header = tar_of(tmp_path / "a.tar").read_bytes()[:512]
+    path.write_bytes(gzip.compress(header + bytes(1 << 27)))
+    with pytest.raises(DataError, match=r"a\.tar\.gz: unpacks to more than 6\d,\d+,\d+ bytes"):
+        open_files(path)
