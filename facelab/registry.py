@@ -98,9 +98,8 @@ class Registry(Generic[T]):
         """
         name = self.present_name(name)
         if name not in self._classes:
-            raise ConfigError(
-                f"unknown {self.kind} '{name}'.{did_you_mean(name, self._classes)} Known: {', '.join(self.names())}."
-            )
+            known = ", ".join(self.names()) or "none"
+            raise ConfigError(f"unknown {self.kind} '{name}'.{did_you_mean(name, self._classes)} Known: {known}.")
         return self._classes[name]
 
     def parameters(self, name: str) -> dict[str, inspect.Parameter]:

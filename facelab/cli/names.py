@@ -19,6 +19,7 @@ REGISTRIES = {
     "modes": ("facelab.training_mode.base", "MODES"),
     "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
     "scorers": ("facelab.iqa.base", "SCORERS"),
+    "callbacks": ("facelab.run.callbacks", "CALLBACKS"),
 }
 CONFIGS = "configs"
 SETTINGS = {
@@ -28,6 +29,7 @@ SETTINGS = {
     "gate": "gates",
     "head": "heads",
     "classifier": "classifiers",
+    "callbacks": "callbacks",
     "data.source": "sources",
     "data.sampler": "samplers",
 }

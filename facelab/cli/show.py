@@ -20,6 +20,7 @@ from facelab.whole_words import WholeWords, plain_table
 if TYPE_CHECKING:
     from facelab.registry import Registry
 
+SUPPLIED_TO = {"callback": {"folder", "mode", "console", "log"}}
 SUPPLIED = {
     "num_classes",
     "feat_dim",
@@ -71,8 +72,14 @@ def list_command(
 ) -> None:
     """List everything of one kind with its options and its paper."""
     console = Console(markup=False)
-    table = _config_table() if kind in ("configs", "config") else _registry_table(registry_of(kind))
-    console.print(WholeWords(table))
+    if kind in ("configs", "config"):
+        console.print(WholeWords(_config_table()))
+        return
+    registry = registry_of(kind)
+    if registry.names():
+        console.print(WholeWords(_registry_table(registry)))
+    else:
+        console.print(f"No {registry.kind} is installed; docs/extending.md makes one.")
 
 
 def _registry_table(registry: "Registry[Any]") -> Table:
@@ -99,7 +106,7 @@ def _options(registry: "Registry[Any]", name: str) -> str:
     shown = [
         key if parameter.default is inspect.Parameter.empty else f"{key}={parameter.default!r}"
         for key, parameter in parameters.items()
-        if key not in SUPPLIED
+        if key not in SUPPLIED | SUPPLIED_TO.get(registry.kind, set())
     ]
     return ", ".join(shown) or "-"
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.engine.optimization import Optimization
+from facelab.registry import Registry
 
 TALK_SECONDS, MOST_APART = 3.0, 50  # between two moments at which processes tell each other of signals, in updates too
 
@@ -126,7 +127,7 @@ class Feed(Protocol):
 
 
 class Callback:
-    """Something that happens beside training. Every method is called on every process."""
+    """Something that happens beside training, and changes nothing of it. Every method is called on every process."""
 
     def on_start(self, progress: Progress) -> None:
         """Before the first update of this process's life."""
@@ -139,6 +140,16 @@ class Callback:
 
     def on_end(self, progress: Progress) -> None:
         """After the last update, or after a signal asked to stop."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know: tensors, numbers, texts, lists, mappings; that of the first process is kept."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave, before `on_start`; not called where the checkpoint has nothing of it."""
+
+
+CALLBACKS: Registry[Callback] = Registry("callback", "facelab.run")
 
 
 class StopSignal:

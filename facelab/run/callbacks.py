@@ -1,13 +1,82 @@
-"""What happens beside the updates: evaluation on protocols, and checkpoints."""
+"""What happens beside the updates: evaluation on protocols, checkpoints, and callbacks that the settings name."""
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from facelab.engine.loop import Callback, Progress
+from torch import Tensor
+
+from facelab.engine.loop import CALLBACKS, Callback, Progress
+from facelab.errors import ConfigError
 from facelab.run.settings import CheckpointSettings, EvaluationSettings
 from facelab.run.tracking import MetricsLog
 from facelab.test_protocol.base import Report
 from facelab.weights.checkpoint import CheckpointStore
-from facelab.weights.snapshot import Snapshot
+from facelab.weights.snapshot import TRAINING, Snapshot
+from facelab.weights.tensor_files import read_tree
+
+KEY = "callbacks"  # of a checkpoint's training state
+
+
+class NamedCallbacks:
+    """The callbacks that the settings name, in that order.
+
+    Args:
+        callbacks: Options by the callback's registered name.
+        supplied: What a constructor gets if it has a parameter of that name.
+
+    Raises:
+        ConfigError: If a name or an option is unknown, or an option is missing or wrong.
+    """
+
+    def __init__(self, callbacks: Mapping[str, Mapping[str, Any]], **supplied: Any) -> None:
+        self.by_name = {name: CALLBACKS.build(name, options, **supplied) for name, options in callbacks.items()}
+
+    def added_to(self, snapshot: Snapshot) -> Snapshot:
+        """A snapshot with their states.
+
+        Raises:
+            ConfigError: If a state holds what a checkpoint cannot.
+        """
+        states = {name: callback.state() for name, callback in self.by_name.items()}
+        for name, state in states.items():
+            _require_plain(state, f"what the callback '{name}' wants to remember")
+        return replace(snapshot, training={**snapshot.training, KEY: states})
+
+    def restore(self, checkpoint: Path) -> None:
+        """Give each its state back; those that are new since the checkpoint begin anew."""
+        states = read_tree(checkpoint / TRAINING).get(KEY, {})
+        for name, callback in self.by_name.items():
+            if name in states:
+                callback.load_state(states[name])
+
+
+def check_callbacks(callbacks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse unknown names and options before a run is put together.
+
+    Raises:
+        ConfigError: If one is unknown, or has a wrong type.
+    """
+    for name, options in callbacks.items():
+        CALLBACKS.check(name, options)
+
+
+def _require_plain(value: Any, where: str) -> None:
+    """A checkpoint is read without running code, so it holds no objects of other classes."""
+    if type(value) in (dict, OrderedDict):
+        for key, inside in value.items():
+            _require_plain(key, f"{where}, a key")
+            _require_plain(inside, f"{where}, '{key}',")
+    elif type(value) in (list, tuple):
+        for inside in value:
+            _require_plain(inside, where)
+    elif type(value) not in (int, float, str, bool, bytes, type(None)) and not isinstance(value, Tensor):
+        raise ConfigError(
+            f"{where} is of the type {type(value).__name__}, which no checkpoint keeps; tensors, numbers, texts, lists "
+            "and mappings are kept."
+        )
 
 
 class Evaluation(Callback):

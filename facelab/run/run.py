@@ -1,5 +1,6 @@
 """One training run from settings to report: assemble, resume, train, evaluate, write what a user wants to look at."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from facelab.config import Tree, differences
 from facelab.engine.loop import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside.yaml import read_yaml
+from facelab.plugins import import_plugins
 from facelab.progress_bar import counted_bars
 from facelab.quality.table import Scores
 from facelab.run.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
-from facelab.run.callbacks import Checkpointing, Evaluation
+from facelab.run.callbacks import Checkpointing, Evaluation, NamedCallbacks, check_callbacks
 from facelab.run.run_folder import claimed
 from facelab.run.settings import FREE_TO_CHANGE, RunConfig, make_config
 from facelab.run.tracking import CONFIG, ConsoleProgress, MetricsLog, model_files, write_settings
@@ -28,7 +30,7 @@ from facelab.test_protocol.lists.data_root import chosen_protocols
 from facelab.test_protocol.protocols.reduced import open_protocol
 from facelab.test_protocol.run import run_protocols
 from facelab.weights.checkpoint import CheckpointStore
-from facelab.weights.snapshot import TRAINING
+from facelab.weights.snapshot import TRAINING, Snapshot
 from facelab.weights.tensor_files import read_tree
 
 
@@ -84,6 +86,8 @@ def _run(
     if found:
         check_changes(folder, config, allow_changes)
         store.require_unharmed(found)
+    import_plugins(config.plugins)
+    check_callbacks(config.callbacks)
     with counted_bars(console) as show:
         parts = assemble(config, show, resumed=found is not None)
         protocols = open_protocols(config, console)
@@ -91,18 +95,26 @@ def _run(
         scoring = scoring_of(config, parts.device, show)
         tables = scoring.tables(config.evaluation.quality, protocols, network, config.data.quality)
     scores = open_scores(protocols, tables, network, complete=complete)
+    log = MetricsLog(folder, tensorboard=config.tensorboard) if distributed.is_main() else None
+    write = _leave_to_the_main_process if log is None else log.write
+    added = NamedCallbacks(config.callbacks, folder=folder, mode=parts.mode, console=console, log=write)
     if found:
         check_training_set(parts.training_set, found, allow_changes=allow_changes, say=console.print)
         restore(parts, found)
+        added.restore(found)
         if distributed.is_main():
             console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")
     if distributed.is_main():
         write_settings(folder, config.tree())
         _show_adapters(parts, console)
     distributed.barrier()
-    evaluation = _train(parts, protocols, scores, folder, store, console)
+    evaluation = _train(parts, protocols, scores, store, console, log, added)
     _report_corrupt(parts, folder, console)
     return RunResult(folder, parts.progress, tuple(evaluation.reports))
+
+
+def _leave_to_the_main_process(update: int, values: Mapping[str, float]) -> None:
+    """One process writes the log."""
 
 
 def _show_adapters(parts: Parts, console: Console) -> None:
@@ -116,26 +128,30 @@ def _train(
     parts: Parts,
     protocols: list[tuple[str, Protocol]],
     scores: dict[str, Scores],
-    folder: Path,
     store: CheckpointStore,
     console: Console,
+    log: MetricsLog | None,
+    added: NamedCallbacks,
 ) -> Evaluation:
-    config, main = parts.config, distributed.is_main()
-    log = MetricsLog(folder, tensorboard=config.tensorboard) if main else None
+    config = parts.config
 
     def test() -> list[Report]:
         with parts.mode.inference().inference_view() as network:
             return test_network(network, protocols, scores, config, parts.device)
 
     evaluation = Evaluation(config.evaluation, test, log)
-    checkpointing = Checkpointing(config.checkpoint, store, lambda at: take_snapshot(parts, at), parts.optim.check)
+
+    def take(at: Progress) -> Snapshot:
+        return added.added_to(take_snapshot(parts, at))
+
+    checkpointing = Checkpointing(config.checkpoint, store, take, parts.optim.check)
     shown: list[Callback] = [log, ConsoleProgress(console)] if log is not None else []
     with StopSignal().installed() as stop:
         train(
             parts.mode,
             parts.feed,
             parts.optim,
-            [*shown, evaluation, checkpointing],
+            [*shown, evaluation, *added.by_name.values(), checkpointing],  # what they remember is kept too
             progress=parts.progress,
             log_every=config.training.log_every,
             stop=stop,

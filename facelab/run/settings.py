@@ -219,6 +219,8 @@ class RunConfig(Strict):
         head: Margin head; see ``facelab list heads``.
         classifier: Who owns the class rows; see ``facelab list classifiers``. Null, and no head either, for modes that
             learn without class rows.
+        callbacks: What else happens beside training: options by the callback's name, or names alone, one or a list; see
+            ``facelab list callbacks``. ``null`` takes all of them back.
         tensorboard: Whether to write TensorBoard files.
     """
 
@@ -239,7 +241,21 @@ class RunConfig(Strict):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tensorboard: bool = True
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _by_name(cls, callbacks: Any) -> Any:
+        """A name, a list of names and of ``{Name: {option: value}}``, or a mapping whose options may be null."""
+        listed = [callbacks] if isinstance(callbacks, str | dict) else callbacks or []
+        if not isinstance(listed, list | tuple) or not all(isinstance(one, str | dict) for one in listed):
+            return callbacks
+        pairs = [pair for one in listed for pair in (one.items() if isinstance(one, dict) else [(one, None)])]
+        names = [name for name, _ in pairs]
+        if len(names) != len(set(names)):
+            raise ValueError("a callback is named twice")
+        return {name: {} if options is None else options for name, options in pairs}
 
     @model_validator(mode="before")
     @classmethod
@@ -271,6 +287,7 @@ FREE_TO_CHANGE = (
     "training.device",
     "evaluation",
     "checkpoint",
+    "callbacks",
 )
 
 

@@ -105,7 +105,7 @@ def test_the_same_class_may_register_again(things: Registry[object]) -> None:
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_every_entry_is_documented_and_its_options_are_typed(kind: str) -> None:
     registry = registry_of(kind)
-    assert registry.names()
+    assert registry.names() or kind == "callbacks", "there is none of ours"
     for name in registry.names():
         assert registry.get(name).__doc__, f"{kind} {name}"
         assert all(parameter.annotation is not Any for parameter in registry.parameters(name).values())

@@ -30,9 +30,13 @@ def error_of(kind: type[FacelabError], *words: str) -> str:
     return str(result.exception)
 
 
-@pytest.mark.parametrize("kind", [*REGISTRIES, "configs"])
+@pytest.mark.parametrize("kind", [*(REGISTRIES.keys() - {"callbacks"}), "configs"])
 def test_lists_everything(kind: str) -> None:
     assert len(output_of("list", kind).splitlines()) > 4
+
+
+def test_a_kind_of_which_there_is_none_is_no_empty_table() -> None:
+    assert output_of("list", "callbacks") == "No callback is installed; docs/extending.md makes one.\n"
 
 
 def test_what_comes_first_stands_first_in_the_help() -> None:
