@@ -21,6 +21,7 @@ from facelab.outside.json import parse_json
 from facelab.quality.card import ScorerCard
 from facelab.weights.card_check import AdapterPart, check_part
 from facelab.weights.model_folder import PEFT_FILES
+from facelab.weights.state_fit import require_fit
 from facelab.weights.state_hash import state_hash
 from facelab.weights.whole_file import write_whole
 
@@ -89,18 +90,15 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
     found = state_hash(base.state_dict())
     if stored.base != found:
         raise CheckpointError(
-            f"the adapters in '{path}' belong to the base model {stored.base}, but this one is {found}; load the "
+            f"the adapters in '{path}' belong to the base model {stored.base:.64}, but this one is {found}; load the "
             "base that they were trained on."
         )
     scorer = None if stored.scorer is None else ScorerCard.model_validate(stored.scorer["card"])
     adapted = with_adapters(base, stored.adapter, stored.gate, scorer)
-    wanted = {key: tensor.shape for key, tensor in adapted.own_state().items()}
-    given = {key: tensor.shape for key, tensor in tensors.items()}
-    if wanted != given:
-        differing = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
-        raise CheckpointError(
-            f"'{path}': {len(differing)} tensors do not fit the adapter, the first is '{differing[0]}'."
-        )
+    require_fit(adapted.own_state(), tensors, f"{path}", of="adapter")
+    # As float32: nothing looks at eight bits directly, and what overflows there is not finite in the network either.
+    if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in tensors.values()):
+        raise CheckpointError(f"'{path}' holds values that are not finite.")
     adapted.load_state_dict({**adapted.state_dict(), **tensors})
     return adapted, stored
 
@@ -130,7 +128,6 @@ def with_adapters(
 
 def _read_peft(folder: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
     adapter, tensors, base = read_peft(folder)
-    _refuse_not_finite(folder, tensors)
     return StoredAdapter(base, adapter, None, None), tensors
 
 
@@ -146,10 +143,4 @@ def _read(path: Path) -> tuple[StoredAdapter, dict[str, Tensor]]:
     if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("base"), str):
         raise CheckpointError(f"'{path}' is not an adapter file of this facelab.")
     check_part(AdapterPart, header, f"the description in '{path}'")
-    _refuse_not_finite(path, tensors)
     return StoredAdapter(header["base"], header["adapter"], header["gate"], header.get("scorer")), tensors
-
-
-def _refuse_not_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise CheckpointError(f"'{path}' holds values that are not finite.")

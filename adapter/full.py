@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from facelab.adapter.base import ADAPTERS, Adapter
+from facelab.adapter.targets import check_length
 from facelab.backbone.base import Backbone
 from facelab.errors import ConfigError
 
@@ -28,6 +29,7 @@ class Full(Adapter):
 
     def inject(self, network: Backbone) -> None:
         """Set the chosen parameters free."""
+        check_length(self.parameters)
         names = [name for name, _ in network.named_parameters()]
         for pattern in self.parameters:
             if not any(fnmatchcase(name, pattern) for name in names):

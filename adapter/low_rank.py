@@ -44,7 +44,7 @@ class LowRankOptions:
 
     def __post_init__(self) -> None:
         in_range("adapter rank", self.rank, 1, math.inf)
-        in_range("adapter scale", self.scale, 0.0, math.inf, low_open=True)
+        in_range("adapter scale", self.scale, 0.0, torch.finfo(torch.float32).max, low_open=True)
         in_range("adapter dropout", self.dropout, 0.0, 1.0, high_open=True)
         one_of("adapter dropout_on", self.dropout_on, get_args(DropoutOn))
         one_of("adapter initial", self.initial, get_args(Initial))

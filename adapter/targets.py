@@ -13,6 +13,7 @@ Kind = Literal["linear", "conv"]
 # and an update beside it would never run.
 TYPES: dict[Kind, type[nn.Module]] = {"linear": nn.Linear, "conv": nn.Conv2d}
 SHOWN = 12
+LONGEST = 200  # characters of a pattern; files of strangers name some, and the time to compile one grows faster than it
 
 
 def adaptable(network: nn.Module, kinds: Iterable[Kind] = ("linear", "conv")) -> dict[str, nn.Module]:
@@ -33,12 +34,27 @@ def choose(network: nn.Module, patterns: Sequence[str], kinds: Sequence[Kind]) -
         ConfigError: If a pattern matches nothing; the message lists what could match.
     """
     candidates = adaptable(network, kinds)
+    check_length(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in candidates):
             raise ConfigError(_nothing(pattern, kinds, list(candidates)))
     return {
         name: layer for name, layer in candidates.items() if any(fnmatchcase(name, pattern) for pattern in patterns)
     }
+
+
+def check_length(patterns: Sequence[str]) -> None:
+    """Refuse patterns that would take long to match.
+
+    Raises:
+        ConfigError: If one has more than 200 characters.
+    """
+    longest = max(patterns, key=len, default="")
+    if len(longest) > LONGEST:
+        raise ConfigError(
+            f"a pattern of the adapter has {len(longest)} characters, but at most {LONGEST} are matched: "
+            f"'{longest[:SHOWN]}…'."
+        )
 
 
 def _nothing(pattern: str, kinds: Sequence[Kind], names: list[str]) -> str:

@@ -22,13 +22,16 @@ def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", where: s
     network.load_state_dict(dict(weights))
 
 
-def require_fit(own: Mapping[str, "Tensor"], weights: Mapping[str, "Tensor"], where: str) -> None:
+def require_fit(
+    own: Mapping[str, "Tensor"], weights: Mapping[str, "Tensor"], where: str, *, of: str = "network"
+) -> None:
     """Refuse tensors that are not those of a network, by name, shape and kind.
 
     Args:
         own: The tensors of the network.
         weights: What should take their place.
         where: Names the file in the message.
+        of: What the message calls the network.
 
     Raises:
         CheckpointError: As of `load_weights`.
@@ -40,7 +43,7 @@ def require_fit(own: Mapping[str, "Tensor"], weights: Mapping[str, "Tensor"], wh
         named("of another kind", _kinds(own, weights), quote=""),
     ]
     if any(found):
-        raise CheckpointError(f"the weights in '{where}' do not fit the network: {', '.join(filter(None, found))}.")
+        raise CheckpointError(f"the weights in '{where}' do not fit the {of}: {', '.join(filter(None, found))}.")
 
 
 def _shapes(own: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> list[str]:

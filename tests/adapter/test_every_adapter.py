@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from facelab import distributed
@@ -250,8 +251,6 @@ def test_moved_statistics_do_not_fit_into_an_adapter_file(tmp_path: Path) -> Non
 
 
 def test_peft_files_hold_the_update(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     network = moved(adapted("LoRA", "Timm", scale=3.0))
     save_peft(tmp_path, network)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
@@ -289,21 +288,58 @@ def test_peft_folders_come_back(family: str, tmp_path: Path) -> None:
     [
         ({"peft_type": "IA3"}, "does not describe plain LoRA"),
         ({"r": "2"}, "does not describe plain LoRA"),
-        ({"r": 1}, "tensors do not fit the adapter"),
+        ({"r": 1}, "do not fit the adapter: .* of another shape"),
         ({"r": 10**9}, "is larger than the layer"),
         ({"lora_alpha": float("nan")}, "does not describe plain LoRA"),
         ({"use_dora": True}, "asks for 'use_dora', which is more than plain LoRA"),
         ({"bias": "all"}, "asks for 'bias'"),
         ({"target_modules": "all-linear"}, "does not describe plain LoRA"),
         ({"target_modules": ["nowhere"]}, "target 'nowhere' matches none"),
+        ({"target_modules": ["[" * 10_000]}, "has 10000 characters, but at most 200"),
+        ({"lora_alpha": 1e308}, "adapter scale"),
+        ({"base_model_name_or_path": "b" * 10**6}, "belong to the base model b{64}, but"),
     ],
 )
 def test_other_peft_folders_are_refused(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     save_peft(tmp_path, adapted("LoRA", "Timm"))
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(FacelabError, match=sentence):
+    with pytest.raises(FacelabError, match=sentence) as refusal:
         load_adapter(tmp_path, base("Timm"))
+    assert len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize("peft", [False, True])
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_tensors_of_other_kinds_are_refused(kind: torch.dtype, peft: bool, tmp_path: Path) -> None:
+    path, network = tmp_path / "a.safetensors", adapted("LoRA", "Timm")
+    save_adapter(path, network, {"LoRA": adapter_options("LoRA", "Timm")})
+    if peft:
+        save_peft(tmp_path, network)
+    changed = tmp_path / "adapter_model.safetensors" if peft else path
+    with safe_open(changed, framework="pt") as file:
+        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    first = min(tensors)
+    save_file(tensors | {first: tensors[first].to(kind)}, changed, header)
+    with pytest.raises(CheckpointError, match=f"1 of another kind .* {str(kind)[6:]} instead of float32"):
+        load_adapter(tmp_path if peft else path, base("Timm"))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64, torch.float8_e5m2])
+@pytest.mark.parametrize("broken", [False, True])
+def test_tensors_of_other_precisions_come_back(kind: torch.dtype, broken: bool, tmp_path: Path) -> None:
+    save_peft(tmp_path, moved(adapted("LoRA", "Timm")))
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = {name: tensor.to(kind) for name, tensor in load_file(path).items()}
+    first = min(tensors)
+    save_file(tensors | ({first: tensors[first].float().log().to(kind)} if broken else {}), path)
+    if broken:
+        with pytest.raises(CheckpointError, match="holds values that are not finite"):
+            load_adapter(tmp_path, base("Timm"))
+        return
+    back = load_adapter(tmp_path, base("Timm"))[0].network.state_dict()
+    name = first.removeprefix("base_model.model.").replace("lora_A.weight", "low_rank_down")
+    assert torch.equal(back[name], tensors[first].float())
 
 
 @pytest.mark.parametrize("damaged", ["adapter_config.json", "adapter_model.safetensors"])
@@ -499,6 +535,17 @@ def test_a_parameter_pattern_that_matches_nothing_is_answered_too() -> None:
 def test_a_rank_larger_than_the_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"adapter rank 99 is larger than the layer 'network\..*; at most \d+ there"):
         adapted("LoRA", "Timm", rank=99)
+
+
+@pytest.mark.parametrize(("adapter", "option"), [("LoRA", "targets"), ("DualLoRA", "single"), ("Full", "parameters")])
+def test_endless_patterns_are_refused_before_they_are_matched(adapter: str, option: str) -> None:
+    with pytest.raises(ConfigError, match="a pattern .* has 201 characters, but at most 200 are matched"):
+        adapted(adapter, "MobileFaceNet", **{option: ["*" + "a" * 200]})
+
+
+def test_a_scale_beyond_float32_is_refused() -> None:
+    with pytest.raises(ConfigError, match="adapter scale"):
+        adapted("LoRA", "Timm", scale=1e39)
 
 
 def test_a_rank_that_does_not_fit_groups_is_refused() -> None:
