@@ -9,7 +9,8 @@ from torch import Tensor
 from facelab.citation import Citation
 from facelab.errors import DataError
 from facelab.iqa.image_set import score_images
-from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
+from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.progress import OnProgress
 from facelab.quality.card import ScorerCard
 from facelab.registry import Registry
 
@@ -25,7 +26,7 @@ class Scorer(ABC):
     card: ScorerCard
 
     @abstractmethod
-    def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+    def score_set(self, images: ReadableImages, work: Work, progress: OnProgress | None = None) -> ScoredSet:
         """The scores of all images of a set.
 
         Raises:
@@ -68,7 +69,7 @@ class PixelScorer(Scorer):
     def measure(self, pixels: Tensor) -> Tensor:
         """The scores, (B,), of checked pixels; called without gradients."""
 
-    def score_set(self, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+    def score_set(self, images: ReadableImages, work: Work, progress: OnProgress | None = None) -> ScoredSet:
         """Read and score all images of a set, of whatever sizes, in several threads."""
         return score_images(self, images, work, progress)
 

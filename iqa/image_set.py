@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from facelab.errors import CorruptImage, DataError
-from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
+from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.progress import OnProgress
 from facelab.threads import thread_count
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def score_images(
-    scorer: "PixelScorer", images: ReadableImages, work: Work, progress: Progress | None = None
+    scorer: "PixelScorer", images: ReadableImages, work: Work, progress: OnProgress | None = None
 ) -> ScoredSet:
     """Score all images of a set.
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from facelab import distributed
 from facelab.iqa.base import PixelScorer, Scorer
-from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
+from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.progress import OnProgress
 from facelab.quality.table import revision_of
 
 
@@ -43,7 +44,9 @@ class Share:
         return self._images.read(self._rows[index])
 
 
-def score_in_shares(scorer: Scorer, images: ReadableImages, work: Work, progress: Progress | None = None) -> ScoredSet:
+def score_in_shares(
+    scorer: Scorer, images: ReadableImages, work: Work, progress: OnProgress | None = None
+) -> ScoredSet:
     """Score all images of a set, each in one process. Every process of a distributed run must call this.
 
     A scorer that sees more than pixels, a table for one, gets the whole set, in the main process.

@@ -1,6 +1,5 @@
 """What it is to score a set of images: which images, with what means, and what comes of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +47,3 @@ class ScoredSet:
 
     values: NDArray[np.float32]
     failed: tuple[tuple[int, str], ...] = ()
-
-
-Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""

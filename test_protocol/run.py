@@ -11,6 +11,7 @@ from facelab.backbone.base import takes_quality
 from facelab.cost.network_cost import network_cost
 from facelab.distributed import is_main
 from facelab.inputs import check_any_photo
+from facelab.progress import OnProgress
 from facelab.quality.table import Scores
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.extraction.embed import embed
@@ -101,5 +102,5 @@ def run_protocols(
     return reports
 
 
-def _named(progress: NamedProgress | None, name: str) -> Callable[[int, int], None] | None:
+def _named(progress: NamedProgress | None, name: str) -> OnProgress | None:
     return None if progress is None else lambda done, total: progress(name, done, total)

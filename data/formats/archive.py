@@ -34,7 +34,7 @@ class ArchiveFiles(ImageFiles):
         for name, place, stored, size in members:
             key = posixpath.normpath(name)
             if key.startswith((b"/", b"../")) or key == b".." or b"\0" in key:
-                left_out.add("a name that leads out of the archive", shown(name))
+                left_out.add("a name that leads out of the archive", readable_name(name))
             else:
                 found[key] = (key, place, stored, size)
         kept = [found[key] for key in sorted(found)]
@@ -75,6 +75,6 @@ class ArchiveFiles(ImageFiles):
         return row if row < len(self._names) and self._names[row] == key else None
 
 
-def shown(name: bytes) -> str:
+def readable_name(name: bytes) -> str:
     """A name for messages."""
     return name[:200].decode("utf-8", "replace")

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 
-from facelab.data.formats.archive import ArchiveFiles, Member, shown
+from facelab.data.formats.archive import ArchiveFiles, Member, readable_name
 from facelab.data.formats.files import LeftOut
 from facelab.data.formats.raw_file import RawFile
 from facelab.errors import DataError
@@ -70,12 +70,12 @@ class _Headers:
                 self._sparse_map(header)
                 start = self.at
             if kind not in LINKS + FOLDER + SPECIAL:
-                self._skip(size, shown(name))
+                self._skip(size, readable_name(name))
             if kind in REGULAR and not sparse and not (kind == b"\0" and name.endswith(b"/")):
                 yield name, start, size, size
             elif kind not in FOLDER + b"\0":
                 why = A_LINK if kind in LINKS else A_SPARSE if kind == SPARSE or sparse else A_SPECIAL
-                self.left_out.add(why, shown(name))
+                self.left_out.add(why, readable_name(name))
         self._check_end()
 
     def _block(self) -> bytes:

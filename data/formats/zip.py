@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from facelab.data.formats.archive import ArchiveFiles, Member, shown
+from facelab.data.formats.archive import ArchiveFiles, Member, readable_name
 from facelab.data.formats.files import LeftOut
 from facelab.data.formats.raw_file import RawFile
 from facelab.errors import CorruptImage, DataError
@@ -75,12 +75,12 @@ def _members(file: RawFile, left_out: LeftOut) -> Iterator[Member]:
         at += names + extras + comment
         size, stored, place = _long_numbers((size, stored, place), extra)
         if place + shift + LOCAL.size + stored > start or (method == STORED and size != stored):
-            raise struct.error(f"'{shown(name)}' does not lie inside it")
+            raise struct.error(f"'{readable_name(name)}' does not lie inside it")
         name = name if flags & UTF8 or _is_utf8(name) else name.decode("cp437").encode()
         name = name if made >> 8 == UNIX else name.replace(b"\\", b"/")
         why = _why_not(flags, method, mode >> 16 if made >> 8 == UNIX else 0)
         if why:
-            left_out.add(why, shown(name))
+            left_out.add(why, readable_name(name))
         elif not name.endswith(b"/"):
             yield name, place + shift, stored, size
 

@@ -5,8 +5,9 @@ import numpy as np
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.formats.alignment_record import joined_alignment
 from facelab.data.formats.images import hash_of
-from facelab.data.sources.inner_source import OnProgress, SourceSpec, open_inner
+from facelab.data.sources.inner_source import SourceSpec, open_inner
 from facelab.errors import ConfigError
+from facelab.progress import OnProgress
 
 
 @SOURCES.register("Concat")

@@ -10,8 +10,9 @@ from pydantic import ConfigDict
 from facelab.data.base import SOURCES, ImageSet, Pixels, Source
 from facelab.data.formats.images import decode_image, hash_of
 from facelab.data.loading.keyed_random import mix
-from facelab.data.sources.inner_source import OnProgress, SourceSpec, open_inner
+from facelab.data.sources.inner_source import SourceSpec, open_inner
 from facelab.errors import ConfigError, in_range
+from facelab.progress import OnProgress
 
 LARGEST = 4096  # pixels a side; more is a mistyped number
 

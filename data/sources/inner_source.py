@@ -1,13 +1,12 @@
 """Sources that others are made of, written as in a run."""
 
-from collections.abc import Callable
 from typing import Any
 
 from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
+from facelab.progress import OnProgress
 
 SourceSpec = str | dict[str, Any] | Source
-OnProgress = Callable[[int, int], None]
 
 
 def open_inner(given: SourceSpec, size: int | None, progress: OnProgress | None) -> Source:

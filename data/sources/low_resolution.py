@@ -5,9 +5,10 @@ import numpy as np
 from facelab.data.base import SOURCES, Pixels, Source
 from facelab.data.formats.images import hash_of
 from facelab.data.loading.keyed_random import uniform
-from facelab.data.sources.inner_source import OnProgress, SourceSpec, open_inner
+from facelab.data.sources.inner_source import SourceSpec, open_inner
 from facelab.data.synthetic.source import reduce_resolution
 from facelab.errors import ConfigError, in_range
+from facelab.progress import OnProgress
 
 LARGEST = 4096  # pixels a side; more is a mistyped number
 

@@ -1,6 +1,5 @@
 """A source from what a user types: a path whose kind shows, a registered name, or YAML."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from facelab.catalogue import build
@@ -12,14 +11,13 @@ from facelab.data.sources.packed import META, Packed
 from facelab.data.sources.recordio import RecordIO
 from facelab.errors import ConfigError, DataError
 from facelab.outside.yaml import parse_yaml
+from facelab.progress import OnProgress
 
 OTHER_ARCHIVES = frozenset((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tbz2", ".txz"))
 KINDS = "a folder or an archive of people, a list (.txt or .lst), a .rec file or a folder that was packed"
 
 
-def open_source(
-    given: str | Path, root: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> Source:
+def open_source(given: str | Path, root: Path | None = None, progress: OnProgress | None = None) -> Source:
     """The source that a path, a name or a piece of YAML means.
 
     A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, other folders

@@ -24,12 +24,12 @@ from facelab.data.synthetic.photo import draw_photo
 from facelab.data.synthetic.render import GENERATOR_VERSION, render_face
 from facelab.errors import DataError
 from facelab.outside.arrays import mapped_npy
+from facelab.progress import OnProgress
 from facelab.threads import cores
 
 if sys.platform != "win32":
     import fcntl
 
-OnProgress = Callable[[int, int], None]
 ROWS_PER_WORKER = 400  # fewer do not repay the start of a process
 ROWS_PER_REPORT = 100
 

@@ -1,7 +1,6 @@
 """Labelled images written in the formats of real data sets, so that every reader and protocol can be tried."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,13 +13,12 @@ from facelab.data.synthetic.pairs import DrawnPairs, draw_pairs
 from facelab.data.synthetic.person import PAIR_STREAM, stream
 from facelab.data.synthetic.source import reduce_resolution
 from facelab.errors import ConfigError, in_range
+from facelab.progress import OnProgress
 
 JPEG_QUALITY = 95
 LIST_FILE = "list.txt"
 LFW_IMAGES, LFW_PAIRS = "images", "pairs.txt"
 PICKLE_PROTOCOL = 4  # older protocols store bytes as a call of a function, which a careful reader refuses
-
-OnProgress = Callable[[int, int], None]
 
 
 def jpeg(image: Pixels, quality: int = JPEG_QUALITY) -> bytes:

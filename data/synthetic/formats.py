@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facelab.data.formats.record_writer import write_recordio
-from facelab.data.synthetic.cache import OnProgress
 from facelab.data.synthetic.export import jpeg, write_bin, write_image_folder, write_lfw, write_tinyface
 from facelab.data.synthetic.ijb import write_ijb
 from facelab.data.synthetic.ijbs import write_ijbs
 from facelab.data.synthetic.source import Split, SyntheticFaces
 from facelab.errors import one_of
+from facelab.progress import OnProgress
 
 
 @dataclass(frozen=True)

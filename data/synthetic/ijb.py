@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from facelab.data.alignment.alignment import Points
 from facelab.data.base import Labels, Pixels, Source
 from facelab.data.formats.writing import written_folder
-from facelab.data.synthetic.export import OnProgress, jpeg, number_in_class
+from facelab.data.synthetic.export import jpeg, number_in_class
 from facelab.data.synthetic.person import PAIR_STREAM, stream
 from facelab.errors import ConfigError, DataError, in_range
+from facelab.progress import OnProgress
 
 Rows = NDArray[np.int64]
 GALLERIES = ("G1", "G2")

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from facelab.data.alignment.ijbs_lists import crop_stem
 from facelab.data.base import Labels, Source
 from facelab.data.formats.writing import written_folder
-from facelab.data.synthetic.export import OnProgress, jpeg, number_in_class
+from facelab.data.synthetic.export import jpeg, number_in_class
 from facelab.data.synthetic.person import PAIR_STREAM, stream
 from facelab.data.synthetic.source import reduce_resolution
 from facelab.errors import ConfigError, in_range
+from facelab.progress import OnProgress
 
 PER_VIDEO = 4
 """Persons that are seen in the same videos."""

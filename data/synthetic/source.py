@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from facelab.data.alignment.alignment import Points
 from facelab.data.base import SOURCES, ImageSet, Pixels, Source
-from facelab.data.synthetic.cache import OnProgress, Plan, cache_folder, cached_file, open_cached
+from facelab.data.synthetic.cache import Plan, cache_folder, cached_file, open_cached
 from facelab.data.synthetic.pairs import Rows, draw_pairs
 from facelab.errors import ConfigError, in_range, one_of
+from facelab.progress import OnProgress
 
 Split = Literal["train", "test"]
 PERSONS_PER_SPLIT = 1_000_000

@@ -11,7 +11,8 @@ from facelab.data.synthetic.cache import cache_folder
 from facelab.errors import DataError
 from facelab.iqa.base import PixelScorer
 from facelab.iqa.shares import Share, score_in_shares
-from facelab.iqa.work import Progress, ReadableImages, ScoredSet, Work
+from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.progress import OnProgress
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import ScoreTable, revision_of, write_scores
 
@@ -29,7 +30,7 @@ def kept_table(card: ScorerCard, images: ReadableImages, more: str = "") -> Path
 
 
 def score_once(
-    scorer: PixelScorer, images: ReadableImages, work: Work, progress: Progress | None = None
+    scorer: PixelScorer, images: ReadableImages, work: Work, progress: OnProgress | None = None
 ) -> tuple[Path, ScoredSet]:
     """The kept scores of a set; what lacks one is scored, be it everything or what could not be read before.
 

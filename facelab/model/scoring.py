@@ -18,6 +18,7 @@ from facelab.iqa.base import SCORERS, PixelScorer, Scorer
 from facelab.iqa.shares import score_in_shares
 from facelab.iqa.work import Work
 from facelab.model.kept_scores import kept_table, score_once
+from facelab.progress import OnProgress
 from facelab.quality.card import Quality
 from facelab.quality.table import write_scores
 from facelab.test_protocol.base import Protocol
@@ -116,7 +117,7 @@ class Scoring:
             if (quality := chosen[name]) is not None
         }
 
-    def _progress(self, what: str) -> Callable[[int, int], None] | None:
+    def _progress(self, what: str) -> OnProgress | None:
         show = self.show
         return None if show is None else lambda done, total: show(what, done, total)
 

@@ -1,7 +1,7 @@
 """Builds the parts of a run from its settings, and takes and restores its whole state."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from facelab.iqa.base import PixelScorer
 from facelab.model.face_model import load_model, network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
 from facelab.plugins import import_plugins
+from facelab.progress import OnProgress
 from facelab.quality.card import require_scorer
 from facelab.quality.table import Scores, ScoreTable
 from facelab.run.network import open_base, open_network, refuse_unread_scores
@@ -36,8 +37,6 @@ from facelab.training_mode.base import MODES, Supplies, TrainingMode
 from facelab.weights.card_check import check_card
 from facelab.weights.snapshot import ClassRows, Snapshot, read_card, read_local, read_rows
 from facelab.weights.tensor_files import read_tree
-
-RenderProgress = Callable[[int, int], None]
 
 PREVIEW = 100  # batches that a mode may look through at the start
 
@@ -172,7 +171,7 @@ def refuse_single_images(mode: TrainingMode, images: int) -> None:
         )
 
 
-def open_source(config: RunConfig, progress: RenderProgress | None = None) -> Source:
+def open_source(config: RunConfig, progress: OnProgress | None = None) -> Source:
     """The training images, resized where the settings say so."""
     source = build(SOURCES, config.data.source, progress=progress, **supplied_size(config))
     if not config.data.resize:

@@ -13,11 +13,12 @@ from facelab.backbone.base import check_quality, takes_quality
 from facelab.data.base import ImageSet
 from facelab.distributed import broadcast_object, is_main, rank, together, world_size
 from facelab.errors import CorruptImage, DataError
+from facelab.progress import OnProgress
 from facelab.quality.table import Scores
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.extraction.embedding_buffer import EmbeddingBuffer
 from facelab.test_protocol.extraction.embedding_cache import EmbeddingCache, block_rows
-from facelab.test_protocol.extraction.extraction import BatchQuality, Block, ProgressCallback, cut, embedded_blocks
+from facelab.test_protocol.extraction.extraction import BatchQuality, Block, cut, embedded_blocks
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings, OnCorrupt
 from facelab.test_protocol.extraction.forward import Forward, Precision, input_spec_of, model_hash
 from facelab.test_protocol.extraction.image_batches import ReadBatch
@@ -41,7 +42,7 @@ def embed(
     cache: Path | None = None,
     on_corrupt: OnCorrupt = "error",
     quality: Scores | None = None,
-    progress: ProgressCallback | None = None,
+    progress: OnProgress | None = None,
 ) -> Embeddings:
     """Embeddings of every image.
 
@@ -99,7 +100,7 @@ class _Job:
     images: ImageSet
     how: ExtractionSettings
     quality: Scores | None
-    progress: ProgressCallback | None
+    progress: OnProgress | None
 
     def in_memory(self) -> EmbeddingBuffer:
         """Each process embeds one share of the rows, then all exchange theirs."""

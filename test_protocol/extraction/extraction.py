@@ -13,12 +13,12 @@ from torch import Tensor
 
 from facelab.data.base import ImageSet
 from facelab.errors import DataError
+from facelab.progress import OnProgress
 from facelab.test_protocol.base import FloatArray
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
 from facelab.test_protocol.extraction.forward import Forward
 from facelab.test_protocol.extraction.image_batches import FailedImage, ReadBatch, image_batches
 
-ProgressCallback = Callable[[int, int], None]
 BatchQuality = Callable[[Tensor, ReadBatch], Tensor]
 """Quality scores, float32 (B,): of pixels, uint8 (B, 3, H, W) on the device, and of the batch that they are of."""
 
@@ -53,7 +53,7 @@ def embedded_blocks(
     blocks: Sequence[range],
     how: ExtractionSettings,
     quality: BatchQuality | None = None,
-    progress: ProgressCallback | None = None,
+    progress: OnProgress | None = None,
 ) -> Iterator[Block]:
     """Embed some blocks in their order. Batches never cross blocks, so a block is the same whatever others there are.
 

@@ -1,0 +1,6 @@
+"""How whoever works for long says how far it is."""
+
+from collections.abc import Callable
+
+OnProgress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
