@@ -72,8 +72,8 @@ class Gate(nn.Module, ABC):
         """Gate of each image, (B,), from its score, (B,)."""
         return self.gate(score.to(self.tau.dtype))
 
-    def standing(self, score: Tensor) -> Tensor:
-        """How far a score is on the good side of the threshold, in units of the width."""
+    def normalised_quality(self, score: Tensor) -> Tensor:
+        """Quality as the distance of a score from the threshold, in units of the width; above 0 on the good side."""
         return self.sign * (score - self.tau) / self.temperature
 
     @abstractmethod
@@ -124,7 +124,7 @@ class SigmoidGate(Gate):
 
     def gate(self, score: Tensor) -> Tensor:
         """Between 0 and 1."""
-        return torch.sigmoid(self.standing(score))
+        return torch.sigmoid(self.normalised_quality(score))
 
 
 @GATES.register("linear")
@@ -138,7 +138,7 @@ class LinearGate(Gate):
 
     def gate(self, score: Tensor) -> Tensor:
         """From 0 to 1."""
-        return (0.5 + self.standing(score) / 4).clamp(0.0, 1.0)
+        return (0.5 + self.normalised_quality(score) / 4).clamp(0.0, 1.0)
 
 
 @GATES.register("compat")
@@ -180,7 +180,7 @@ class CompatGate(Gate):
 class LearnedGate(Gate):
     """A monotone map that is trained with the adapters; it starts as the sigmoid.
 
-    ``a = sigmoid(w z + b + sum_k softplus(v_k) tanh(z - c_k))`` with z the standing of the score; w is positive too, so
+    ``a = sigmoid(w z + b + sum_k softplus(v_k) tanh(z - c_k))`` with z the normalised quality; w is positive too, so
     that better quality never lowers the gate.
 
     Args:
@@ -199,6 +199,6 @@ class LearnedGate(Gate):
 
     def gate(self, score: Tensor) -> Tensor:
         """Between 0 and 1."""
-        standing = self.standing(score)
-        bends = F.softplus(self.heights) * torch.tanh(standing.unsqueeze(1) - self.get_buffer("centres"))
-        return torch.sigmoid(F.softplus(self.slope) * standing + self.offset + bends.sum(dim=1))
+        quality = self.normalised_quality(score)
+        bends = F.softplus(self.heights) * torch.tanh(quality.unsqueeze(1) - self.get_buffer("centres"))
+        return torch.sigmoid(F.softplus(self.slope) * quality + self.offset + bends.sum(dim=1))

@@ -118,33 +118,34 @@ class Embeddings:
     Attributes:
         values: float32, (N, D).
         flipped: The same of the mirrored images, (N, D), or None if they were not computed.
-        quality: Quality score of each image, (N,), higher or lower is better as ``scorer`` declares; NaN for an image
-            that could not be read; None without a table.
+        quality_scores: Quality score of each image, (N,), higher or lower is better as ``scorer`` declares; NaN for an
+            image that could not be read; None without a table.
         skipped: Images that protocols must leave out because they could not be read, bool, (N,); their rows are zero.
             None if there are none.
-        scorer: Who made ``quality``.
+        scorer: Who made ``quality_scores``.
         failed: Row and reason of every image that could not be read, in order, whether skipped or left as zeros.
     """
 
     values: FloatArray
     flipped: FloatArray | None = None
-    quality: FloatArray | None = None
+    quality_scores: FloatArray | None = None
     skipped: NDArray[np.bool_] | None = None
     scorer: ScorerCard | None = None
     failed: tuple[tuple[int, str], ...] = ()
 
     @property
-    def goodness(self) -> FloatArray | None:
-        """`quality`, turned so that higher is better, (N,); None without it."""
-        ascending = self.scorer is None or self.scorer.higher_is_better
-        return self.quality if self.quality is None or ascending else -self.quality
+    def quality(self) -> FloatArray | None:
+        """The quality of each image, higher is better whatever the scorer's direction, (N,); None without scores."""
+        if self.quality_scores is None or self.scorer is None:
+            return self.quality_scores
+        return self.scorer.quality(self.quality_scores)
 
     def part(self, rows: slice) -> "Embeddings":
         """The embeddings of some images in a row; ``rows`` has start and stop."""
         return Embeddings(
             self.values[rows],
             None if self.flipped is None else self.flipped[rows],
-            None if self.quality is None else self.quality[rows],
+            None if self.quality_scores is None else self.quality_scores[rows],
             None if self.skipped is None else self.skipped[rows],
             self.scorer,
             tuple((row - rows.start, reason) for row, reason in self.failed if rows.start <= row < rows.stop),

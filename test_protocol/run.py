@@ -12,7 +12,7 @@ from facelab.cost.network_cost import network_cost
 from facelab.distributed import is_main
 from facelab.inputs import check_any_photo
 from facelab.progress import OnProgress
-from facelab.quality.table import Scores
+from facelab.quality.table import QualityScores
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.extraction.embed import embed
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings, OnCorrupt
@@ -36,7 +36,7 @@ def run_protocols(
     any_photo: bool = False,
     workers: int = 0,
     on_corrupt: OnCorrupt = "error",
-    quality: Mapping[str, Scores] | None = None,
+    quality: Mapping[str, QualityScores] | None = None,
     progress: NamedProgress | None = None,
 ) -> list[Report]:
     """Reports of ``network`` on each protocol, in order.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from facelab.data.base import Source
     from facelab.model.face_model import FaceModel
-    from facelab.quality.card import Quality
+    from facelab.quality.card import ScoreSource
     from facelab.test_protocol.report.embedding_plot import Shown
 
     Rows = dict[str, NDArray[np.int64]]
@@ -48,7 +48,7 @@ def draw_command(
 ) -> None:
     """Draw where models put gallery and probes, for example before and after adaptation."""
     from facelab.cli.evaluate import open_models
-    from facelab.model.given_quality import parse_quality
+    from facelab.model.given_quality import parse_score_source
     from facelab.test_protocol.report.embedding_plot import plot_embeddings
 
     sides = [opened_source(data, None, None) for data in (gallery, probe)]
@@ -58,7 +58,7 @@ def draw_command(
         first = [next(iter(side)) for side in rows]
         raise DataError(f"gallery and probe have nobody in common; the first are '{first[0]}' and '{first[1]}'.")
     chosen = [{person: side[person][:images] for person in both} for side in rows]
-    scorer = None if quality is None else parse_quality(quality, "--quality")
+    scorer = None if quality is None else parse_score_source(quality, "--quality")
     shown = {
         model.name: _shown(model, sides, chosen, scorer, resize=resize, any_photo=any_photo)
         for model in open_models(models, checkpoint, None, None, device)
@@ -82,7 +82,7 @@ def _by_person(source: "Source") -> "Rows":
 
 
 def _shown(
-    model: "FaceModel", sides: "list[Source]", chosen: "list[Rows]", scorer: "Quality | None", **how: bool
+    model: "FaceModel", sides: "list[Source]", chosen: "list[Rows]", scorer: "ScoreSource | None", **how: bool
 ) -> "Shown":
     import numpy as np
 

@@ -11,7 +11,7 @@ from facelab.cli.options import CheckpointOption, PluginOption
 from facelab.errors import in_range
 
 if TYPE_CHECKING:
-    from facelab.quality.card import Quality
+    from facelab.quality.card import ScoreSource
 
 QualityOption = Annotated[
     str | None,
@@ -81,7 +81,7 @@ def verify_command(
     typer.echo(f"cosine similarity {similarity:.4f}{verdict}")
 
 
-def _parsed(quality: str | None) -> "Quality | None":
-    from facelab.model.given_quality import parse_quality
+def _parsed(quality: str | None) -> "ScoreSource | None":
+    from facelab.model.given_quality import parse_score_source
 
-    return None if quality is None else parse_quality(quality, "--quality")
+    return None if quality is None else parse_score_source(quality, "--quality")

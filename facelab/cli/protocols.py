@@ -11,7 +11,7 @@ from facelab.errors import ConfigError
 if TYPE_CHECKING:
     from facelab.catalogue import Spec
     from facelab.model.face_model import FaceModel
-    from facelab.quality.card import Quality
+    from facelab.quality.card import ScoreSource
     from facelab.test_protocol.base import Protocol
 
 DATA_ROOT = "data_root"
@@ -45,7 +45,7 @@ def open_protocols(
     return [(name, open_protocol(spec, **supplied)) for name, spec in specs.items()]
 
 
-def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequence[str]) -> "dict[str, Quality]":
+def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequence[str]) -> "dict[str, ScoreSource]":
     """Quality tables or scorers by the names of protocols.
 
     Args:
@@ -54,10 +54,10 @@ def quality_tables(words: Sequence[str], protocols: Sequence[str], names: Sequen
         names: What the command line calls the models, if the protocols are those of the first run: then its tables
             count too, unless a word says otherwise.
     """
-    from facelab.model.given_quality import parse_quality
+    from facelab.model.given_quality import parse_score_source
 
-    def parsed(given: Any) -> "Quality":
-        spec: Quality = parse_quality(given, "--quality") if isinstance(given, str) else given
+    def parsed(given: Any) -> "ScoreSource":
+        spec: ScoreSource = parse_score_source(given, "--quality") if isinstance(given, str) else given
         return spec
 
     tables = {name: parsed(table) for name, table in _evaluation_of(names).get("quality", {}).items()}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from facelab.backbone.base import Backbone
-    from facelab.model.given_quality import GivenQuality
+    from facelab.model.given_quality import GivenScores
 
 
 Image = Union[str, Path, NDArray[np.uint8], "PILImage"]
@@ -85,7 +85,7 @@ class FaceModel:
         any_photo: bool = False,
         unit: bool = True,
         batch_size: int = 64,
-        quality: "GivenQuality | None" = None,
+        quality: "GivenScores | None" = None,
     ) -> NDArray[np.float32]:
         """Embeddings of aligned face images.
 
@@ -113,13 +113,13 @@ class FaceModel:
                 there are more or fewer scores than images, or one is missing or outside of its scorer's range; if an
                 embedding is not finite.
         """
-        from facelab.model.given_quality import quality_of_given
+        from facelab.model.given_quality import scores_of_given
 
         given = GivenImages(images, self.input_spec, self.name, resize=resize, any_photo=any_photo)
         readers = 1 if given.paths is None else 0  # an image of PIL may be given twice, and decodes when it is read
         how = ExtractionSettings(self.device, batch_size, flip, workers=readers)
         base = network_of((self.card.get("scorer") or {}).get("base"), self.device)
-        scores = quality_of_given(self.network, self.card, quality, given, base)
+        scores = scores_of_given(self.network, self.card, quality, given, base)
         if not len(given):
             return np.zeros((0, self.feat_dim), np.float32)
         with Forward(self.network, how.device, how.precision, how.channels_last) as forward:

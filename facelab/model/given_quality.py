@@ -18,21 +18,21 @@ from facelab.iqa.work import Work
 from facelab.model.given_images import GivenImages
 from facelab.model.scoring import OpenNetwork, build_scorer
 from facelab.outside.yaml import parse_yaml
-from facelab.quality.card import Quality
-from facelab.quality.table import Scores
-from facelab.test_protocol.extraction.extraction import BatchQuality
+from facelab.quality.card import ScoreSource
+from facelab.quality.table import QualityScores
+from facelab.test_protocol.extraction.extraction import BatchScores
 
-GivenQuality = Quality | str | Sequence[float] | NDArray[np.floating]
+GivenScores = ScoreSource | str | Sequence[float] | NDArray[np.floating]
 """A score for each image, the path of a table, or a scorer as ``{name: options}``."""
 
 
-def quality_of_given(
+def scores_of_given(
     network: nn.Module,
     card: Mapping[str, Any],
-    quality: GivenQuality | None,
+    quality: GivenScores | None,
     images: GivenImages,
     base: OpenNetwork | None,
-) -> BatchQuality | None:
+) -> BatchScores | None:
     """How some images get their scores; None if the network takes none.
 
     Args:
@@ -67,21 +67,21 @@ def quality_of_given(
     return lambda _, batch: all_scores[batch.rows.start : batch.rows.stop]
 
 
-def parse_quality(word: str, where: str) -> Quality:
+def parse_score_source(word: str, where: str) -> ScoreSource:
     """What a word of the command line means: a path, or a scorer in braces as YAML has it.
 
     Raises:
         ConfigError: If the braces hold no YAML, or there is no such file but a scorer of that name.
     """
     if word.startswith("{"):
-        spec: Quality = parse_yaml(word, f"{where} '{word}'")
+        spec: ScoreSource = parse_yaml(word, f"{where} '{word}'")
         return spec
     if word in SCORERS.names() and not Path(word).exists():
         raise ConfigError(f"{where}: there is no table '{word}'; the scorer is written '{{{word}: {{}}}}'.")
     return Path(word)
 
 
-def _scorer(given: Quality | str, base: OpenNetwork | None) -> Scorer:
+def _scorer(given: ScoreSource | str, base: OpenNetwork | None) -> Scorer:
     return Table(Path(given)) if isinstance(given, str | Path) else build_scorer(given, base)
 
 
@@ -104,7 +104,7 @@ def _looked_up(scorer: Scorer, paths: Sequence[str] | None) -> NDArray[np.float3
         raise ConfigError("a quality table knows images by their paths; give arrays a score each, or a scorer.")
     files = _Files(paths, scorer.names() if isinstance(scorer, Table) else ())
     values = scorer.score_set(files, Work()).values
-    Scores(values, scorer.card).require(files)
+    QualityScores(values, scorer.card).require(files)
     return values
 
 

@@ -19,7 +19,7 @@ from facelab.iqa.shares import score_in_shares
 from facelab.iqa.work import Work
 from facelab.model.kept_scores import kept_table, score_once
 from facelab.progress import OnProgress
-from facelab.quality.card import Quality
+from facelab.quality.card import ScoreSource
 from facelab.quality.table import write_scores
 from facelab.test_protocol.base import Protocol
 from facelab.test_protocol.extraction.quality import check_names
@@ -48,7 +48,7 @@ class Scoring:
     show: Show | None = None
     size: tuple[int, int] | None = None
 
-    def table(self, quality: Quality, images: ImageSet, what: str) -> Path:
+    def table(self, quality: ScoreSource, images: ImageSet, what: str) -> Path:
         """The score table of some images: the one that is named, or that of the scorer that is named.
 
         Every process of a distributed run must call this; each scores a share of the images, and the main one writes.
@@ -75,7 +75,7 @@ class Scoring:
         )
         return path
 
-    def online(self, quality: Quality) -> PixelScorer:
+    def online(self, quality: ScoreSource) -> PixelScorer:
         """The scorer that is named, for images that exist in a step only.
 
         Raises:
@@ -91,10 +91,10 @@ class Scoring:
 
     def tables(
         self,
-        given: Mapping[str, Quality],
+        given: Mapping[str, ScoreSource],
         protocols: Sequence[tuple[str, Protocol]],
         network: nn.Module,
-        default: Quality | None,
+        default: ScoreSource | None,
     ) -> dict[str, Path]:
         """Score tables by the names of protocols.
 

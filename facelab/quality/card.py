@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from facelab.config import Strict
@@ -12,7 +13,7 @@ from facelab.errors import ConfigError
 
 LARGEST = float(np.finfo(np.float32).max)
 
-Quality = Path | dict[str, dict[str, Any] | None]
+ScoreSource = Path | dict[str, dict[str, Any] | None]
 """Where quality scores come from: a table, or a scorer as ``{name: options}``, which scores each set once."""
 
 
@@ -43,6 +44,10 @@ class ScorerCard(Strict):
         """Whether a score is finite and in the declared range."""
         low, high = (-LARGEST if self.low is None else self.low), (LARGEST if self.high is None else self.high)
         return math.isfinite(score) and low <= score <= high
+
+    def quality(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What scores say of quality: higher is better, whatever their direction."""
+        return scores if self.higher_is_better else -scores
 
     def describe(self) -> str:
         """For example ``BRISQUE, 0 to 1, higher is better``."""

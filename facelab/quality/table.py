@@ -60,7 +60,7 @@ class _Header(Strict):
 
 
 @dataclass(frozen=True)
-class Scores:
+class QualityScores:
     """Scores of the images of one set, in its order.
 
     Attributes:
@@ -72,11 +72,6 @@ class Scores:
     values: FloatArray
     scorer: ScorerCard
     table: str = ""
-
-    @property
-    def goodness(self) -> FloatArray:
-        """The scores, turned so that higher is better, (N,)."""
-        return self.values if self.scorer.higher_is_better else -self.values
 
     def options(self) -> dict[str, Any]:
         """Their origin, for a report."""
@@ -127,14 +122,14 @@ class ScoreTable:
         self.values: FloatArray = np.array(found, np.float32)
         self._refuse_other_count(header.images)
 
-    def of(self, images: NamedImages) -> Scores:
+    def of(self, images: NamedImages) -> QualityScores:
         """The scores of some images in their order: by row if this is the set that was scored, else by name.
 
         Raises:
             DataError: If an image is not in the table, or its name stands there with two scores.
         """
         if images.fingerprint() == self.image_set and len(images) == len(self.values):
-            return Scores(self.values, self.scorer, self.fingerprint())
+            return QualityScores(self.values, self.scorer, self.fingerprint())
         rows: dict[str, list[int]] = {}
         for row in range(len(images)):
             rows.setdefault(images.name(row), []).append(row)
@@ -146,7 +141,7 @@ class ScoreTable:
                     raise DataError(f"{self.path}, line {line}: '{name}' has another score above.")
                 values[rows[name]] = score
         self._refuse_missing([name for name in rows if name not in met], len(rows))
-        return Scores(values, self.scorer, self.fingerprint())
+        return QualityScores(values, self.scorer, self.fingerprint())
 
     def names(self) -> Iterator[str]:
         """The name of each image, in the order of ``values``."""

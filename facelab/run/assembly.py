@@ -29,7 +29,7 @@ from facelab.model.scoring import Scoring, Show
 from facelab.plugins import import_plugins
 from facelab.progress import OnProgress
 from facelab.quality.card import require_scorer
-from facelab.quality.table import Scores, ScoreTable
+from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.network import open_base, open_network, refuse_unread_scores
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
@@ -123,7 +123,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     if not resumed:
         refuse_unread_scores(config, base[0])
     scoring = scoring_of(config, device, show)
-    scores = open_quality(config, source, scoring)
+    scores = open_training_scores(config, source, scoring)
     loader = open_loader(config, source, device, scores)
     updates_per_epoch = loader.steps_per_epoch // config.training.accumulate
     if updates_per_epoch == 0:
@@ -185,7 +185,7 @@ def supplied_size(config: RunConfig) -> dict[str, int]:
     return {"size": height} if height == width else {}
 
 
-def open_loader(config: RunConfig, source: Source, device: torch.device, scores: Scores | None) -> Loader:
+def open_loader(config: RunConfig, source: Source, device: torch.device, scores: QualityScores | None) -> Loader:
     """The loader of this process."""
     sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed)
     return Loader(
@@ -210,7 +210,7 @@ def scoring_of(config: RunConfig, device: torch.device, show: Show | None = None
     return Scoring(network_of(base, device), device, show, size)
 
 
-def open_quality(config: RunConfig, source: Source, scoring: Scoring) -> Scores | None:
+def open_training_scores(config: RunConfig, source: Source, scoring: Scoring) -> QualityScores | None:
     """Quality scores of the training images, if the settings ask for them; what may be skipped needs none."""
     if config.data.quality is None:
         return None

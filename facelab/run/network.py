@@ -14,7 +14,7 @@ from facelab.config import merge
 from facelab.errors import ConfigError
 from facelab.iqa.base import SCORERS
 from facelab.model.face_model import load_model
-from facelab.quality.table import Scores
+from facelab.quality.table import QualityScores
 from facelab.run.settings import RunConfig
 from facelab.training_mode.base import MODES
 from facelab.weights.card import adapter_card, model_card
@@ -85,7 +85,7 @@ def refuse_unread_scores(config: RunConfig, base: Backbone) -> None:
 
 
 def open_network(
-    config: RunConfig, base: tuple[Backbone, dict[str, Any]], device: torch.device, scores: Scores | None
+    config: RunConfig, base: tuple[Backbone, dict[str, Any]], device: torch.device, scores: QualityScores | None
 ) -> Network:
     """Put adapters and gate of a run into its base.
 
@@ -144,7 +144,7 @@ def _base_model(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
     return model.network, dict(model.card)
 
 
-def _calibrated_gate(config: RunConfig, scores: Scores | None) -> tuple[Gate | None, dict[str, Any] | None]:
+def _calibrated_gate(config: RunConfig, scores: QualityScores | None) -> tuple[Gate | None, dict[str, Any] | None]:
     if config.gate is None:
         return None, None
     if scores is None:

@@ -17,7 +17,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.outside.yaml import read_yaml
 from facelab.plugins import import_plugins
 from facelab.progress_bar import counted_bars
-from facelab.quality.table import Scores
+from facelab.quality.table import QualityScores
 from facelab.run.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
 from facelab.run.callbacks import Checkpointing, Evaluation, NamedCallbacks, check_callbacks
 from facelab.run.run_folder import claimed
@@ -127,7 +127,7 @@ def _show_adapters(parts: Parts, console: Console) -> None:
 def _train(
     parts: Parts,
     protocols: list[tuple[str, Protocol]],
-    scores: dict[str, Scores],
+    scores: dict[str, QualityScores],
     store: CheckpointStore,
     console: Console,
     log: MetricsLog | None,
@@ -164,7 +164,7 @@ def _train(
 def test_network(
     network: Backbone,
     protocols: list[tuple[str, Protocol]],
-    scores: dict[str, Scores],
+    scores: dict[str, QualityScores],
     config: RunConfig,
     device: torch.device,
 ) -> list[Report]:

@@ -13,7 +13,7 @@ from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Preci
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
 from facelab.inputs import check_any_photo
-from facelab.quality.card import Quality
+from facelab.quality.card import ScoreSource
 from facelab.run.shipped import shipped_configs
 from facelab.threads import MOST_WORKERS
 
@@ -66,7 +66,7 @@ class DataSettings(Strict):
     workers: int = Field(default=2, ge=0, le=MOST_WORKERS)
     prefetch: int = Field(default=4, ge=1, le=4096)
     on_corrupt: Literal["error", "skip"] = "error"
-    quality: Quality | None = None
+    quality: ScoreSource | None = None
     online_quality: bool = False
 
     @field_validator("augment")
@@ -168,7 +168,7 @@ class EvaluationSettings(Strict):
     batch_size: int = Field(default=64, ge=1)
     precision: Precision = "fp32"
     on_corrupt: Literal["error", "zero", "skip"] = "error"
-    quality: dict[str, Quality] = Field(default_factory=dict)
+    quality: dict[str, ScoreSource] = Field(default_factory=dict)
 
     @property
     def wanted(self) -> bool:

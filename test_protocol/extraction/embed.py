@@ -14,11 +14,11 @@ from facelab.data.base import ImageSet
 from facelab.distributed import broadcast_object, is_main, rank, together, world_size
 from facelab.errors import CorruptImage, DataError
 from facelab.progress import OnProgress
-from facelab.quality.table import Scores
+from facelab.quality.table import QualityScores
 from facelab.test_protocol.base import Embeddings
 from facelab.test_protocol.extraction.embedding_buffer import EmbeddingBuffer
 from facelab.test_protocol.extraction.embedding_cache import EmbeddingCache, block_rows
-from facelab.test_protocol.extraction.extraction import BatchQuality, Block, cut, embedded_blocks
+from facelab.test_protocol.extraction.extraction import BatchScores, Block, cut, embedded_blocks
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings, OnCorrupt
 from facelab.test_protocol.extraction.forward import Forward, Precision, input_spec_of, model_hash
 from facelab.test_protocol.extraction.image_batches import ReadBatch
@@ -41,7 +41,7 @@ def embed(
     workers: int = 0,
     cache: Path | None = None,
     on_corrupt: OnCorrupt = "error",
-    quality: Scores | None = None,
+    quality: QualityScores | None = None,
     progress: OnProgress | None = None,
 ) -> Embeddings:
     """Embeddings of every image.
@@ -99,7 +99,7 @@ class _Job:
     network: nn.Module
     images: ImageSet
     how: ExtractionSettings
-    quality: Scores | None
+    quality: QualityScores | None
     progress: OnProgress | None
 
     def in_memory(self) -> EmbeddingBuffer:
@@ -161,7 +161,7 @@ class _Job:
             result.put(block)
 
 
-def _looked_up(scores: Scores, images: ImageSet) -> BatchQuality:
+def _looked_up(scores: QualityScores, images: ImageSet) -> BatchScores:
     """Scores by the numbers of the images; zero, which nobody looks at, for one that could not be read."""
 
     def of_batch(_: Tensor, batch: ReadBatch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from facelab.data.base import ImageSet
 from facelab.distributed import broadcast_into, gather_objects
 from facelab.errors import DataError
-from facelab.quality.table import Scores
+from facelab.quality.table import QualityScores
 from facelab.test_protocol.base import Embeddings, FloatArray
 from facelab.test_protocol.extraction.extraction import Block
 from facelab.test_protocol.extraction.extraction_settings import OnCorrupt
@@ -58,7 +58,7 @@ class EmbeddingBuffer:
                 broadcast_into(torch.from_numpy(part[rows.start : rows.stop]), source)
         self._failed = [image for failed in gather_objects(self._failed) for image in failed]
 
-    def embeddings(self, images: ImageSet, on_corrupt: OnCorrupt, scores: Scores | None) -> Embeddings:
+    def embeddings(self, images: ImageSet, on_corrupt: OnCorrupt, scores: QualityScores | None) -> Embeddings:
         """The result; under the policy ``skip`` what could not be read is marked.
 
         Raises:

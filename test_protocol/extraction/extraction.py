@@ -19,7 +19,7 @@ from facelab.test_protocol.extraction.extraction_settings import ExtractionSetti
 from facelab.test_protocol.extraction.forward import Forward
 from facelab.test_protocol.extraction.image_batches import FailedImage, ReadBatch, image_batches
 
-BatchQuality = Callable[[Tensor, ReadBatch], Tensor]
+BatchScores = Callable[[Tensor, ReadBatch], Tensor]
 """Quality scores, float32 (B,): of pixels, uint8 (B, 3, H, W) on the device, and of the batch that they are of."""
 
 BATCHES_TOGETHER = 8
@@ -52,7 +52,7 @@ def embedded_blocks(
     images: ImageSet,
     blocks: Sequence[range],
     how: ExtractionSettings,
-    quality: BatchQuality | None = None,
+    quality: BatchScores | None = None,
     progress: OnProgress | None = None,
 ) -> Iterator[Block]:
     """Embed some blocks in their order. Batches never cross blocks, so a block is the same whatever others there are.

@@ -7,7 +7,7 @@ from torch import nn
 
 from facelab.backbone.base import check_quality, check_scorer
 from facelab.errors import ConfigError, did_you_mean
-from facelab.quality.table import Scores, ScoreTable
+from facelab.quality.table import QualityScores, ScoreTable
 from facelab.test_protocol.base import Protocol
 
 
@@ -17,7 +17,7 @@ def open_scores(
     network: nn.Module | None = None,
     *,
     complete: bool = True,
-) -> dict[str, Scores]:
+) -> dict[str, QualityScores]:
     """Scores of the images of each protocol that has a table.
 
     Args:

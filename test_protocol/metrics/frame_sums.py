@@ -27,8 +27,8 @@ def weighted_sums(
     """Sum of the weighted embeddings of each group; its direction is that of their weighted mean.
 
     An embedding has the weight of its norm (``norm``: it is added as it is), of its squared norm (``norm2``), of 1
-    (``unit``), or its direction that of its quality (``quality``; where a lower quality is better, of its distance to
-    the worst one). Images that could not be read add nothing.
+    (``unit``), or its direction that of its quality score (``quality``; where a lower score is better, of its distance
+    to the worst one). Images that could not be read add nothing.
 
     Args:
         embeddings: Of N images, finite (see `check_embeddings`).
@@ -43,10 +43,10 @@ def weighted_sums(
         (G, D), zeros for a group without images.
 
     Raises:
-        DataError: If mirrored images or qualities are wanted and missing, or a weight is negative or not finite.
+        DataError: If mirrored images or quality scores are wanted and missing, or a weight is negative or not finite.
     """
     mirrored = _mirrored(embeddings) if flip else None
-    weights = _qualities(embeddings, location) if weighting == "quality" else None
+    weights = _quality_weights(embeddings, location) if weighting == "quality" else None
     sums = np.zeros((groups, embeddings.values.shape[1]))
     for start in range(0, len(group), chunk):
         rows = slice(start, start + chunk)
@@ -88,20 +88,21 @@ def _mirrored(embeddings: Embeddings) -> FloatArray:
     return embeddings.flipped
 
 
-def _qualities(embeddings: Embeddings, location: Callable[[int], str]) -> Floats:
-    """Weights from qualities, (N,), the better the heavier."""
-    if embeddings.quality is None or embeddings.goodness is None:
+def _quality_weights(embeddings: Embeddings, location: Callable[[int], str]) -> Floats:
+    """Weights from quality scores, (N,), the better the heavier."""
+    if embeddings.quality_scores is None or embeddings.quality is None:
         raise DataError("frames are to be weighted by quality, but the images have no quality scores.")
-    if len(embeddings.quality) != len(embeddings.values):
-        raise DataError(f"{len(embeddings.values)} images need as many quality scores, got {len(embeddings.quality)}.")
+    count = len(embeddings.quality_scores)
+    if count != len(embeddings.values):
+        raise DataError(f"{len(embeddings.values)} images need as many quality scores, got {count}.")
     unread = np.array([row for row, _ in embeddings.failed], np.int64)
-    weight = np.array(embeddings.goodness, np.float64)
+    weight = np.array(embeddings.quality, np.float64)
     weight[unread] = 0.0  # their embeddings are zeros
     if embeddings.scorer is not None and not embeddings.scorer.higher_is_better:
         weight -= np.nanmin(weight, initial=0.0)
     usable: Booleans = np.isfinite(weight) & (weight >= 0.0)
     if not usable.all():
         row = int(np.argmin(usable))
-        given = embeddings.quality[row]
-        raise DataError(f"{location(row)}: its quality is {given:g}, but a weight must be finite and at least 0.")
+        given = embeddings.quality_scores[row]
+        raise DataError(f"{location(row)}: its quality score is {given:g}, but a weight must be finite and at least 0.")
     return weight

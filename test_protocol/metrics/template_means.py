@@ -36,8 +36,8 @@ def template_means(
             ``quality`` for its quality score.
 
     Raises:
-        ConfigError: If quality is wanted and there is none, or a high score means a bad image.
-        DataError: If an embedding is not finite, mirrored ones are wanted and missing, or a quality is below 0.
+        ConfigError: If quality scores are wanted and there are none, or a high one means a bad image.
+        DataError: If an embedding is not finite, mirrored ones are wanted and missing, or a quality score is below 0.
     """
     lines = np.flatnonzero(taken)
     faces = vectors(embeddings, flip, fusion, rows[lines], raw=weighting == "norm")

@@ -136,20 +136,20 @@ def quality_weights(embeddings: Embeddings) -> FloatArray:
         ConfigError: If there are no scores, or a high one means a bad image.
         DataError: If a score is not finite or below 0.
     """
-    quality = embeddings.quality
-    if quality is None:
+    scores = embeddings.quality_scores
+    if scores is None:
         raise ConfigError("weighting is 'quality', but the images have no quality scores; take 'none' or 'norm'.")
     if embeddings.scorer is not None and not embeddings.scorer.higher_is_better:
         raise ConfigError(
             f"weighting is 'quality', but a high score of {embeddings.scorer.name} means a bad image; "
             "take scores of which a higher one is better."
         )
-    used = np.ones(len(quality), bool) if embeddings.skipped is None else ~embeddings.skipped
-    wrong = used & ~(np.isfinite(quality) & (quality >= 0))
+    used = np.ones(len(scores), bool) if embeddings.skipped is None else ~embeddings.skipped
+    wrong = used & ~(np.isfinite(scores) & (scores >= 0))
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise DataError(f"the quality of image {row} (from 0) is {quality[row]:g}; a weight must be 0 or more.")
-    return quality
+        raise DataError(f"the quality score of image {row} (from 0) is {scores[row]:g}; a weight must be 0 or more.")
+    return scores
 
 
 def _blocks(embeddings: Embeddings, flip: bool) -> Iterator[tuple[int, FloatArray]]:

@@ -139,13 +139,13 @@ def trials(scored: ScoredTemplatePairs, people: Rows) -> dict[str, NDArray[Any]]
     return {"score": scored.score, "same": pairs.same, "left": people[pairs.left], "right": people[pairs.right]}
 
 
-def mistakes(scored: ScoredTemplatePairs, template: Integers, goodness: FloatArray) -> tuple[Mistake, ...]:
+def mistakes(scored: ScoredTemplatePairs, template: Integers, quality: FloatArray) -> tuple[Mistake, ...]:
     """The hardest errors at the threshold of the equal error rate, each template shown by its best image.
 
     Args:
         scored: The pairs.
         template: Template of each image, (N,); -1 for images that are not to be shown.
-        goodness: Of each image, (N,); the best of a template is shown.
+        quality: Of each image, higher is better, (N,); the best of a template is shown.
     """
     if scored.one_class:
         return ()
@@ -153,7 +153,7 @@ def mistakes(scored: ScoredTemplatePairs, template: Integers, goodness: FloatArr
     pairs = np.stack((scored.pairs.left[rows], scored.pairs.right[rows]), axis=1)
     used = np.unique(pairs)
     images = [np.flatnonzero(template == number) for number in used]
-    best = np.array([image[np.argmax(goodness[image])] for image in images], np.int64)
+    best = np.array([image[np.argmax(quality[image])] for image in images], np.int64)
     threshold = np.full(len(rows), metrics.eer_threshold(scored.roc))
     shown = best[np.searchsorted(used, pairs)]
     return worst_mistakes(scored.score[rows].astype(np.float64), scored.pairs.same[rows], threshold, shown)

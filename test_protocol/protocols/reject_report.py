@@ -72,9 +72,9 @@ def _image_quality(scored: ScoredPairs, embeddings: Embeddings, rules: Rules) ->
     """Quality of each image, higher is better, (N,); the least for images that could not be read."""
     if rules.reject == "norm":
         return np.asarray(np.linalg.norm(scored.fused, axis=1))
-    if embeddings.goodness is None:
+    if embeddings.quality is None:
         return None
-    quality = np.array(embeddings.goodness, np.float64)
+    quality = np.array(embeddings.quality, np.float64)
     if quality.shape != (len(embeddings.values),):
         raise DataError(f"{len(embeddings.values)} images need as many quality scores, got {len(quality)}.")
     quality[np.array([row for row, _ in embeddings.failed], np.int64)] = -np.inf

@@ -24,10 +24,10 @@ def with_pictures(
         images: The protocol's images.
         embeddings: Theirs; where they carry quality scores, the pictures do.
     """
-    quality = None if embeddings is None else embeddings.quality
+    scores = None if embeddings is None else embeddings.quality_scores
     rows = sorted({row for mistake in mistakes for row in (mistake.left, mistake.right)})
     pictures = {
-        row: Picture(images.location(row), _jpeg(images, row), None if quality is None else float(quality[row]))
+        row: Picture(images.location(row), _jpeg(images, row), None if scores is None else float(scores[row]))
         for row in rows
     }
     return tuple(replace(found, pictures=(pictures[found.left], pictures[found.right])) for found in mistakes)

@@ -45,7 +45,7 @@ def test_a_test_embeds_each_image_at_its_own_gate(
     (found,) = given
     plain, mirrored, scores = embedded(by_hand, by_sharpness, wrong=False)
     assert apart(found.values, plain) < 1e-5
-    np.testing.assert_allclose(found.quality, scores, rtol=1e-5)
+    np.testing.assert_allclose(found.quality_scores, scores, rtol=1e-5)
     assert (found.flipped is None) != by_hand.flip
     if found.flipped is not None:
         assert apart(found.flipped, mirrored) < 1e-5

@@ -50,16 +50,16 @@ def scorer(name: str, shared_root: Path | None = None) -> PixelScorer:
     return {"Sharpness": Sharpness, "EffectiveResolution": EffectiveResolution}[name]()
 
 
-def goodness(scorer: PixelScorer, faces: Faces) -> float:
+def quality(scorer: PixelScorer, faces: Faces) -> float:
     sign = 1 if scorer.card.higher_is_better else -1
     return sign * float(scorer.score(torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2)).mean())
 
 
 def falls(scorer: PixelScorer, faces: Faces, kind: str, degrade: Degrade) -> None:
     levels = [
-        goodness(scorer, [degrade[kind](face, level) for face in faces]) for level in STEPS[scorer.card.name][kind]
+        quality(scorer, [degrade[kind](face, level) for face in faces]) for level in STEPS[scorer.card.name][kind]
     ]
-    steps = np.diff([goodness(scorer, faces), *levels])
+    steps = np.diff([quality(scorer, faces), *levels])
     assert (steps < 0).all(), f"{kind}: {steps}"
 
 
@@ -87,7 +87,7 @@ def test_real_faces(name: str, kind: str, real_faces: Faces, shared_root: Path, 
 def test_trained_scorers_like_a_little_noise(name: str, real_faces: Faces, shared_root: Path, degrade: Degrade) -> None:
     """As docs/quality.md warns."""
     judge = scorer(name, shared_root)
-    assert goodness(judge, [degrade["noise"](face, 3) for face in real_faces]) > goodness(judge, real_faces)
+    assert quality(judge, [degrade["noise"](face, 3) for face in real_faces]) > quality(judge, real_faces)
 
 
 @pytest.mark.real
@@ -98,6 +98,6 @@ def test_the_norm_of_a_network_that_was_not_trained_for_it_says_nothing(
     weights = shared_root / "data" / "weights" / "edgeface_xxs.safetensors"
     judge = FeatureNorm(load_backbone("EdgeFace-XXS", weights, device="cpu").network)
     faces = real_faces[:16]
-    whole = goodness(judge, faces)
+    whole = quality(judge, faces)
     for kind, level in (("blur", 2), ("reduce", 4), ("jpeg", 5)):
-        assert goodness(judge, [degrade[kind](face, level) for face in faces]) == pytest.approx(whole, rel=0.06)
+        assert quality(judge, [degrade[kind](face, level) for face in faces]) == pytest.approx(whole, rel=0.06)

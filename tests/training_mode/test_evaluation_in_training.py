@@ -92,8 +92,8 @@ def train_with_quality(folder: str, words: list[str]) -> Any:
 
     def watched(self: LFW, embeddings: Embeddings) -> Report:
         assert embeddings.skipped is not None
-        assert embeddings.quality is not None
-        seen.append((embeddings.values, np.flatnonzero(embeddings.skipped).tolist(), embeddings.quality))
+        assert embeddings.quality_scores is not None
+        seen.append((embeddings.values, np.flatnonzero(embeddings.skipped).tolist(), embeddings.quality_scores))
         return evaluate(self, embeddings)
 
     LFW.evaluate = watched  # type: ignore[method-assign]

@@ -82,7 +82,7 @@ class Adaptation(Conventional):
             forgotten = self._forgotten(embedding, batch)
             loss, metrics["forgotten"] = loss + self.distillation * forgotten, forgotten.detach()
         if self.alignment:
-            apart = alignment_loss(embedding, batch.label, self._goodness(batch) < LOW)
+            apart = alignment_loss(embedding, batch.label, self._gates(batch) < LOW)
             loss, metrics["apart"] = loss + self.alignment * apart, apart.detach()
         return StepOutput(loss, metrics)
 
@@ -105,7 +105,7 @@ class Adaptation(Conventional):
             )
 
     @torch.no_grad()
-    def _goodness(self, batch: Batch) -> Tensor:
+    def _gates(self, batch: Batch) -> Tensor:
         """Gate of each image in 0..1, (B,); 1 where there is none."""
         if self.gate is None or batch.quality is None:
             return batch.image.new_ones(len(batch.image), dtype=torch.float32)
@@ -121,7 +121,7 @@ class Adaptation(Conventional):
             with torch.no_grad():
                 target = self.teacher(image)
         apart = 1.0 - F.cosine_similarity(embedding.float(), target.float())
-        return torch.mean(self._goodness(batch) * apart)
+        return torch.mean(self._gates(batch) * apart)
 
     def networks(self) -> Mapping[str, nn.Module]:
         """The network, its average, and the frozen base as ``teacher`` where adapters change the base itself."""

@@ -9,7 +9,7 @@ import torch
 
 import facelab
 from facelab.data.formats.images import PathImages
-from facelab.quality.table import Scores
+from facelab.quality.table import QualityScores
 from facelab.test_protocol.extraction.embed import embed
 
 COUNT = 11
@@ -45,7 +45,7 @@ def test_images_with_quality_scores_are_embedded_as_by_protocols(dual: Path, ima
     model = facelab.load(dual, device="cpu")
     values = np.linspace(0.1, 0.9, COUNT, dtype=np.float32)
     assert model.network.quality_scorer is not None
-    found = embed(model.network, images, batch_size=4, quality=Scores(values, model.network.quality_scorer))
+    found = embed(model.network, images, batch_size=4, quality=QualityScores(values, model.network.quality_scorer))
     given = [images.location(row) for row in range(COUNT)]
     raw = model.embed(given, batch_size=4, unit=False, quality=values.tolist())
     np.testing.assert_array_equal(raw, found.values)

@@ -10,7 +10,7 @@ import pytest
 
 from facelab.errors import DataError
 from facelab.quality.card import ScorerCard
-from facelab.quality.table import Scores, ScoreTable, write_scores
+from facelab.quality.table import QualityScores, ScoreTable, write_scores
 
 CARD = ScorerCard(name="BRISQUE", version="3", low=0.0, high=1.0)
 
@@ -137,8 +137,8 @@ def test_only_what_can_be_read_back_is_written(tmp_path: Path) -> None:
 
 
 def test_direction_and_required_scores() -> None:
-    scores = Scores(VALUES, CARD.model_copy(update={"higher_is_better": False}), "t")
-    np.testing.assert_array_equal(scores.goodness, -VALUES)
+    scores = QualityScores(VALUES, CARD.model_copy(update={"higher_is_better": False}), "t")
+    np.testing.assert_array_equal(scores.scorer.quality(scores.values), -VALUES)
     scores.require(IMAGES, np.array([0, 1, 3]))
     with pytest.raises(DataError, match=r"3\.jpg: the image has no quality score \(1 images have none\)"):
         scores.require(IMAGES)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from facelab.errors import ConfigError, DataError
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
-from facelab.quality.table import Scores, write_scores
+from facelab.quality.table import QualityScores, write_scores
 from facelab.test_protocol.base import Embeddings, Metric, Protocol, Report
 from facelab.test_protocol.extraction.embed import embed
 from facelab.test_protocol.extraction.quality import open_scores
@@ -46,28 +46,28 @@ class Everything(Protocol):
 
 
 @pytest.fixture
-def scores() -> Scores:
-    return Scores(np.arange(11, dtype=np.float32) + 0.5, CARD, "t")
+def scores() -> QualityScores:
+    return QualityScores(np.arange(11, dtype=np.float32) + 0.5, CARD, "t")
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_each_image_gets_its_own_score_and_a_mirrored_one_the_same(
-    tiny_images: Any, scores: Scores, batch_size: int
+    tiny_images: Any, scores: QualityScores, batch_size: int
 ) -> None:
     result = embed(Weighted(), tiny_images, batch_size=batch_size, flip=True, quality=scores)
     np.testing.assert_array_equal(result.values[:, 0], scores.values)
     assert result.flipped is not None
     np.testing.assert_array_equal(result.flipped[:, 0], scores.values)
     assert np.abs(result.flipped[:, 1] - result.values[:, 1]).min() > 0
-    assert result.quality is scores.values
-    assert result.goodness is not None
-    np.testing.assert_array_equal(result.goodness, -scores.values)  # lower is better
-    np.testing.assert_array_equal(result.part(slice(3, 5)).quality, [3.5, 4.5])
+    assert result.quality_scores is scores.values
+    assert result.quality is not None
+    np.testing.assert_array_equal(result.quality, -scores.values)  # lower is better
+    np.testing.assert_array_equal(result.part(slice(3, 5)).quality_scores, [3.5, 4.5])
 
 
 def test_threads_share_images_and_scores_alike(tiny_images: Any, make_images: Any) -> None:
     images = make_images(tiny_images.pixels * 4)
-    scores = Scores(np.arange(44, dtype=np.float32), CARD)
+    scores = QualityScores(np.arange(44, dtype=np.float32), CARD)
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -77,10 +77,12 @@ def test_threads_share_images_and_scores_alike(tiny_images: Any, make_images: An
     np.testing.assert_array_equal(result.values[:, 0], scores.values)
 
 
-def test_other_networks_do_not_see_scores_but_protocols_do(tiny_net: Any, tiny_images: Any, scores: Scores) -> None:
+def test_other_networks_do_not_see_scores_but_protocols_do(
+    tiny_net: Any, tiny_images: Any, scores: QualityScores
+) -> None:
     plain, scored = embed(tiny_net, tiny_images), embed(tiny_net, tiny_images, quality=scores)
     np.testing.assert_array_equal(plain.values, scored.values)
-    assert plain.quality is None
+    assert plain.quality_scores is None
     assert scored.scorer == CARD
 
 
@@ -91,7 +93,7 @@ def test_a_network_that_needs_scores_refuses_to_start_without(tiny_images: Any) 
         open_scores([("x", Everything(tiny_images))], {}, Weighted())
 
 
-def test_missing_scores_name_the_image(tiny_images: Any, scores: Scores) -> None:
+def test_missing_scores_name_the_image(tiny_images: Any, scores: QualityScores) -> None:
     scores.values[4] = np.nan
     with pytest.raises(DataError, match=r"array\[4\]: the image has no quality score"):
         embed(Weighted(), tiny_images, quality=scores)
@@ -101,21 +103,21 @@ def test_missing_scores_name_the_image(tiny_images: Any, scores: Scores) -> None
         embed(Weighted(), type(tiny_images)(tiny_images.pixels[:3]), quality=scores, on_corrupt="skip")
 
 
-def test_what_cannot_be_read_needs_no_score(tiny_images: Any, make_images: Any, scores: Scores) -> None:
+def test_what_cannot_be_read_needs_no_score(tiny_images: Any, make_images: Any, scores: QualityScores) -> None:
     scores.values[4] = np.nan
     result = embed(Weighted(), make_images(tiny_images.pixels, {4}), quality=scores, on_corrupt="skip")
     assert result.values[:, 0].tolist() == [0.5, 1.5, 2.5, 3.5, 0.0, 5.5, 6.5, 7.5, 8.5, 9.5, 10.5]
 
 
-def test_the_cache_knows_the_scores(tiny_images: Any, scores: Scores, tmp_path: Path) -> None:
+def test_the_cache_knows_the_scores(tiny_images: Any, scores: QualityScores, tmp_path: Path) -> None:
     embed(Weighted(), tiny_images, quality=scores, cache=tmp_path)
-    other = Scores(scores.values + 1, CARD)
+    other = QualityScores(scores.values + 1, CARD)
     np.testing.assert_array_equal(
         embed(Weighted(), tiny_images, quality=other, cache=tmp_path).values[:, 0], other.values
     )
 
 
-def test_a_report_says_where_its_scores_come_from(tiny_images: Any, tmp_path: Path, scores: Scores) -> None:
+def test_a_report_says_where_its_scores_come_from(tiny_images: Any, tmp_path: Path, scores: QualityScores) -> None:
     write_scores(tmp_path / "q.csv", tiny_images, scores.values, CARD)
     protocols = [("faces", Everything(tiny_images))]
     found = open_scores(protocols, {"faces": tmp_path / "q.csv"}, Weighted())
@@ -131,7 +133,7 @@ def test_a_table_for_no_protocol_is_answered_with_the_right_name(tiny_images: An
 
 
 def test_an_incomplete_table_is_refused_before_anything_is_embedded(
-    tiny_images: Any, tmp_path: Path, scores: Scores
+    tiny_images: Any, tmp_path: Path, scores: QualityScores
 ) -> None:
     scores.values[4] = np.nan
     write_scores(tmp_path / "q.csv", tiny_images, scores.values, CARD)

@@ -133,7 +133,7 @@ def reported(small_lfw: tuple[Path, Path], quality: np.ndarray | None, **options
     random = np.random.default_rng(0)
     values = random.normal(size=(len(protocol.images), 8)).astype(np.float32)
     card = ScorerCard(name="Blur", higher_is_better=False)
-    return protocol.evaluate(Embeddings(values, quality=quality, scorer=card)), values
+    return protocol.evaluate(Embeddings(values, quality_scores=quality, scorer=card)), values
 
 
 def test_reports_have_the_curve_where_there_is_quality(small_lfw: tuple[Path, Path]) -> None:

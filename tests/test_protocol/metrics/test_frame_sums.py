@@ -71,8 +71,8 @@ def test_the_longest_embedding_of_each_group() -> None:
     [
         (Embeddings(VALUES), "quality", False, "no quality scores"),
         (Embeddings(VALUES, None, QUALITY[:2]), "quality", False, "4 images need as many quality scores, got 2"),
-        (Embeddings(VALUES, None, -QUALITY), "quality", False, "image-0: its quality is -10"),
-        (Embeddings(VALUES, None, QUALITY * np.nan), "quality", False, "image-0: its quality is nan"),
+        (Embeddings(VALUES, None, -QUALITY), "quality", False, "image-0: its quality score is -10"),
+        (Embeddings(VALUES, None, QUALITY * np.nan), "quality", False, "image-0: its quality score is nan"),
         (Embeddings(VALUES), "norm", True, "no embeddings of the mirrored images"),
     ],
 )

@@ -101,14 +101,14 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
         image_weights(embeddings(), quality)
     card = ScorerCard(name="BRISQUE", higher_is_better=False)
     with pytest.raises(ConfigError, match="a high score of BRISQUE means a bad image"):
-        image_weights(embeddings(quality=QUALITY, scorer=card), quality)
+        image_weights(embeddings(quality_scores=QUALITY, scorer=card), quality)
     for bad in (-1.0, np.nan):
         wrong = QUALITY.copy()
         wrong[5] = bad
-        with pytest.raises(DataError, match=rf"the quality of image 5 \(from 0\) is {bad:g}"):
-            image_weights(embeddings(quality=wrong), quality)
+        with pytest.raises(DataError, match=rf"the quality score of image 5 \(from 0\) is {bad:g}"):
+            image_weights(embeddings(quality_scores=wrong), quality)
         skipped = np.arange(IMAGES) == 5
-        assert image_weights(embeddings(quality=wrong, skipped=skipped), quality).shape == (IMAGES,)
+        assert image_weights(embeddings(quality_scores=wrong, skipped=skipped), quality).shape == (IMAGES,)
     values = VALUES.copy()
     values[9, 2] = np.inf
     with pytest.raises(DataError, match=r"image 9 \(from 0\) is not finite"):
@@ -116,4 +116,4 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "BLOCK", 4)
     with pytest.raises(DataError, match=r"image 9 \(from 0\) is not finite"):
         image_weights(Embeddings(values, FLIPPED), FeatureRules(), SCORES)
-    assert image_weights(embeddings(quality=np.zeros(IMAGES, np.float32)), quality).tolist() == [0.0] * IMAGES
+    assert image_weights(embeddings(quality_scores=np.zeros(IMAGES, np.float32)), quality).tolist() == [0.0] * IMAGES

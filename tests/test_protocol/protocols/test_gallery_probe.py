@@ -70,12 +70,12 @@ def test_weights_move_a_template(make: Make) -> None:
         assert np.degrees(np.arccos(score)) == pytest.approx(angle, abs=0.01)
     by_quality = make(weighting="quality")
     quality = np.array([name == "p/3.jpg" for name in map(by_quality.images.name, range(7))], np.float32)
-    embeddings = replace(_embeddings(by_quality), quality=quality + 1e-6)
+    embeddings = replace(_embeddings(by_quality), quality_scores=quality + 1e-6)
     assert by_quality.evaluate(embeddings).trials["score"][1] == pytest.approx(np.cos(np.radians(10)), abs=1e-4)
     with pytest.raises(ConfigError, match="the images have no quality scores"):
         by_quality.evaluate(_embeddings(by_quality))
     with pytest.raises(DataError, match="a weight must be 0 or more"):
-        by_quality.evaluate(replace(embeddings, quality=quality - 1))
+        by_quality.evaluate(replace(embeddings, quality_scores=quality - 1))
 
 
 def test_verification_takes_every_probe_against_every_entry(make: Make, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def decoded(jpeg: bytes) -> Pixels:
 
 def test_pictures_are_those_of_the_rows(make_images: MakeImages) -> None:
     images = make_images([RED, BLUE, np.zeros((448, 300, 3), np.uint8)])
-    embeddings = Embeddings(np.zeros((3, 2), np.float32), quality=np.array([0.5, 0.25, 1.0], np.float32))
+    embeddings = Embeddings(np.zeros((3, 2), np.float32), quality_scores=np.array([0.5, 0.25, 1.0], np.float32))
     first, second = with_pictures(
         (Mistake("false match", 1, 0, 0.5), Mistake("false non-match", 0, 2, 0.1)), images, embeddings
     )
