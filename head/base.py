@@ -13,10 +13,11 @@ order:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
+from facelab import distributed
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.registry import Registry
@@ -28,6 +29,11 @@ class ClassShard:
 
     start: int
     stop: int
+
+    @classmethod
+    def of_this_process(cls, num_classes: int) -> Self:
+        """What this process owns where all of them share ``num_classes`` classes evenly."""
+        return cls(*distributed.class_range(num_classes, distributed.rank(), distributed.world_size()))
 
     @property
     def size(self) -> int:

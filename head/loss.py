@@ -12,7 +12,8 @@ class HeadLoss(nn.Module):
 
     The rows of the classes, and whatever else the head learns, are parameters of this module: they belong into an
     optimiser and into checkpoints beside those of the network. With several processes it stays outside of
-    DistributedDataParallel, as the classifier in it does.
+    DistributedDataParallel, as the classifier in it does. An owner of rows that change without a gradient wants
+    ``criterion.classifier.after_update()`` after each step of the optimisers.
 
     Args:
         classifier: Owns the class rows and drives a head. Calling it instead gives the loss with its metrics.

@@ -74,12 +74,11 @@ class FullSoftmax(Classifier):
                 f"FullSoftmax rows_per_class is {rows_per_class}, but {type(head).__name__} takes inner products, "
                 "which have no nearest centre; choose a head of cosines."
             )
-        world = distributed.world_size()
-        in_range("FullSoftmax num_classes", num_classes, max(2, world), math.inf)
+        in_range("FullSoftmax num_classes", num_classes, max(2, distributed.world_size()), math.inf)
         in_range("FullSoftmax deviation", deviation, 0.0, math.inf, low_open=True, high_open=True)
         self.num_classes = num_classes
         self.head = head
-        self.shard = ClassShard(*distributed.class_range(num_classes, distributed.rank(), world))
+        self.shard = ClassShard.of_this_process(num_classes)
         centres = ClassShard(self.shard.start * rows_per_class, self.shard.stop * rows_per_class)
         rows = initial_rows(centres, feat_dim, initial, deviation, seed)
         self.weight = nn.Parameter(rows if rows_per_class == 1 else rows.view(-1, rows_per_class, feat_dim))

@@ -13,7 +13,9 @@ from facelab.head.base import ClassShard
 Array = npt.NDArray[Any]
 Initial = Literal["unit", "normal"]
 
-# Rows of one random stream. Part of what a seed means: with another number, the same seed gives other rows.
+# Rows of one random stream. With one stream for all rows, a process would have to draw all that come before its own to
+# get the rows of a run on one process; with one a row, seeding would cost more than drawing. The number is part of
+# what a seed means: with another, the same seed gives other rows.
 BLOCK = 1024
 
 

@@ -13,9 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extending.md"
-NAMES = ("HalfMargin", "PlainNet", "Biases", "Capped", "gamma", "mirrored")
+NAMES = ("HalfMargin", "RunningMeans", "PlainNet", "Biases", "Capped", "gamma", "mirrored")
 QUICK_TESTS = (
     "head/test_heads.py",
+    "head/test_every_classifier.py",
     "backbone/test_every_backbone.py",
     "adapter/test_every_adapter.py",
     "data/test_every_sampler.py",

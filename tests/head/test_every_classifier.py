@@ -1,0 +1,166 @@
+"""Every classifier, with those of other packages: rows, state, learning, resuming, two processes."""
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from facelab import distributed
+from facelab.catalogue import build, entries
+from facelab.errors import DataError
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.run.assembly import assemble
+from facelab.run.run import RunResult
+from facelab.run.settings import load_config
+from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.tensor_files import read_tree
+
+Run = Callable[..., RunResult]
+Cut = Callable[[Path, Path, int], Path]
+ENTRIES = sorted({*entries(CLASSIFIERS), *CLASSIFIERS.names()})
+TINY = str(Path(__file__).parents[1] / "tiny_run.yaml")
+CLASSES, DIM, BATCH = 11, 6, 8
+
+
+def classifier(name: str) -> Classifier:
+    head = build(HEADS, {"CosFace": {"margin": 0.1, "scale": 16}})
+    return build(CLASSIFIERS, name, num_classes=CLASSES, feat_dim=DIM, head=head, seed=1)
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(BATCH, DIM, generator=generator), torch.randint(CLASSES, (BATCH,), generator=generator)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS.names())
+def test_it_documents_its_options(name: str) -> None:
+    text = inspect.getdoc(CLASSIFIERS.get(name)) or ""
+    assert [option for option in CLASSIFIERS.parameters(name) if f"    {option}: " not in text] == []
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_embeddings_get_a_gradient_and_metrics_none(name: str) -> None:
+    features, labels = batch()
+    output = classifier(name)(features.requires_grad_(), labels)
+    output.loss.backward()
+    assert features.grad is not None
+    assert bool(features.grad.isfinite().all())
+    assert bool(features.grad.any())
+    assert {"accuracy", "target_cosine", "norm"} <= set(output.metrics)
+    assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_its_rows_are_state(name: str) -> None:
+    model = classifier(name)
+    start, stop = model.row_range
+    rows, state = model.row_tensors(), model.state_dict()
+    assert rows
+    assert all(tensor.shape[0] == stop - start and state[key].equal(tensor) for key, tensor in rows.items())
+    sharded = {id(parameter) for key, parameter in model.named_parameters() if not key.startswith("head.")}
+    assert sharded <= {id(tensor) for tensor in rows.values()}, "a parameter is no row and would differ everywhere"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_state_goes_round_through_a_state_dict(name: str) -> None:
+    model, other = classifier(name), classifier(name)
+    for step in range(2):
+        model(*batch(step))
+        model.after_update()
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    losses = []
+    for both in (model, other):
+        torch.manual_seed(0)
+        losses.append(both(*batch(2)).loss)
+    assert losses[0].equal(losses[1])
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_labels_outside_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match=rf"label {CLASSES} is outside of 0\.\.{CLASSES - 1}"):
+        classifier(name)(torch.ones(1, DIM), torch.tensor([CLASSES]))
+
+
+def words(name: str) -> tuple[str, ...]:
+    return (f"classifier={name}", "checkpoint.keep_every_epochs=1", "training.log_every=3")
+
+
+def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Tensor):
+        yield path, tree
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield from tensors(value, f"{path}/{key}")
+
+
+def stored(run: Path) -> dict[str, Tensor]:
+    """Every tensor of the last checkpoint of a run."""
+    checkpoint = CheckpointStore(run / "checkpoints").find("last")
+    files = [checkpoint / "training.pt", *sorted(checkpoint.glob("process-*.pt"))]
+    return {f"{file.name}{path}": tensor for file in files for path, tensor in tensors(read_tree(file))}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_run_learns(name: str, tmp_path: Path, run_tiny: Run) -> None:
+    run_tiny(tmp_path / "run", *words(name), "training.epochs=8")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_resumed_run_ends_with_the_same_bits(name: str, tmp_path: Path, run_tiny: Run, cut_back: Cut) -> None:
+    settings = (
+        *words(name),
+        "training.accumulate=2",
+        "training.epochs=2",
+        "data.source.SyntheticFaces.per_identity=16",
+    )
+    run_tiny(tmp_path / "whole", *settings)
+    cut_back(tmp_path / "whole", tmp_path / "cut", 8)
+    assert run_tiny(tmp_path / "cut", *settings, resume=True).progress.complete
+    expected, found = stored(tmp_path / "whole"), stored(tmp_path / "cut")
+    assert expected.keys() == found.keys()
+    assert [key for key, tensor in expected.items() if not tensor.equal(found[key])] == []
+
+
+Steps = tuple[list[Tensor], tuple[int, int], dict[str, Tensor]]
+
+
+def two_steps(name: str) -> Steps:
+    """Losses of two updates of a run, the range of this process's rows, and the rows afterwards."""
+    parts = assemble(load_config(TINY, words(name)))
+    (owner,) = parts.mode.row_owners().values()
+    losses = []
+    for _, one in zip(range(2), parts.feed.batches(0, 0), strict=False):
+        output = parts.mode.step(one)
+        parts.optim.update(output.loss)
+        parts.mode.after_update()
+        losses.append(output.loss.detach())
+    return losses, owner.row_range, {key: tensor.detach() for key, tensor in owner.row_tensors().items()}
+
+
+def two_steps_of_all() -> list[Steps]:
+    return [two_steps(name) for name in ENTRIES]
+
+
+@pytest.fixture(scope="module")
+def two() -> list[list[Steps]]:
+    """Of all classifiers in one start of processes, because starting takes longer than computing."""
+    return distributed.run_processes(two_steps_of_all, 2)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_two_processes_share_the_rows_and_see_one_loss(name: str, two: list[list[Steps]]) -> None:
+    first, second = (steps[ENTRIES.index(name)] for steps in two)
+    for loss, other in zip(first[0], second[0], strict=True):
+        torch.testing.assert_close(loss, other)
+    assert first[1][0] == 0
+    assert first[1][1] == second[1][0]
+    for (start, stop), rows in (first[1:], second[1:]):
+        assert all(len(tensor) == stop - start for tensor in rows.values())
