@@ -18,7 +18,10 @@ os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # Images are refused by the size in their header; this is for headers that OpenCV reads otherwise than we do.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))
 
-from facelab.cli.main import main
+try:
+    from facelab.cli.main import main
+except KeyboardInterrupt:  # Ctrl-C while it is still imported
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from facelab import cli
 from facelab.errors import ConfigError
@@ -19,11 +20,11 @@ ENTRY_POINTS = "facelab.commands"
 NAMES_ITS_COMMAND = re.compile(r"^@(\w+\.)?command\(", re.MULTILINE)
 OTHERS = "Commands of other packages"
 
-_COMMANDS: list[tuple[int, str, Callable[..., None]]] = []
+_COMMANDS: list[tuple[int, str, Callable[..., None], type[TyperCommand] | None]] = []
 _GROUPS: list[tuple[int, str, typer.Typer]] = []
 
 
-def command(name: str, *, place: int) -> Callable[[F], F]:
+def command(name: str, *, place: int, cls: type[TyperCommand] | None = None) -> Callable[[F], F]:
     """Decorator that makes a function the command ``facelab NAME``; Typer reads its signature and docstring.
 
     The module should import only what a signature needs, the rest inside of the function: every command, help and
@@ -32,10 +33,11 @@ def command(name: str, *, place: int) -> Callable[[F], F]:
     Args:
         name: What the user types.
         place: Where the help shows it: lower ones first.
+        cls: How its words are parsed, if not as usual.
     """
 
     def add(function: F) -> F:
-        _COMMANDS.append((place, name, function))
+        _COMMANDS.append((place, name, function, cls))
         return function
 
     return add
@@ -63,11 +65,11 @@ def add_commands(app: typer.Typer) -> None:
     for path in (path for folder in cli.__path__ for path in sorted(Path(folder).glob("*.py"))):
         if NAMES_ITS_COMMAND.search(path.read_text(encoding="utf-8")):  # helpers of commands may import what is heavy
             importlib.import_module(f"{cli.__name__}.{path.stem}")
-    for _, name, function in sorted(_COMMANDS, key=lambda entry: entry[:2]):
-        app.command(name)(function)
+    for _, name, function, cls in sorted(_COMMANDS, key=lambda entry: entry[:2]):
+        app.command(name, cls=cls)(function)
     for _, name, inner in sorted(_GROUPS, key=lambda entry: entry[:2]):
         app.add_typer(inner, name=name)
-    ours = {name for _, name, _ in (*_COMMANDS, *_GROUPS)}
+    ours = {entry[1] for entry in (*_COMMANDS, *_GROUPS)}
     for name, entries in _of_others().items():
         if name not in ours:
             _add_foreign(app, name, entries)

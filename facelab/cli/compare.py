@@ -1,6 +1,6 @@
 """``facelab compare``: tables, curves and one page of several tested models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,13 +61,38 @@ def compare_command(
 
 
 def _gather(runs: Sequence[str], out: Path) -> "dict[str, list[Report]]":
-    """Reports of every model of some runs, under names that differ; their links lead from ``out``."""
-    result: dict[str, list[Report]] = {}
+    """Reports of every model of some runs, under names that differ; their links lead from ``out``.
+
+    Raises:
+        ConfigError: If two models have one name, and nothing tells them apart.
+    """
+    names: list[str] = []
+    folders: list[Path | None] = []  # what tells a model apart that the user gave no name
+    reports: list[list[Report]] = []
     for run in runs:
         name, path = _split(run)
-        for model, of_model in _read(path, out).items():
-            result[_free_name(model, name, path, result)] = of_model
-    return result
+        models = _read(path, out)
+        for model, of_model in models.items():
+            names.append(model if name is None else name if len(models) == 1 else f"{name} {model}")
+            folders.append((path.parent if path.is_file() else path).resolve() if name is None else None)
+            reports.append(of_model)
+    shown = _told_apart(names, folders)
+    for place, name in enumerate(shown):
+        if name in shown[:place]:
+            raise ConfigError(f"two models are called '{name}'; name them: NAME={_split(runs[-1])[1]}")
+    return dict(zip(shown, reports, strict=True))
+
+
+def _told_apart(names: Sequence[str], folders: Sequence[Path | None]) -> list[str]:
+    """The names; each of several equal ones with its folder, and with as many parents as it takes."""
+    shown = list(names)
+    for name in {name for name in names if names.count(name) > 1}:
+        equal = {place: folder.parts for place, folder in enumerate(folders) if folder and names[place] == name}
+        longest = max(map(len, equal.values()), default=0)
+        depths = (depth for depth in range(1, longest + 1) if len({f[-depth:] for f in equal.values()}) == len(equal))
+        depth = next(depths, 1)
+        shown = [f"{name} ({'/'.join(equal[at][-depth:])})" if at in equal else old for at, old in enumerate(shown)]
+    return shown
 
 
 def _split(run: str) -> tuple[str | None, Path]:
@@ -91,17 +116,6 @@ def _read(path: Path, out: Path) -> "dict[str, list[Report]]":
         known = {report.protocol for report in latest[model]}
         return {model: [*latest[model], *(report for report in trained if report.protocol not in known)]}
     return latest
-
-
-def _free_name(model: str, name: str | None, path: Path, taken: Mapping[str, object]) -> str:
-    """What to call a model: as the user says, else as its report does, with the folder where that is taken."""
-    shown = model if name is None else name
-    if shown not in taken:
-        return shown
-    longer = f"{model} ({path.resolve().name})" if name is None else f"{name} {model}"
-    if longer in taken:
-        raise ConfigError(f"two models are called '{longer}'; name them: NAME={path}")
-    return longer
 
 
 def _groups(words: Sequence[str]) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from facelab.run.assembly import Parts, assemble, restore, scoring_of, supplied_
 from facelab.run.callbacks import Checkpointing, Evaluation, NamedCallbacks, check_callbacks
 from facelab.run.run_folder import claimed
 from facelab.run.settings import FREE_TO_CHANGE, RunConfig, make_config
-from facelab.run.tracking import CONFIG, ConsoleProgress, MetricsLog, model_files, write_settings
+from facelab.run.tracking import CONFIG, METRICS, ConsoleProgress, MetricsLog, last_logged, model_files, write_settings
 from facelab.run.training_set import check_training_set
 from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.extraction.quality import open_scores
@@ -83,6 +83,9 @@ def _run(
     found = None if nothing else store.find(checkpoint)
     if found and not resume:
         raise ConfigError(f"'{folder}' already holds a run; go on with it by --resume, or choose another folder.")
+    if resume and not found:
+        _require_unbegun(folder, config)
+        console.print(f"'{folder}' has no checkpoint: it begins at update 0")
     if found:
         check_changes(folder, config, allow_changes)
         store.require_unharmed(found)
@@ -111,6 +114,21 @@ def _run(
     evaluation = _train(parts, protocols, scores, store, console, log, added)
     _report_corrupt(parts, folder, console)
     return RunResult(folder, parts.progress, tuple(evaluation.reports))
+
+
+def _require_unbegun(folder: Path, config: RunConfig) -> None:
+    """Refuse to begin a run anew that had come so far that a checkpoint must have been lost.
+
+    Raises:
+        ConfigError: If its log goes on behind the first checkpoint.
+    """
+    update, epoch = last_logged(folder)
+    every = config.checkpoint
+    if epoch > every.every_epochs or (every.every_updates is not None and update > every.every_updates):
+        raise ConfigError(
+            f"'{folder}' has no checkpoint, although {METRICS} shows that it came to update {update}; bring "
+            f"'{folder / 'checkpoints'}' back, or delete {METRICS} to begin again at update 0."
+        )
 
 
 def _leave_to_the_main_process(update: int, values: Mapping[str, float]) -> None:

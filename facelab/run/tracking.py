@@ -167,6 +167,15 @@ def _update_of(line: bytes) -> float:
         return float("inf")  # the last line of a killed run may be half written
 
 
+def last_logged(folder: Path) -> tuple[int, float]:
+    """Update and epoch of the last whole line in a run's log; zeros without one."""
+    path = folder / METRICS
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    whole = (json.loads(line) for line in reversed(lines) if _update_of(line) < float("inf"))
+    last: dict[str, float] = next(whole, {})
+    return int(last.get("update", 0)), float(last.get("epoch", 0))
+
+
 def peak_memory() -> float | None:
     """Most memory of this process so far, in GB (10^9 bytes): that of its GPU if it uses one, else of the process.
 

@@ -24,3 +24,24 @@ def test_warnings_of_libraries_are_shown_on_demand(code: str) -> None:
         said[wish] = done.stderr
     assert said[""] == ""
     assert "UserWarning" in said["default"]
+
+
+INTERRUPTED = """
+import runpy, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "facelab.cli.commands":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("facelab", run_name="__main__")
+"""
+
+
+def test_control_c_during_the_imports_is_no_traceback() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")

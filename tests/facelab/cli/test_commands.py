@@ -156,5 +156,5 @@ def test_every_module_with_a_command_is_found(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_no_name_is_given_twice() -> None:
-    names = [name for _, name, _ in (*commands._COMMANDS, *commands._GROUPS)]
+    names = [entry[1] for entry in (*commands._COMMANDS, *commands._GROUPS)]
     assert len(names) == len(set(names))

@@ -47,11 +47,18 @@ def rows(folder: Path = Path("comparison")) -> list[dict[str, str]]:
 def test_models_are_named_and_linked(runs: Path) -> None:
     said = compare("first=a", "b", "c/report.json", "--out", "out").output
     names = [row["model"] for row in rows(Path("out"))]
-    assert names == ["first", "model", "model (report.json)"]
+    assert names == ["first", "model (b)", "model (c)"]
     assert rows(Path("out"))[0]["log file"] == "../a/metrics.jsonl"
     assert rows(Path("out"))[1]["log file"] == ""  # it is not there
     assert "out/comparison.html" in said
     assert {path.name.split(".")[-1] for path in (runs / "out").iterdir()} >= {"html", "json", "csv", "md", "tex"}
+
+
+def test_equal_names_are_told_apart_by_as_much_of_their_folders_as_it_takes(runs: Path) -> None:
+    for seed in ("1", "2"):
+        write_reports(runs / seed / "a", {"model": [report(0.9)]})
+    compare("1/a", "2/a", "model=c")
+    assert [row["model"] for row in rows()] == ["model (1/a)", "model (2/a)", "model"]
 
 
 def test_what_is_within_noise_is_marked(runs: Path) -> None:
@@ -86,7 +93,9 @@ def test_refusals(runs: Path) -> None:
         compare("none")
     with pytest.raises(ConfigError, match="--group is 'a', but must be NAME=MODEL,MODEL"):
         compare("a", "--group", "a")
-    with pytest.raises(ConfigError, match="two models are called 'x model'; name them: NAME=a"):
-        compare("x=a", "x=b", "x=a")
+    with pytest.raises(ConfigError, match="two models are called 'x'; name them: NAME=b"):
+        compare("x=a", "x=b")
+    with pytest.raises(ConfigError, match=r"two models are called 'model \(a\)'; name them: NAME=a/report.json"):
+        compare("a", "a/report.json")
     with pytest.raises(ConfigError, match="there is no run 'z' to group"):
         compare("a=a", "--group", "g=z")

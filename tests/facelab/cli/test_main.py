@@ -81,6 +81,11 @@ def test_an_unknown_name_to_cite_is_answered_with_a_suggestion() -> None:
         (["train", "training.epoch=3"], "unknown key 'training.epoch'. Did you mean 'epochs'?"),
         (["train", "--resume"], "--resume needs --run FOLDER"),
         (["train", "conventional", "--run", "nowhere", "--resume", "step-8"], "has no checkpoint 'step-8'"),
+        (["train", "conventional", "--run", "nowhere", "--resume=step-8"], "has no checkpoint 'step-8'"),
+        (
+            ["train", "conventional", "--run", "nowhere", "--resume=8"],
+            "--resume=8 names no checkpoint; write last",
+        ),
         (["test", "nowhere", "LFW.root=a", "LFW.pairs=b"], "'nowhere' is neither a run folder nor a checkpoint folder"),
         (["test", "--backbone", "r18", "LFW.root=a"], "--backbone and --weights go together"),
         (

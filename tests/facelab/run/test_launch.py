@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -91,3 +92,20 @@ def test_a_signal_stops_after_the_update_and_says_how_to_go_on(
     monkeypatch.setattr(MetricsLog, "on_log", interrupt)
     assert launch(TINY, [], run=tmp_path / "run") == signal.SIGTERM
     assert "stopped at update 2 of 12; go on with: facelab train --run" in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_again_unnoticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    launch(TINY, ["training.epochs=2"], run=run)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(
+        ConfigError, match=r"has no checkpoint, although metrics.jsonl shows that it came to update 8; "
+    ):
+        launch(TINY, ["training.epochs=2"], run=run, resume=True)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:2]))  # as if it had been killed before the first one
+    capsys.readouterr()
+    assert launch(TINY, ["training.epochs=2"], run=run, resume=True) == 0
+    assert f"'{run}' has no checkpoint: it begins at update 0" in capsys.readouterr().out.splitlines()
