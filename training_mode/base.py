@@ -125,7 +125,10 @@ class TrainingMode(ABC):
         return {"network": self.network}
 
     def row_owners(self) -> Mapping[str, Classifier]:
-        """Owners of class rows by their names in checkpoints, which differ from those of the networks; often one."""
+        """Owners of class rows by their names in checkpoints, which differ from those of the networks; often one.
+
+        Each process holds its own range of rows, so they stay outside of replicas.
+        """
         return {}
 
     def replicas(self) -> Iterable[Replica[Any]]:
@@ -135,10 +138,6 @@ class TrainingMode(ABC):
     def trained_modules(self) -> Iterable[nn.Module]:
         """Modules whose parameters are equal on all processes and are to be optimised; heads may learn some, too."""
         return [*(one.network for one in self.replicas()), *(owner.head for owner in self.row_owners().values())]
-
-    def row_modules(self) -> Iterable[Classifier]:
-        """Owners of class rows, of which each process holds its own range."""
-        return list(self.row_owners().values())
 
     def inference_network(self) -> Backbone:
         """The network that is evaluated and exported: of the structure of the one in training, whose card it gets."""

@@ -227,7 +227,8 @@ def open_optimization(
     """Optimisers over what the mode trains: the network, and the class rows in a group or an optimiser of their own."""
     training = config.training
     replicated = parameter_groups(mode.trained_modules(), config.optimizer)
-    others = [one for owner in mode.row_modules() if (one := owner.optimizer(update_rule(config.optimizer)))]
+    owners = mode.row_owners().values()
+    others = [one for owner in owners if (one := owner.optimizer(update_rule(config.optimizer)))]
     own_groups = [group for optimizer in others for group in optimizer.param_groups]
     for group in own_groups:
         group |= {"name": "class rows", "sharded": True}
@@ -235,7 +236,7 @@ def open_optimization(
     groups = [
         *replicated,
         *parameter_groups(
-            mode.row_modules(),
+            owners,
             config.optimizer,
             name="class rows",
             lr=config.optimizer.class_lr,

@@ -73,7 +73,7 @@ def test_everything_that_it_trains_gets_a_finite_gradient(name: str, base: Path)
     parts = assemble(load_config(TINY, settings(name, base)))
     output = parts.mode.step(next(iter(parts.feed.batches(0, 0))))
     output.loss.backward()
-    modules = [*parts.mode.trained_modules(), *parts.mode.row_modules()]
+    modules = [*parts.mode.trained_modules(), *parts.mode.row_owners().values()]
     trained = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     assert trained
     assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in trained)
