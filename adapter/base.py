@@ -196,6 +196,7 @@ class AdaptedBackbone(Backbone):
             )
         values: Tensor = self.gate(quality)
         if self.training and self.crossing:
+            # Good images too must be known in the space of the low-quality expert: low probes look for them there.
             values = values.masked_fill(torch.rand_like(values) < self.crossing, 0.0)
         return values
 

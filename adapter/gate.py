@@ -99,6 +99,8 @@ def two_modes(scores: ArrayLike) -> tuple[float, float]:
         raise DataError(
             f"{len(values)} scores that do not differ cannot calibrate a gate; give it tau and temperature."
         )
+    # The variance inside two groups is what is left of the whole variance after that between their means, so the least
+    # of the one is the most of the other: below * above * (high - low)^2. Cumulative sums give it everywhere.
     counts, edges = np.histogram(values, BINS)
     sums, _ = np.histogram(values, edges, weights=values)
     below, total = np.cumsum(counts)[:-1], np.cumsum(sums)[:-1]
@@ -107,8 +109,11 @@ def two_modes(scores: ArrayLike) -> tuple[float, float]:
     low = np.divide(total, below, where=inner, out=np.zeros(BINS - 1))
     high = np.divide(values.sum() - total, above, where=inner, out=np.zeros(BINS - 1))
     between = np.where(inner, below * above * (high - low) ** 2, -1.0)
-    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))  # a gap between the modes: its middle
+    # In a gap between the modes all thresholds part the scores alike. Its middle leaves both sides the same room for
+    # images that are not among these; the first one would lie at the edge of the low mode.
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
     place = int(best[len(best) // 2])
+    # A mean lies half the distance of both from the threshold, if that is in the middle: solve sigmoid(half / T) = 0.9.
     temperature = (high[place] - low[place]) / (2 * math.log(SURE / (1 - SURE)))
     return float(edges[place + 1]), float(temperature)
 

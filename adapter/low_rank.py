@@ -79,6 +79,8 @@ class LowRankLayer(nn.Module):
 
     def _start(self, down: tuple[int, ...], up: tuple[int, ...], initial: Initial) -> None:
         """Make both factors on the device and in the type of the frozen weight."""
+        # One zero factor makes the update zero, so that training starts from what the base gives. Both zero would never
+        # move: the gradient of each is a product with the other one.
         self.low_rank_down = nn.Parameter(self.weight.new_empty(down))
         self.low_rank_up = nn.Parameter(self.weight.new_zeros(up))
         if initial == "trunc_normal":

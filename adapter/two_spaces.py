@@ -24,6 +24,8 @@ def join_spaces(low: Tensor, high: Tensor, gate: Tensor, share: float) -> Tensor
     Returns:
         Embeddings of length 1, float32, (B, 2D).
     """
+    # Roots, because a cosine multiplies the parts of both images: the shares 1 - c a and c a add up to 1, so that the
+    # result has length 1, and one bad image is enough for a pair to be compared in the low-quality space.
     weight = share * gate.float().clamp(0.0, 1.0).unsqueeze(1)
     spaces = (F.normalize(one.float(), dim=1) for one in (low, high))
     return torch.cat([part.sqrt() * one for part, one in zip((1 - weight, weight), spaces, strict=True)], dim=1)
