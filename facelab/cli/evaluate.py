@@ -1,7 +1,6 @@
 """``facelab test``: models on protocols, one table."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +12,6 @@ from facelab.cli.names import complete_names, complete_words, protocol
 from facelab.cli.options import DeviceOption, PluginOption
 from facelab.cli.protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
-from facelab.progress_bar import counted_bars
 
 if TYPE_CHECKING:
     from facelab.model.face_model import FaceModel
@@ -86,50 +84,21 @@ def evaluate_command(
     """Test models on protocols; prints one table and writes the report."""
     from facelab import distributed
     from facelab.inputs import check_any_photo
-    from facelab.model.face_model import network_of
-    from facelab.model.scoring import Scoring
-    from facelab.run.tracking import model_files
-    from facelab.test_protocol.extraction.quality import open_scores
-    from facelab.test_protocol.report.run_report import write_run_report
-    from facelab.test_protocol.run import run_protocols
-    from facelab.test_protocol.statistics.confidence import with_intervals
+    from facelab.run.model_evaluation import EvaluationOptions, evaluate_models, write_evaluation
 
     check_any_photo(any_photo, resize)
-    names = [word for word in words if "=" not in word]
+    options = EvaluationOptions(precision, batch_size, cache, resize, any_photo, on_corrupt)
+    names, chosen = [word for word in words if "=" not in word], [word for word in words if "=" in word]
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         models = open_models(names, checkpoint, backbone, weights, device)
-        chosen = [word for word in words if "=" in word]
         protocols = open_protocols(chosen, names, models, console)
-        tables = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
-        reports = {}
-        for model in models:
-            with counted_bars(console) as show:
-                scorer = model.card.get("scorer") or {}
-                size = model.input_spec.size if resize else None
-                scoring = Scoring(network_of(scorer.get("base"), model.device), model.device, show, size)
-                chosen_tables = scoring.tables(tables, protocols, model.network, scorer.get("spec"))
-                scores = open_scores(protocols, chosen_tables, model.network, complete=on_corrupt == "error")
-                reports[model.name] = run_protocols(
-                    model.network,
-                    protocols,
-                    device=model.device,
-                    precision=precision,
-                    batch_size=batch_size,
-                    cache=cache,
-                    resize=resize,
-                    any_photo=any_photo,
-                    on_corrupt=on_corrupt,
-                    quality=scores,
-                    progress=partial(_show, show, model.name),
-                )
-        if distributed.is_main():
-            if bootstrap:
-                reports = {name: [with_intervals(one, draws=bootstrap) for one in of] for name, of in reports.items()}
-            folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
-            files = {model.name: model_files(model.source) for model in models}
-            for what, path in write_run_report(folder, reports, console, files, draws=draws).items():
-                console.print(f"{what:>10}  {path}")
+        sources = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
+        reports = evaluate_models(models, protocols, sources, options, console)
+        folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
+        written = write_evaluation(folder, models, reports, console, bootstrap=bootstrap, draws=draws)
+        for what, path in written.items():
+            console.print(f"{what:>10}  {path}")
 
 
 def open_models(
@@ -156,7 +125,3 @@ def open_models(
     if not models:
         raise ConfigError("name a run to test, or --backbone with --weights.")
     return models
-
-
-def _show(show: Callable[[str, int, int], None], model: str, protocol: str, done: int, total: int) -> None:
-    show(f"{model} on {protocol}", done, total)
