@@ -1,17 +1,15 @@
 """A large file in memory without reading it: any place, from many threads, in any process."""
 
 import mmap
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facelab.errors import DataError
+from facelab.data.formats.reopened import ReopenedFile
 from facelab.outside.file import opened
 
 
-class MappedFile:
+class MappedFile(ReopenedFile):
     """A read-only memory map; a copy in another process maps the file anew.
 
     The kernel is told that reads are scattered, and which bytes the next one needs, so that a file larger than memory
@@ -24,16 +22,13 @@ class MappedFile:
         DataError: If it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with opened(path) as file:
-                self.size = file.seek(0, 2)
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
-        except OSError as error:
-            raise DataError(f"{path}: cannot be opened ({error.strerror}).") from None
+    def _open(self) -> int:
+        with opened(self.path) as file:
+            self.size = file.seek(0, 2)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.size else None
         self._bytes = memoryview(self._map) if self._map is not None else memoryview(b"")
         self._advise("MADV_RANDOM", 0, self.size)
+        return self.size
 
     def view(self, start: int, stop: int) -> memoryview:
         """Bytes ``start`` to ``stop``, not copied; fewer if the file ends before."""
@@ -58,17 +53,3 @@ class MappedFile:
         if self._map is not None and start < min(stop, self.size) and hasattr(mmap, advice):
             page = start - start % mmap.PAGESIZE
             self._map.madvise(getattr(mmap, advice), page, min(stop, self.size) - page)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process needs to map the file itself: its path and size in bytes."""
-        return {"path": self.path, "size": self.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Map the file again.
-
-        Raises:
-            DataError: If its size has changed.
-        """
-        self.__init__(state["path"])  # type: ignore[misc]
-        if self.size != state["size"]:
-            raise DataError(f"{self.path}: has {self.size} bytes, but had {state['size']} when it was first opened.")

@@ -2,14 +2,13 @@
 
 import os
 import weakref
-from pathlib import Path
-from typing import Any
 
-from facelab.errors import CorruptImage, DataError
+from facelab.data.formats.reopened import ReopenedFile
+from facelab.errors import CorruptImage
 from facelab.outside.file import open_regular
 
 
-class RawFile:
+class RawFile(ReopenedFile):
     """Positional reads of one file; a copy in another process opens the file anew.
 
     Args:
@@ -19,13 +18,10 @@ class RawFile:
         DataError: If it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._handle, self.size = open_regular(path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be opened ({error.strerror}).") from None
+    def _open(self) -> int:
+        self._handle, size = open_regular(self.path)
         weakref.finalize(self, os.close, self._handle)
+        return size
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``.
@@ -42,17 +38,3 @@ class RawFile:
                 f"{self.path}: ends at {offset + len(data)}, inside {size} bytes that begin at {offset}."
             )
         return data
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What another process needs to open the file itself: its path and size in bytes."""
-        return {"path": self.path, "size": self.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open the file again.
-
-        Raises:
-            DataError: If its size has changed.
-        """
-        self.__init__(state["path"])  # type: ignore[misc]
-        if self.size != state["size"]:
-            raise DataError(f"{self.path}: has {self.size} bytes, but had {state['size']} when it was first opened.")
