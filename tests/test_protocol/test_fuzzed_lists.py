@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facelab.data.alignment.ijbs_lists import read_rows
+from facelab.data.alignment.ijbs_lists import read_list_rows
 from facelab.data.alignment.landmarks import read_landmarks
 from facelab.data.formats.alignment_record import read_alignment
 from facelab.data.formats.open_files import open_files
@@ -124,7 +124,7 @@ READERS = {
         "alignment.json",
         '{"form": "scaled", "size": 112}',
     ),
-    "IJB-S rows": Reader(lambda folder: list(read_rows(folder / "l.csv", 1)), "l.csv", METADATA),
+    "IJB-S rows": Reader(lambda folder: list(read_list_rows(folder / "l.csv", 1)), "l.csv", METADATA),
     "IJB-S": Reader(read_tasks, "ijbs_metadata.csv", METADATA),
     **{f"IJB {file}": Reader(ijb, file, text, IJB) for file, text in IJB.items()},
     **{f"CFP {file}": Reader(lambda folder: read_cfp(folder, "FF"), file, text, CFP) for file, text in CFP.items()},
