@@ -98,6 +98,7 @@ def error_versus_reject(
 
 def _fixed(values: Floats, same: Booleans, counts: Integers, target: float) -> tuple[Floats, Floats, Floats]:
     threshold = tar_at_far(roc(values, same), [target])[0].threshold
+    # One pass for all rates: pairs come worst first, so that what is left of a count is a difference of running sums.
     accepted = values >= threshold
     missed = _left(same & ~accepted, counts), _left(same, counts)
     matched = _left(~same & accepted, counts), _left(~same, counts)
@@ -116,7 +117,7 @@ def _refitted(values: Floats, same: Booleans, counts: Integers, target: float) -
     for count in counts.tolist():
         labels = same[count:]
         if labels.all() or not labels.any():
-            points.append((1.0, 0.0, np.inf))
+            points.append((1.0, 0.0, np.inf))  # no threshold can be chosen, so nothing is accepted: the worst case
             continue
         (point,) = tar_at_far(roc(values[count:], labels), [target])
         points.append((1.0 - point.tar, point.far, point.threshold))

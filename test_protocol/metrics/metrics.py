@@ -124,6 +124,8 @@ def tar_at_far(curve: Roc, targets: Sequence[float]) -> list[OperatingPoint]:
 
 
 def _operating_point(curve: Roc, target: float) -> OperatingPoint:
+    # The published convention for a TAR at a FAR: the last real operating point whose FAR is at most the target. A line
+    # between two points would be a classifier that nobody has.
     last = int(np.searchsorted(curve.far, target, side="right")) - 1
     return OperatingPoint(
         target=target,
@@ -136,12 +138,13 @@ def _operating_point(curve: Roc, target: float) -> OperatingPoint:
 
 def auc(curve: Roc) -> float:
     """Chance that a same pair scores above a different pair, ties counting half (Mann-Whitney)."""
+    # A tie of both kinds is one slanted step of the curve: the trapezium under it counts each such pair by half.
     return float(np.sum(np.diff(curve.far) * (curve.tar[1:] + curve.tar[:-1])) / 2.0)
 
 
 def eer(curve: Roc) -> float:
     """Rate at which false accepts and false rejects are equal, linear between the two neighbouring points."""
-    gap = 1.0 - curve.tar - curve.far  # falls from 1 to -1
+    gap = 1.0 - curve.tar - curve.far  # falls from 1 to -1, so there is always a point to the left of the crossing
     right = int(np.argmax(gap <= 0.0))
     left = right - 1
     share = gap[left] / (gap[left] - gap[right])

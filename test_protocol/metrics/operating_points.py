@@ -32,6 +32,7 @@ def tar_at_far(positives: Scores, negatives: Scores, targets: Sequence[float]) -
     for target in targets:
         in_range("a target FAR", target, 0.0, 1.0, low_open=True)
     count = len(negatives)
+    # A partition puts the few wanted order statistics in their places in O(N); a ROC would sort 10**8 impostors.
     places = [count - 1 - allowed(target, count) for target in targets]  # in rising order; -1: all may be accepted
     ordered = np.partition(negatives, sorted({place for place in places if place >= 0}) or [0])
     bounds = [float(ordered[place]) if place >= 0 else -np.inf for place in places]
@@ -40,6 +41,7 @@ def tar_at_far(positives: Scores, negatives: Scores, targets: Sequence[float]) -
 
 def allowed(target: float, count: int) -> int:
     """How many of ``count`` may be accepted for a rate of at most ``target``, as floating point sees it."""
+    # target * count may be rounded up or down: start one higher, and let the quotient that reports show decide.
     most = min(int(target * count) + 1, count)
     while most / count > target:
         most -= 1
@@ -47,6 +49,7 @@ def allowed(target: float, count: int) -> int:
 
 
 def _point(positives: Scores, negatives: Scores, target: float, bound: float) -> OperatingPoint:
+    # Strictly above the first score that is too many: all of its ties stay out, else the rate would exceed the target.
     accepted, false = (scores[scores > bound] for scores in (positives, negatives))
     lowest = [float(scores.min()) for scores in (accepted, false) if len(scores)]
     return OperatingPoint(
@@ -54,7 +57,7 @@ def _point(positives: Scores, negatives: Scores, target: float, bound: float) ->
         tar=len(accepted) / len(positives),
         far=len(false) / len(negatives),
         threshold=min(lowest, default=np.inf),
-        measurable=len(negatives) * target >= 1.0 - 1e-9,
+        measurable=len(negatives) * target >= 1.0 - 1e-9,  # 1000 * 1e-3 must count as one
     )
 
 

@@ -105,12 +105,13 @@ def tiles(probe: Faces, gallery: Faces, *, block: int = BLOCK, mates_only: bool 
 
 
 def _tiles(probe: Faces, gallery: Faces, block: int, mates_only: bool) -> Iterator[Tile]:
+    # One array serves all tiles, so that none is allocated anew; whoever keeps scores beyond its tile copies them.
     double = np.float64 in (probe.vectors.dtype, gallery.vectors.dtype)
     dtype = np.dtype(np.float64 if double else np.float32)
     scratch = np.empty(min(block, len(probe)) * min(block, len(gallery)), dtype)
     rows_of = probe.blocks(block)
     for columns in gallery.blocks(block):
-        entries: Matrix | None = None
+        entries: Matrix | None = None  # copied for the first tile that is wanted: with ``mates_only`` few are
         for rows in rows_of:
             mates = _mates(probe.person[rows], gallery.person[columns])
             if mates is None and mates_only:
@@ -124,11 +125,13 @@ def _tiles(probe: Faces, gallery: Faces, block: int, mates_only: bool) -> Iterat
 
 def multiply(left: Matrix, right: Matrix, out: Matrix) -> None:
     """Dot products of all rows of two writable arrays, (R, D) and (C, D), into ``out``, (R, C)."""
+    # torch and not NumPy: it multiplies on as many threads as torch is set to, and into memory that is there.
     torch.mm(torch.from_numpy(left), torch.from_numpy(right).T, out=torch.from_numpy(out))
 
 
 def _mates(rows: Integers, columns: Integers) -> Booleans | None:
     """Where two ascending lists of people are equal and somebody, or None if nowhere."""
+    # Most tiles hold no mates: comparing the people is cheap beside a (R, C) mask of False.
     if not len(np.intersect1d(rows[rows > NOBODY], columns[columns > NOBODY])):
         return None
     return np.asarray((rows[:, None] == columns) & (rows > NOBODY)[:, None])

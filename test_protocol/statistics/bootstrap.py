@@ -98,6 +98,7 @@ class ResampledRoc:
     def __init__(self, score: NDArray[Any], same: Booleans, units: Units, thresholds: Sequence[float] = ()) -> None:
         self.units = units
         self.threshold = _thresholds(score, same, thresholds)
+        # Scores are sorted into bins once; a draw then only weighs counts of bins, and never sorts.
         place = len(self.threshold) - np.searchsorted(self.threshold[::-1], score, side="right")
         self._same = _WeightedCounts(place[same], units.first[same], units.second[same], len(self.threshold))
         self._different = _WeightedCounts(place[~same], units.first[~same], units.second[~same], len(self.threshold))
@@ -178,6 +179,8 @@ def _thresholds(score: NDArray[Any], same: Booleans, wanted: Sequence[float]) ->
     scores = np.unique(score[same])
     if len(scores) > MAX_SCORES:
         scores = scores[np.linspace(0, len(scores) - 1, MAX_SCORES).astype(np.int64)]
+    # Between a same score and the next number above it lie its ties alone: without a threshold there, different scores
+    # above it would be counted as tied with it.
     above = np.nextafter(scores, score.dtype.type(np.inf))
     fixed = np.array([*wanted, np.inf, -np.inf], score.dtype)
     return np.unique(np.concatenate([scores, above, fixed]))[::-1]
@@ -213,7 +216,7 @@ class _WeightedCounts:
             inside = slice(ends[0], ends[-1])
             content = (self._times[inside], self._second[inside], ends - ends[0])
             sums = csr_matrix(content, shape=(len(ends) - 1, len(weight))) @ weight
-            sums *= weight[self._first[rows]]
+            sums *= weight[self._first[rows]]  # a pair is drawn as often as both of its people together: the product
             bins = self._bin[rows]
             changes = _starts(bins)
             counts[bins[changes]] += np.add.reduceat(sums, changes, axis=0)
