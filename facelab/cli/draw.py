@@ -9,7 +9,7 @@ import typer
 from facelab.cli.commands import command
 from facelab.cli.data import opened_source
 from facelab.cli.options import CheckpointOption, DeviceOption, PluginOption
-from facelab.errors import DataError
+from facelab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,7 @@ def draw_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture, a .png file.")] = Path("embeddings.png"),
 ) -> None:
     """Draw where models put gallery and probes, for example before and after adaptation."""
+    from facelab.backbone.base import takes_quality
     from facelab.cli.evaluate import open_models
     from facelab.model.given_quality import parse_score_source
     from facelab.test_protocol.report.embedding_plot import plot_embeddings
@@ -59,10 +60,10 @@ def draw_command(
         raise DataError(f"gallery and probe have nobody in common; the first are '{first[0]}' and '{first[1]}'.")
     chosen = [{person: side[person][:images] for person in both} for side in rows]
     scorer = None if quality is None else parse_score_source(quality, "--quality")
-    shown = {
-        model.name: _shown(model, sides, chosen, scorer, resize=resize, any_photo=any_photo)
-        for model in open_models(models, checkpoint, None, None, device)
-    }
+    opened = open_models(models, checkpoint, None, None, device)
+    if scorer is not None and not any(takes_quality(model.network) for model in opened):
+        raise ConfigError("none of the models takes quality scores; leave --quality out.")
+    shown = {model.name: _shown(model, sides, chosen, scorer, resize=resize, any_photo=any_photo) for model in opened}
     plot_embeddings(shown, out)
     for name, one in shown.items():
         typer.echo(f"{name}: {one.found():.1%} of {len(one.probe)} probes are nearest to their person.")

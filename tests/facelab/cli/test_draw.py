@@ -29,3 +29,11 @@ def test_base_and_adapted_model_are_drawn(trained_run: Path, by_sharpness: Path,
     assert said.count("of 6 probes are nearest to their person") == 2
     with pytest.raises(DataError, match="gallery and probe have nobody in common; the first are '.*' and 'class 0'"):
         run(trained_run, *words[:3], "{SyntheticFaces: {identities: 2, per_identity: 1}}", *words[4:6])
+
+
+def test_scores_that_no_model_takes_are_refused(trained_run: Path, tmp_path: Path) -> None:
+    faces = "{SyntheticFaces: {identities: 2, per_identity: 2, size: 32}}"
+    words = ["draw", str(trained_run), "--gallery", faces, "--probe", faces, "--out", str(tmp_path / "d.png")]
+    result = CliRunner().invoke(cli.app, [*words, "--quality", "{Sharpness: {}}"])
+    assert "none of the models takes quality scores; leave --quality out" in str(result.exception)
+    assert not (tmp_path / "d.png").exists()
