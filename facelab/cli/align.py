@@ -1,16 +1,17 @@
 """``facelab data align``: images and landmarks -> aligned faces."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from facelab.cli.data import data_app
 from facelab.cli.options import within
-from facelab.errors import DataError
 
-REPORT = "refused.csv"
+if TYPE_CHECKING:
+    from facelab.data.alignment.aligned_folder import AlignedFolder
 
 
 @data_app.command("align")
@@ -36,45 +37,31 @@ def align_command(
     workers: Annotated[int, typer.Option(help="Threads; 0 for one per core.")] = 2,
 ) -> None:
     """Align faces by their landmarks to the ArcFace template."""
-    import numpy as np
-
-    from facelab.data.alignment.align_files import AlignOptions, align_files
-    from facelab.data.alignment.alignment import ORDER, unlike_faces
-    from facelab.data.alignment.landmarks import read_landmarks
-    from facelab.data.formats.alignment_record import AlignmentRecord
-    from facelab.data.formats.open_files import open_files
-    from facelab.data.loading.refusals import Refusals
+    from facelab.data.alignment.align_files import AlignOptions
+    from facelab.data.alignment.aligned_folder import align_folder
     from facelab.progress_bar import track
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     options = AlignOptions(size, form, file_format, quality, on_error, overwrite, workers)
-    if (out / REPORT).exists() and not overwrite:
-        raise DataError(f"{out / REPORT}: exists; write to another folder, or allow it with --overwrite.")
-    record = AlignmentRecord.of(size, form, landmarks)
-    if not overwrite:
-        record.refuse_other(out)
-    faces = read_landmarks(landmarks)
-    refused = Refusals()
-    work = align_files(open_files(images), faces, out, options)
-    for refusal in track(work, len(faces.names), "aligning", console):
-        if refusal is not None:
-            refused.add(refusal.location, refusal.reason)
-    record.write(out)
-    done = len(faces.names) - refused.count
-    console.print(
-        f"{done} of {len(faces.names)} faces aligned to {size}x{size}, in {out}", highlight=False, markup=False
-    )
-    strange = np.flatnonzero(unlike_faces(faces.points))
+    made = align_folder(images, landmarks, out, options, lambda work, count: track(work, count, "aligning", console))
+    for sentence in _told(made, out, size):
+        console.print(sentence, highlight=False, markup=False)
+
+
+def _told(made: "AlignedFolder", out: Path, size: int) -> Iterator[str]:
+    """What a user wants to know of a folder of aligned faces."""
+    import numpy as np
+
+    from facelab.data.alignment.aligned_folder import REPORT
+    from facelab.data.alignment.alignment import ORDER, unlike_faces
+
+    names, refused = made.faces.names, made.refused
+    yield f"{len(names) - refused.count} of {len(names)} faces aligned to {size}x{size}, in {out}"
+    strange = np.flatnonzero(unlike_faces(made.faces.points))
     if len(strange):
-        console.print(
-            f"{len(strange)} have landmarks like no face, the first is '{faces.names[strange[0]]}'; "
-            f"their order must be {ORDER}.",
-            highlight=False,
-            markup=False,
+        yield (
+            f"{len(strange)} have landmarks like no face, the first is '{names[strange[0]]}'; "
+            f"their order must be {ORDER}."
         )
     if refused.count:
-        refused.write(out / REPORT)
-        first = refused.entries[0].reason
-        console.print(
-            f"{refused.count} refused, listed in {out / REPORT}; the first: {first}", highlight=False, markup=False
-        )
+        yield f"{refused.count} refused, listed in {out / REPORT}; the first: {refused.entries[0].reason}"
