@@ -103,7 +103,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "Nearest", "Distance"])
 def test_each_example_is_listed_and_trained(name: str, output: tuple[Path, str]) -> None:
     folder, printed = output
     assert name in printed
@@ -116,6 +116,25 @@ def test_the_adapter_leaves_a_small_file(output: tuple[Path, str]) -> None:
     folder, printed = output
     assert 0 < (folder / "biases.safetensors").stat().st_size < 1 << 18
     assert "parameters are trained" in printed
+
+
+def test_the_scorer_leaves_a_table(output: tuple[Path, str]) -> None:
+    folder, _ = output
+    assert '"name":"Brightness"' in (folder / "brightness.csv").read_text()
+
+
+def test_the_callback_and_the_protocol_are_in_the_log(output: tuple[Path, str]) -> None:
+    folder, _ = output
+    assert '"distance": ' in (folder / "runs" / "distance" / "metrics.jsonl").read_text()
+    assert '"nearest/rank-1": ' in (folder / "runs" / "nearest" / "metrics.jsonl").read_text()
+
+
+def test_the_command_prints(output: tuple[Path, str]) -> None:
+    folder, printed = output
+    lines = [json.loads(line) for line in (folder / "runs" / "plain" / "metrics.jsonl").read_text().splitlines()]
+    *_, last = (line for line in lines if "accuracy" in line)
+    assert f"$ last runs/plain\nloss {last['loss']:.4g}\n" in printed
+    assert f"--metric accuracy\naccuracy {last['accuracy']:.4g}\n" in printed
 
 
 def test_each_example_is_compared(output: tuple[Path, str]) -> None:
