@@ -67,7 +67,7 @@ class NPCFace(MarginHead):
 
     def statistics(self, cosine: Tensor, terms: Terms, negative: Tensor) -> Mapping[str, Tensor]:
         """Sum of the cosines of each sample's hard negatives, and how many they are; both (B,)."""
-        hard = self._hard(cosine, terms).to(cosine.dtype) * negative
+        hard = (self._hard(cosine, terms) * negative).to(cosine.dtype)
         return {"sum": (cosine * hard).sum(dim=1), "count": hard.sum(dim=1)}
 
     def settle(self, terms: Terms) -> Terms:
