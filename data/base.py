@@ -80,6 +80,7 @@ class ImageSet(ABC):
             DataError: If the images differ in size; the message names one and both sizes.
         """
         first = self.read(int(indices[0]))
+        # Filled row by row: a list of images that is stacked at the end would hold all pixels twice.
         pixels = np.empty((len(indices), *first.shape), first.dtype)
         pixels[0] = first
         for row, index in enumerate(indices[1:].tolist(), start=1):

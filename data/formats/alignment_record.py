@@ -83,6 +83,7 @@ class AlignmentRecord(Strict):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            # A rename replaces the old record in one step: readers see the old one or the new one.
             temporary.replace(folder / FILE)
         except OSError as error:
             with suppress(OSError):

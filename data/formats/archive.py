@@ -37,6 +37,7 @@ class ArchiveFiles(ImageFiles):
                 left_out.add("a name that leads out of the archive", readable_name(name))
             else:
                 found[key] = (key, place, stored, size)
+        # Sorted and packed, so that a name is found by bisection: dictionaries of millions of names take gigabytes.
         kept = [found[key] for key in sorted(found)]
         self._names = PackedNames.of(name for name, _, _, _ in kept)
         self._places = np.array([numbers for _, *numbers in kept], np.int64).reshape(-1, 3)
@@ -44,6 +45,7 @@ class ArchiveFiles(ImageFiles):
 
     def names(self) -> Iterator[str]:
         """Names of all files in the archive, sorted."""
+        # Names in archives may be any bytes; surrogates carry those that are not UTF-8 there and back.
         return (name.decode("utf-8", "surrogateescape") for name in self._names)
 
     def size(self, name: str) -> int | None:
@@ -57,6 +59,7 @@ class ArchiveFiles(ImageFiles):
         if row is None:
             raise CorruptImage(f"{self.where(name)}: there is no such image in the archive.")
         place, stored, size = self._places[row].tolist()
+        # The size is only what the archive says; it is refused before memory is taken for it.
         if size > MAX_ENCODED:
             raise CorruptImage(f"{self.where(name)}: has {size:,} bytes, more than the {MAX_ENCODED:,} that are read.")
         return self._content(name, place, stored, size)

@@ -38,6 +38,7 @@ def encoder(source: Source, quality: int = 95) -> Callable[[int], bytes]:
     def encode(index: int) -> bytes:
         if isinstance(source, Stored):
             data = source.encoded(index)
+            # Kept as they are: encoding a JPEG a second time would lose detail.
             if data.startswith((START, PNG_START)):
                 return data
         return encode_jpeg(source.read(index), quality)
@@ -85,6 +86,7 @@ def _stems(source: Source) -> Callable[[int], str]:
     digits = len(str(source.num_classes - 1))
     known = _known_names(source)
     stems = [] if known is None else [_below(known[index]) for index in range(len(source))]
+    # Without regard to case, since A.jpg and a.jpg are one file on the disks of macOS and Windows.
     if stems and all(stems) and len({stem.casefold() for stem in stems}) == len(stems):
         return stems.__getitem__
     return lambda index: f"{source.labels[index]:0{digits}d}/{index:08d}"

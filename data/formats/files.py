@@ -75,6 +75,7 @@ class ImageFiles(ABC):
         ``skipped``. Hidden files are passed over in silence.
         """
         left_out, found = LeftOut(), dict(self.folders())
+        # Archives mostly have one folder around all people, which is nobody's, whatever images lie in it.
         top = posixpath.commonpath(found) if len(found) > 1 and "" not in found else ""
         depth = min((folder.count("/") for folder in found if folder != top), default=0)
         people = {folder for folder in found if folder and folder.count("/") == depth}
@@ -99,6 +100,7 @@ class ImageFiles(ABC):
         Raises:
             DataError: If several images have that stem.
         """
+        # One look at the disk in the usual case; only then is the whole folder listed.
         if self.size(name) is not None:
             return name
         folder, file = posixpath.split(posixpath.normpath(one_form(name)))

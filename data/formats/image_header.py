@@ -95,9 +95,11 @@ def _jpeg(data: bytes) -> tuple[Size, int]:
     for marker, at in jpeg_segments(data):
         if marker in FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
+            # Decoders differ in which of several frame headers they take, so the largest counts.
             size = max(size, (width, height), key=lambda one: one[0] * one[1])
             in_one_scan = data[at + 9] if marker in SEQUENTIAL else -1
     most = max(USUAL_SCANS, min(MAX_SCANS, USUAL_SCANS * MAX_PIXELS // max(1, size[0] * size[1])))
+    # A sequential image whose first scan has all colours ends with it, whatever follows.
     if data[at + 4] != in_one_scan and data.count(b"\xff\xda", at) > most:
         raise ValueError("too many scans")
     return size, at
@@ -112,6 +114,7 @@ def _png(data: bytes) -> Size:
 
 def _bmp(data: bytes) -> Size:
     (header,) = struct.unpack_from("<I", data, 14)
+    # OS/2's header of 12 bytes has sizes of 16 bits; a negative height means that the rows go downward.
     width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
     return abs(width), abs(height)
 
@@ -122,6 +125,7 @@ def _webp(data: bytes) -> Size:
     kind = data[12:16]
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
+        # The upper two bits are a scale for display, not part of the size.
         return width & 0x3FFF, height & 0x3FFF
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
@@ -145,6 +149,7 @@ def _pnm(data: bytes) -> Size:
 
 def _pam(data: bytes) -> Size:
     header = data[: data.index(b"\nENDHDR", 0, PAM_HEADER)]
+    # Where a field stands twice, the largest counts: which one a decoder takes is its choice.
     width, height = (max(int(number) for number in pattern.findall(header)) for pattern in PAM)
     return width, height
 

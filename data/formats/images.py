@@ -37,6 +37,7 @@ def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
     if not data:
         raise CorruptImage(f"{where}: the image is empty (0 bytes).")
     scan = check_size(data, where)
+    # The decoder fills what is missing with grey and passes it off as an image.
     if scan and is_cut(data):
         raise CorruptImage(f"{where}: the JPEG image is cut off ({len(data)} bytes, no end marker).")
     if scan and not known and has_hole(data):
@@ -78,6 +79,7 @@ def resize_image(pixels: Pixels, height: int, width: int) -> Pixels:
     """
     if pixels.shape[:2] == (height, width):
         return pixels
+    # Bilinear weights reach the four neighbours only: an image that shrinks to less than half would alias.
     shrinks = height * width < pixels.shape[0] * pixels.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=method))
@@ -112,6 +114,7 @@ class PathImages(ImageSet):
             )
         names = [path for path in found if path is not None]
         self._paths = PackedNames.of(path.encode("utf-8", "surrogateescape") for path in names)
+        # Sizes but no times: a copy of the set on another machine has the same fingerprint.
         self._fingerprint = hash_of(f"{path}\t{self.files.size(path)}" for path in names)
         self.alignment = read_alignment(self.files)
 

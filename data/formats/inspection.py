@@ -71,6 +71,7 @@ def inspect_images(
     """
     found, first_label = Inspection(), dict[bytes, int]()
     with ThreadPoolExecutor(thread_count(workers)) as pool:
+        # In chunks, since a pool takes its whole input at once: a task and a result for each of millions of images.
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             for row, result in zip(chunk, pool.map(lambda row: _look(source, row), chunk), strict=True):

@@ -132,7 +132,9 @@ def _ends_elsewhere(data: bytes, frame: Frame, end: int) -> bool:
     """Whether the data of an image in one run ends before or after the last block."""
     first, others = _added_row_is_grey(data[:end], frame)
     if first:
+        # The padding of a sound image may mean a grey block as well: only appended data tells the two apart.
         return MARKER.search(data, frame.scan + 2, end) is not None or _is_too_short(data, end, frame)
+    # Padding may also mean more than one block: data is left over only if the row fills without the last bytes too.
     return not others and not _added_row_is_grey(data[: end - PROBE], frame)[0]
 
 

@@ -35,6 +35,7 @@ def checked_labels(labels: Labels, where: str, relabel: bool) -> tuple[Labels, i
 
 def first_missing(labels: Labels) -> int:
     """The smallest number from 0 that is no label; (N,) non-negative labels, however large, need N + 1 bytes."""
+    # N labels cannot cover 0..N, so the first gap is at N or before, and larger labels need no place.
     present = np.zeros(len(labels) + 1, bool)
     present[labels[labels < len(present)]] = True
     return int(np.argmin(present)) if not present.all() else len(present)

@@ -91,6 +91,7 @@ class ListFile(Sequence[bytes]):
 
     def line(self, index: int) -> int:
         """Number of the line, from 1, that names image ``index``."""
+        # Where no line is blank, the number is known; else line feeds are counted, which only messages ask for.
         if self._rows.lines == len(self):
             return index + 1
         start = int(self._rows.starts[index])
@@ -107,6 +108,7 @@ def _parsed_blocks(file: RawFile) -> Iterator[ImageLines]:
         whole = block.rfind(b"\n") + 1
         if not whole:
             raise DataError(f"{file.path} line {lines + 1}: is longer than {LONGEST_LINE} bytes; is this a text file?")
+        # What follows the last line feed is read again with the next block, as the beginning of its first line.
         rows = _parse(np.frombuffer(block, np.uint8, whole), at, lines, file.path)
         yield rows
         at, lines = at + whole, lines + rows.lines
@@ -121,6 +123,7 @@ def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> ImageLin
         lines_before: Lines before ``text``.
         where: Names the list in messages.
     """
+    # All lines of a block in one NumPy operation each, not line by line: lists have up to a hundred million.
     ends = np.flatnonzero(text == ord("\n"))
     starts = np.concatenate(([len(BYTE_ORDER_MARK) if _has_mark(text, offset) else 0], ends[:-1] + 1))
     _refuse_long(starts, ends, lines_before, where)

@@ -44,6 +44,7 @@ class LstFile(Sequence[bytes]):
     def _row(self, number: int, line: bytes) -> tuple[int, bytes]:
         fields = line.strip().split(b"\t")
         try:
+            # im2rec writes labels as floating-point numbers.
             label = float(fields[1])
             if len(fields) > 2 and 0 <= label < EXACT and label.is_integer():
                 return int(label), _with_slashes(fields[-1].strip())

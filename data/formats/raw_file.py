@@ -30,6 +30,7 @@ class RawFile(ReopenedFile):
             CorruptImage: If the file ends earlier or the disk fails; the message says where.
         """
         try:
+            # pread() has an offset of its own and leaves the file's alone, so threads share one handle without a lock.
             data = os.pread(self._handle, size, offset)
         except OSError as error:
             raise CorruptImage(f"{self.path}: cannot be read at offset {offset} ({error.strerror}).") from None

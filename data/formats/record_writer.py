@@ -82,6 +82,7 @@ def encoded_record(content: bytes) -> bytes:
     pieces = [
         PREFIX.pack(MAGIC, kind << LENGTH_BITS | len(part)) + part for kind, part in zip(kinds, parts, strict=True)
     ]
+    # All parts but the last end at a multiple of 4, so only the whole is filled up.
     return b"".join(pieces) + bytes(-len(content) % 4)
 
 
@@ -141,6 +142,7 @@ def write_recordio(
     """
     layout = layout or RecordLayout()
     order = np.argsort(source.labels, kind="stable")
+    # Record 0 is the header, so the images are counted from 1.
     edges = 1 + np.searchsorted(source.labels[order], np.arange(source.num_classes + 1))
     end = int(edges[-1]) + source.num_classes
     _refuse_inexact(end if layout.header else source.num_classes, layout.header)

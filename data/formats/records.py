@@ -30,6 +30,7 @@ LABEL = struct.Struct("<IfQQ")  # number of labels (0: one, in the next field), 
 EXACT = 1 << 24  # float32 tells neighbouring whole numbers apart up to here
 MOST_COMPARED = 1_000_000  # records of which every end is compared with the next beginning: a page for each
 BLOCK = 1 << 22  # bytes of an index read at once
+# Possessive quantifiers never step back: a bad line behind megabytes of good ones is found in one pass.
 INDEX_LINES = re.compile(rb"(?:(?:[ \t]*+[0-9]{1,18}[ \t]++[0-9]{1,18})?+[ \t]*+\r?+\n)*+")
 
 Integers = NDArray[np.int64]
@@ -171,6 +172,7 @@ class RecordFile:
             return
         again = f"remove {index.name} and write it anew with `facelab data index {self.path}`"
         last = int(self.offsets.max())
+        # Walked through, and not taken from its length: the last record may have several parts.
         end = walk(self._file, last)[1]
         if end < self._file.size:
             raise DataError(
@@ -183,7 +185,9 @@ class RecordFile:
         starts, words = self.offsets[rows], self.words(rows, -1)
         ends = starts + PREFIX.size + (words & LONGEST)
         ends += -ends % 4
+        # Where a record of several parts ends is not in its first length, so only whole ones are compared.
         before_gap = (ends[:-1] < starts[1:]) & (words[:-1] >> LENGTH_BITS == WHOLE) & self.is_sound(rows[:-1])
+        # A gap may be anything; it is a record that was left out only if one begins there.
         missing = np.flatnonzero(before_gap & (self._word_at(ends[:-1]) == MAGIC))
         if len(missing):
             raise DataError(f"{index}: leaves out the record at byte {ends[missing[0]]}; {again}.")

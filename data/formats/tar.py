@@ -64,13 +64,17 @@ class _Headers:
                 self._extension(kind, size)
                 continue
             size, sparse = self._by_records(size, start), any(key.startswith(b"GNU.sparse.") for key in self.records)
+            # A pax record counts before GNU's long name, and both before the header, whose 100 bytes may have cut the
+            # name.
             name = self.records.get(b"path") or self.long_name or name
             self.records, self.long_name = {}, None
             if kind == SPARSE:
                 self._sparse_map(header)
                 start = self.at
+            # Links and folders may have a size, but no content follows them.
             if kind not in LINKS + FOLDER + SPECIAL:
                 self._skip(size, readable_name(name))
+            # Before POSIX had a kind for folders, they were files whose name ends in a slash.
             if kind in REGULAR and not sparse and not (kind == b"\0" and name.endswith(b"/")):
                 yield name, start, size, size
             elif kind not in FOLDER + b"\0":
@@ -126,6 +130,8 @@ class _Headers:
         return int(given)
 
     def _sparse_map(self, header: bytes) -> None:
+        # In GNU's old form, this byte says that the map of holes goes on in a block of its own, and byte 504 there
+        # likewise.
         more = header[482]
         while more:
             more = self._block()[504]
@@ -171,4 +177,5 @@ def is_header(block: bytes) -> bool:
 
 
 def _checksum(header: bytes) -> int:
+    # The field of the checksum itself counts as eight blanks.
     return sum(header) - sum(header[148:156]) + 8 * ord(" ")

@@ -18,6 +18,7 @@ def written_folder(target: Path) -> Iterator[Path]:
         DataError: If ``target`` exists, or the files cannot be written, for example because the disk is full.
     """
     refuse_existing(target)
+    # Beside the target and so on the same file system, where a rename is one step.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with _reported(target, temporary):
         target.parent.mkdir(parents=True, exist_ok=True)

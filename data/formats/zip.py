@@ -49,10 +49,13 @@ class ZipFiles(ArchiveFiles):
         header = LOCAL.unpack(self._file.read(place, LOCAL.size))
         if header[0] != b"PK\3\4":
             raise CorruptImage(f"{self.where(name)}: the archive is damaged: no file begins at byte {place}.")
+        # Name and extra field may have other lengths here than in the directory.
         data = self._file.read(place + LOCAL.size + header[9] + header[10], stored)
         if header[3] != DEFLATED:
             return data
         try:
+            # Negative: bare deflate data, without the header of zlib. One byte more than announced shows a wrong size,
+            # and no more is unpacked of an archive that would fill the memory.
             expand = zlib.decompressobj(-zlib.MAX_WBITS)
             content = expand.decompress(data, size + 1)
         except zlib.error as error:
@@ -76,7 +79,10 @@ def _members(file: RawFile, left_out: LeftOut) -> Iterator[Member]:
         size, stored, place = _long_numbers((size, stored, place), extra)
         if place + shift + LOCAL.size + stored > start or (method == STORED and size != stored):
             raise struct.error(f"'{readable_name(name)}' does not lie inside it")
+        # Without the flag a name is in code page 437 by the standard, but many programs write UTF-8 and do not say so.
         name = name if flags & UTF8 or _is_utf8(name) else name.decode("cp437").encode()
+        # On Unix a backslash is a letter of a name; elsewhere some programs write it between folders, against the
+        # standard.
         name = name if made >> 8 == UNIX else name.replace(b"\\", b"/")
         why = _why_not(flags, method, mode >> 16 if made >> 8 == UNIX else 0)
         if why:
@@ -87,6 +93,7 @@ def _members(file: RawFile, left_out: LeftOut) -> Iterator[Member]:
 
 def _directory(file: RawFile) -> tuple[int, int, int, int]:
     """Entries, bytes and place of the directory, and what must be added to the places in it."""
+    # The end record stands before a comment of unknown length, so it is looked for from the end.
     tail_size = min(file.size, END.size + LONGEST_COMMENT)
     tail = file.read(file.size - tail_size, tail_size)
     found = tail.rfind(b"PK\5\6")
@@ -94,6 +101,7 @@ def _directory(file: RawFile) -> tuple[int, int, int, int]:
         raise struct.error("there is no end of a directory")
     at = file.size - tail_size + found
     _, disk, first, _, count, length, start, _ = END.unpack_from(tail, found)
+    # Numbers that are all ones stand in the record of ZIP64 instead.
     if IN_EXTRA in (length, start) or count == 0xFFFF:
         _, _, place, _ = LOCATOR.unpack(file.read(at - LOCATOR.size, LOCATOR.size))
         signature, _, _, _, disk, first, _, count, length, start = END_64.unpack(file.read(place, END_64.size))
