@@ -110,6 +110,7 @@ class BatchReader:
             where = self._source.location(int(index[np.isnan(quality).argmax()]))
             raise DataError(f"{where}: the image has no quality score; score the set anew.")
         return Batch(
+            # A view: (B, H, W, 3) in memory is what PyTorch calls channels_last.
             image=image.permute(0, 3, 1, 2),
             label=torch.from_numpy(np.asarray(self._source.labels[index], np.int64)),
             index=torch.from_numpy(index),
@@ -152,6 +153,8 @@ class BatchReader:
         mates = np.flatnonzero(self._source.labels == self._source.labels[index])  # slow, but corrupt images are few
         for images in (len(mates), len(self._source)):
             tries = np.arange(min(images, REPLACEMENT_TRIES))
+            # Keyed by position and not by image: another epoch, or a second corrupt image of the class, takes another
+            # one. The last key tells the order among the class from that among all.
             for choice in permute(tries, images, self._seed, epoch, position, images).tolist():
                 candidate = int(mates[choice]) if images == len(mates) else choice
                 if candidate != index:

@@ -31,6 +31,7 @@ def ordered_map(
             waiting.extend(pool.submit(function, item) for item in islice(remaining, workers + ahead))
             while waiting:
                 result = waiting.popleft().result()  # the oldest, ready or not: that keeps the order
+                # Before the result is handed over: the threads go on while the consumer works with it.
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
                 yield result
         finally:

@@ -96,6 +96,7 @@ class ClassBalanced(Sampler):
         """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
         group, member = np.divmod(np.arange(*_bounds(start, stop, len(self))), self.rows_per_group)
         visit, place = np.divmod(group, len(self._counts))
+        # Each visit to all classes has an order of its own, and in it each class an order of its images.
         drawn = permute(place, len(self._counts), self._seed, epoch, visit)
         count = self._counts[drawn]
         image = permute(member % count, count, self._seed, epoch, visit, drawn)

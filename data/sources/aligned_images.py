@@ -41,6 +41,7 @@ class AlignedImages(ImageSet):
         try:
             return align(pixels, self.points[index], self.size, self.form, self.location(index))
         except DataError as error:
+            # A corrupt image, so that policies for images that cannot be read hold for faces that cannot be aligned.
             raise CorruptImage(str(error)) from None
 
     def location(self, index: int) -> str:

@@ -62,6 +62,7 @@ class Degradation:
         blur, noise = random.uniform(*self.blur), random.uniform(*self.noise)
         quality = int(random.integers(self.jpeg[0], self.jpeg[1], endpoint=True))
         small = _reduced(pixels, size, blur)
+        # Noise of the sensor's pixels: added before the reduction it would be averaged away.
         noisy = small + noise * random.standard_normal(small.shape)
         return _enlarged(_stored(np.rint(noisy).clip(0, 255).astype(np.uint8), quality), pixels.shape)
 
@@ -69,6 +70,7 @@ class Degradation:
 def _reduced(pixels: Pixels, size: int, blur: float) -> Pixels:
     height, width = pixels.shape[:2]
     factor = max(1.0, min(height, width) / size)
+    # Before the reduction, as a lens blurs before the sensor samples; in pixels of the original, so times the factor.
     blurred = cv2.GaussianBlur(pixels, (0, 0), blur * factor) if blur else pixels
     sides = max(1, round(width / factor)), max(1, round(height / factor))
     return np.asarray(cv2.resize(blurred, sides, interpolation=cv2.INTER_AREA))

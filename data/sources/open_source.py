@@ -36,6 +36,7 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
     """
     path = Path(given)
     text = str(given).strip()
+    # A file or folder that is there counts before a source of that name.
     is_spec = text.startswith("{") or (text in SOURCES and not path.exists())
     if root is not None and (is_spec or path.is_dir() or path.suffix.lower() == ".rec" or is_archive(path)):
         raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")

@@ -89,6 +89,7 @@ class Packed(Source):
         """Image ``index`` as RGB, uint8, (H, W, 3); a copy that the caller may change."""
         row = range(len(self))[index]
         data = self._pixels.view(row * self._stride, (row + 1) * self._stride)
+        # Without the copy, whoever keeps the image keeps a view of the mapped file.
         return np.frombuffer(data, np.uint8).reshape(self.meta.height, self.meta.width, 3).copy()
 
     def read_many(self, indices: NDArray[np.int64]) -> Pixels:
@@ -165,6 +166,8 @@ def write_packed(
             while chunk := list(islice(rows, CHUNK)):
                 for row, pixels in zip(chunk, pool.map(source.read, chunk), strict=True):
                     data = _same_size(pixels, height, width, source, row).tobytes()
+                    # On the way to the disk: a second pass over all pixels for the fingerprint would take as long as
+                    # writing them.
                     digest.update(data)
                     file.write(data)
                 progress(chunk[-1] + 1)

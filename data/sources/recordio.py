@@ -114,6 +114,7 @@ def record_rows(records: RecordFile) -> tuple[Integers, Integers]:
     if records.keys[0] != 0:
         return everything, nothing
     header = records.record(0)
+    # InsightFace's header record has several labels and no image; in im2rec's files record 0 is an image like others.
     if header.flag == 0 or header.image:
         return everything, nothing
     bounds = header.labels[:2]
@@ -122,6 +123,7 @@ def record_rows(records: RecordFile) -> tuple[Integers, Integers]:
         raise DataError(
             f"{records.where(0)}: the header record says [{shown}], not [end of images, end of identities]."
         )
+    # float32 has rounded counts beyond 2^24.
     if bounds[1] >= EXACT:
         return everything[_has_image(records, everything)], nothing
     images, identities = int(bounds[0]), int(bounds[1])
@@ -157,6 +159,7 @@ def _own_labels(records: RecordFile, rows: Integers) -> Labels:
     labels = np.where(several, records.words(rows, FIRST_LABEL), records.words(rows, FIELD)).view(np.float32)
     for odd in np.flatnonzero(~plain):  # damaged, or split inside the label: this raises or reads the joined parts
         labels[odd] = records.record(int(rows[odd])).labels[0]
+    # Asked this way round, NaN is wrong too.
     wrong = np.flatnonzero(~((labels >= 0) & (labels < EXACT) & (labels == np.floor(labels))))
     if len(wrong):
         raise DataError(

@@ -125,6 +125,7 @@ def rows_shallow(entries: Entries, per_id: int, seed: int) -> Rows:
     if per_id < 1:
         raise ConfigError(f"per-id is {per_id}, but must be at least 1.")
     known, labels, counts = np.unique(entries.labels, return_inverse=True, return_counts=True)
+    # One sort by class and then by a random number: the first of each class are a random choice of its images.
     shuffled = np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
     starts = np.cumsum(counts) - counts
     place = np.arange(len(labels)) - starts[labels[shuffled]]
@@ -155,6 +156,7 @@ def write_list(target: Path, entries: Entries, rows: Rows) -> int:
 
 def plain_name(person: str) -> str:
     """A name as two lists are compared: case, Unicode's form, spaces, hyphens and underscores do not count."""
+    # Twice: folding the case of a composed letter may take it apart again.
     return one_form(one_form(person).casefold()).replace(" ", "_").replace("-", "_")
 
 

@@ -55,6 +55,7 @@ class Erase(Transform):
         height, width = image.shape[2:]
         erased = draw(CHOSEN) < self.probability
         area = self.smallest + (self.largest - self.smallest) * draw("area")
+        # Even on a logarithmic scale: twice as wide as high is as likely as twice as high as wide.
         shape = self.elongation ** (2.0 * draw("shape") - 1.0)
         columns = on_device(_span(width, np.sqrt(area * shape), draw("x"), erased), image)
         rows = on_device(_span(height, np.sqrt(area / shape), draw("y"), erased), image)

@@ -39,6 +39,7 @@ class Flip(Transform):
         rows = draw.chosen(self.probability)
         moved = keypoints.clone()
         moved[rows] = keypoints[rows][:, MIRRORED_ORDER]
+        # Coordinates count from the centre of the first pixel, so column 0 becomes column W - 1.
         moved[rows, :, 0] = size[1] - 1 - moved[rows, :, 0]
         return moved
 

@@ -37,5 +37,6 @@ class Light(Transform):
         change = on_device(both.astype(np.float32), image)
         added, factor = change[:, 0, None, None, None], change[:, 1, None, None, None]
         part = take_rows(image, rows).float()
+        # Contrast turns about the image's own mean, so that it changes no brightness.
         mean = part.mean(dim=(1, 2, 3), keepdim=True)
         return put_rows(image, rows, as_pixels((part - mean) * factor + mean + added))

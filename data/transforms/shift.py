@@ -42,4 +42,6 @@ class Shift(Transform):
         rows = draw.chosen(self.probability)
         places = 2 * self.pixels + 1
         pixels = np.floor(np.stack([draw("x"), draw("y")], axis=1)[rows] * places) - self.pixels
+        # The picture spans 2 from border to border. Whole pixels fall on centres, where bilinear weights change
+        # nothing.
         return rows, scale_and_shift(np.ones_like(pixels), pixels * 2.0 / [size[1], size[0]])
