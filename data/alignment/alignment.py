@@ -35,6 +35,7 @@ FIVE_POSES_112: Points = np.array(
 FIVE_OF = {
     25: ((0,), (1,), (7,), (10,), (11,)),
     68: ((36, 39), (42, 45), (30,), (48,), (54,)),
+    # FaceX-Zoo counts them from 1: 105, 106, 55, 85, 91.
     106: ((104,), (105,), (54,), (84,), (90,)),
 }
 """Which points of a larger set make the five; several are averaged (68: the two corners of each eye)."""
@@ -156,6 +157,7 @@ def _likeness(points: Points, targets: Points) -> NDArray[np.float64]:
     """Part of the spread of points (N, 5, 2) that a fit to the nearest target (T, 5, 2) explains, (N,)."""
     z, w = (_complex(some - some.mean(axis=1, keepdims=True)) for some in (points, targets))
     spread = (np.abs(z) ** 2).sum(axis=1)[:, None] * (np.abs(w) ** 2).sum(axis=1)
+    # Points that are all at one place become NaN, which no comparison calls unlike: `similarity` refuses them.
     return np.asarray((np.abs(z.conj() @ w.T) ** 2 / np.where(spread > 0, spread, np.nan)).max(axis=1))
 
 
@@ -217,6 +219,7 @@ def warp(image: Pixels, matrix: Points, size: int = 112) -> Pixels:
     height, width = image.shape[:2]
     inverse = np.linalg.inv(matrix[:, :2])
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(-1, 2)
+    # Farther outside is as black as just outside, and no position is too large for an integer.
     x, y = (inverse @ (grid - matrix[:, 2]).T).clip(-2.0, [[width + 1.0], [height + 1.0]])
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right_part, lower_part = x - left, y - top
@@ -224,6 +227,8 @@ def warp(image: Pixels, matrix: Points, size: int = 112) -> Pixels:
     total = np.zeros((size * size, 3))
     for row, row_weight in ((top, 1.0 - lower_part), (top + 1, lower_part)):
         for column, column_weight in ((left, 1.0 - right_part), (left + 1, right_part)):
+            # Each of the four neighbours by itself: at the border, the part of the weights that lies outside counts as
+            # black.
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             pixels = flat[np.where(inside, row * width + column, 0)]
             total += pixels * np.where(inside, row_weight * column_weight, 0.0)[:, None]

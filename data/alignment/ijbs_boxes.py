@@ -64,6 +64,7 @@ def read_boxes(path: Path, columns: Sequence[str] = COLUMNS) -> dict[str, Boxes]
         if file not in found:
             medium_at(path, line, file)
             found[file] = Boxes(line)
+        # Few subjects have very many boxes: each name is kept once.
         found[file].subjects.append(sys.intern(subject_at(path, line, row[0])))
         found[file].numbers.extend(_numbers(path, line, row, places))
     return found

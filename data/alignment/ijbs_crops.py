@@ -117,6 +117,7 @@ class CropCutter:
         """
         write_whole(self.out / RECORD, json.dumps(self._record) + "\n")
         for subject in sorted({subject for boxes in self.boxes.values() for subject in boxes.subjects}):
+            # Here and not where crops are written, which several threads do.
             (self.out / subject).mkdir(exist_ok=True)
         workers = thread_count(self.options.workers)
         yield from ordered_map(self._cut_file, self.boxes, workers=workers, ahead=workers)
@@ -139,6 +140,7 @@ class CropCutter:
         wanted = [row for row, target in enumerate(targets) if not target.exists()]
         cut.present = len(targets) - len(wanted)
         frames = np.array([self._position(file, frame) for frame in table[wanted, 4]], np.int64)
+        # Stable: of two boxes of one subject in a frame, the later one is written later, and so it counts.
         order = np.argsort(frames, kind="stable")
         pixels = _frames(self.root / file, np.unique(frames), file.startswith(f"{VIDEO_FOLDER}/"))
         position, image = -1, None
@@ -184,6 +186,7 @@ def square_crop(image: Pixels, box: NDArray[np.float64], margin: float) -> Pixel
     side = max(1, round(max(width, height) * (1.0 + 2.0 * margin)))
     x, y = round(left + width / 2.0 - side / 2.0), round(top + height / 2.0 - side / 2.0)
     face = np.zeros((side, side, 3), np.uint8)
+    # Bounds below 0 would count from the other end.
     inside = image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
     face[max(-y, 0) :, max(-x, 0) :][: inside.shape[0], : inside.shape[1]] = inside
     return face
@@ -210,6 +213,7 @@ def _video_frames(path: Path, positions: list[int]) -> Iterator[tuple[int, Pixel
         small = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) <= MAX_PIXELS
         at = -1
         for position in positions:
+            # grab() moves on without making pixels of the frame; only those that are wanted are retrieved.
             while at < position and small and video.grab():
                 at += 1
             image = video.retrieve()[1] if 0 <= at == position else None

@@ -67,6 +67,7 @@ class Plan:
     @property
     def key(self) -> str:
         """Hex hash of the faces and of everything that could change their pixels."""
+        # Lines, blurs and random numbers may come out otherwise in other versions of OpenCV and NumPy.
         versions = [GENERATOR_VERSION, cv2.__version__, np.__version__]
         return hashlib.sha256(json.dumps([asdict(self), versions], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -104,6 +105,7 @@ def cached_file(plan: Plan, folder: Path, progress: OnProgress | None = None) ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(path.with_suffix(".lock")):
+            # Another process may have written it while this one waited for the lock.
             if not path.is_file():
                 _write(plan, path, progress or _unreported)
     except OSError as error:
@@ -152,6 +154,7 @@ def _write(plan: Plan, path: Path, progress: OnProgress) -> None:
             start = file.tell()
         _render_all(plan, temporary, start, progress)
         with temporary.open("rb+") as file:
+            # Pixels first, name second: after a crash, a file that has its name is complete.
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -171,6 +174,7 @@ def _render_all(plan: Plan, path: Path, offset: int, progress: OnProgress) -> No
     if workers == 1:
         write_rows(plan, path, offset, 0, len(plan), report)
         return
+    # Each worker writes a stretch of its own, so that none waits for another.
     bounds = np.linspace(0, len(plan), workers + 1).astype(int).tolist()
     with ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(_run_worker, plan, path, offset, start, stop, report) for start, stop in pairwise(bounds)]

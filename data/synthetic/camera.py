@@ -42,6 +42,7 @@ def aim(person: Person, photo: Photo) -> Camera:
     rotation = _rotation(photo.yaw, photo.pitch)
     seen = _see_landmarks(Camera(rotation, 1.0, 0.0, person))
     source, target = seen - seen.mean(), TEMPLATE - TEMPLATE.mean()
+    # Least squares of points as complex numbers, where one factor turns and scales: see `alignment.similarity`.
     fit = complex(np.vdot(source, target) / np.vdot(source, source).real)
     scale = fit * photo.zoom * complex(np.exp(1j * photo.roll))
     offset = complex(TEMPLATE.mean() - scale * seen.mean()) + complex(photo.shift_x, photo.shift_y)

@@ -112,6 +112,7 @@ def _write_lists(folder: Path, pictures: list[_Picture], side: NDArray[np.int64]
     _write(folder / "ijbs_surveillance_to_surveillance_probe.csv", "FILENAME", files[PROBE])
     _write(folder / "ijbs_uav_to_single-booking_probe.csv", "FILENAME", files[ABOVE])
     photos = [one for one in pictures if one.role == PHOTO]
+    # A dictionary keeps the last of equal keys: from behind, that is each subject's first photo.
     first = list({one.subject: one for one in reversed(photos)}.values())[::-1]
     kinds = {"surveillance": [one for one in pictures if one.role == GALLERY], "single": first, "booking": photos}
     for kind, listed in kinds.items():

@@ -31,6 +31,7 @@ def _shading(axis: Planes, camera: Camera, photo: Photo) -> Planes:
     wide, high = camera.person.head_width + 0.1, camera.person.head_height + 0.1
     across = _plane(axis, inverse.real / wide, -inverse.imag / wide, origin.real / wide)
     down = _plane(axis, inverse.imag / high, inverse.real / high, origin.imag / high)
+    # Off the head there is no surface to face the light; a small rest lights the backdrop.
     facing = np.sqrt(np.maximum(1.0 - across * across - down * down, np.float32(0.04)))
     share = 1.35 * (1.0 - photo.ambient) / np.sqrt(photo.light_x**2 + photo.light_y**2 + 1.0)
     diffuse = across * np.float32(photo.light_x) + down * np.float32(photo.light_y) + facing
@@ -60,8 +61,10 @@ def sensed(image: Planes, photo: Photo, noise: np.random.Generator) -> Image:
         image = np.asarray(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
     if photo.softness > 0:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.3 + photo.softness * size / 80.0), np.float32)
+    # Last, since it is the sensor's: blur and resolution would average it away.
     grain = noise.standard_normal(image.shape, dtype=np.float32)
     image = image + np.float32(photo.grain) * grain
+    # The conversion cuts off; half a level more makes it round.
     return np.asarray(np.clip(image + np.float32(0.5), 0.0, 255.0).astype(np.uint8))
 
 

@@ -81,8 +81,10 @@ def _different(labels: Labels, members: Rows, pairs: int, random: np.random.Gene
         )
     found = np.zeros((0, 2), np.int64)
     while len(found) < pairs:
+        # The lesser number first, so that (a, b) and (b, a) are found to be the same pair.
         tried = np.sort(members[random.integers(0, len(members), (2 * pairs, 2))], axis=1)
         found = np.concatenate([found, tried[labels[tried[:, 0]] != labels[tried[:, 1]]]])
+        # In the order of drawing: the sorted order of unique() would leave out pairs of late images where it is cut.
         _, first = np.unique(found, axis=0, return_index=True)
         found = found[np.sort(first)]
     return found[:pairs]

@@ -34,6 +34,7 @@ def draw(cls: type, random: np.random.Generator) -> list[float]:
     """Values for all `trait` and `shape` fields of a dataclass, in order."""
     (low, high), extreme = _recipe(cls)
     share = random.random(len(low))
+    # The arcsine distribution, which is densest at both ends.
     share = np.where(extreme, 0.5 - 0.5 * np.cos(np.pi * share), share)
     values: list[float] = (low + (high - low) * share).tolist()
     return values
@@ -106,8 +107,8 @@ class Person:
     eye_bags: float = shape(0.0, 0.2)
     crease: float = shape(0.0, 0.24)
     blush: float = shape(0.0, 0.25)
-    beard: float = shape(-1.2, 0.75)
-    moustache: float = shape(-1.6, 0.8)
+    beard: float = shape(-1.2, 0.75)  # none below 0, as most have
+    moustache: float = shape(-1.6, 0.8)  # none below 0
 
     @property
     def skin(self) -> Floats:

@@ -30,7 +30,7 @@ class Photo:
     shift_y: float = trait(-0.02, 0.02)
     zoom: float = trait(0.96, 1.04)
     smile: float = trait(-0.5, 1.0)
-    mouth_open: float = trait(-1.0, 0.8)
+    mouth_open: float = trait(-1.0, 0.8)  # closed below 0
     brow_lift: float = trait(-0.5, 1.0)
     frown: float = trait(-0.6, 1.0)
     eyes_open: float = trait(0.6, 1.15)
@@ -44,7 +44,7 @@ class Photo:
     warmth: float = trait(-0.12, 0.12)
     tint: float = trait(-0.05, 0.05)
     contrast: float = trait(0.8, 1.2)
-    shadow_edge: float = trait(-2.0, 0.4)
+    shadow_edge: float = trait(-2.0, 0.4)  # none below 0, as in most photos; so too softness and resolution
     shadow_angle: float = trait(0.0, 6.2832)
     shadow_depth: float = trait(0.25, 0.5)
     saturation: float = trait(0.6, 1.1)
