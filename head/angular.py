@@ -19,6 +19,8 @@ MIN_DISTANCE = 1e-7
 
 def sine(cosine: Tensor) -> Tensor:
     """Sine of the angles in [0, pi] that have these cosines; the gradient is finite at -1 and 1."""
+    # A product, not 1 - cos^2, whose square is rounded before the difference, so that near 1 few digits are left. The
+    # clamp also counts where another branch of torch.where is taken: 0 times an infinite gradient is NaN.
     return ((1.0 - cosine) * (1.0 + cosine)).clamp_min(MIN_SQUARE).sqrt()
 
 
@@ -44,12 +46,15 @@ def add_angle(cosine: Tensor, margin: Tensor, boundary: Boundary, boundary_margi
     Returns:
         (B,), with the exact gradient in both arguments.
     """
+    # By the addition theorem: acos has few digits near 1 and no gradient at 1, so cosines would have to be cut off.
     shifted = cosine * margin.cos() - sine(cosine) * margin.sin()
     if boundary == "none":
         return shifted
     if boundary == "easy":
         return torch.where(cosine > 0, shifted, cosine)
+    # m sin(m) is at least 1 - cos(m) for m up to pi / 2, so the curve may drop at the boundary, but never rises.
     drop = margin * margin.sin() if boundary == "linear" else boundary_margin
+    # theta + m < pi, told without an angle: cosines fall, and cos(pi - m) is -cos(m).
     return torch.where(cosine > -margin.cos(), shifted, cosine - drop)
 
 
@@ -62,6 +67,7 @@ def monotone_cosine(phi: Tensor) -> Tensor:
 
 def apply_gradient(changed: Tensor, cosine: Tensor, gradient: Gradient) -> Tensor:
     """``changed`` with its own gradient, or with that of ``cosine`` (InsightFace computes margins without autograd)."""
+    # Its maintainers adopted that from OpenSphere, as more stable for ViTs.
     return changed if gradient == "exact" else cosine + (changed - cosine).detach()
 
 

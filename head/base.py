@@ -51,6 +51,7 @@ class ClassShard:
             bool, (B,).
         """
         owned = (labels >= self.start) & (labels < self.stop)
+        # A valid column for every sample: to select those that are owned, the host would wait for how many they are.
         return (labels - self.start).clamp(0, self.size - 1), owned
 
 

@@ -63,6 +63,7 @@ class Candidates:
         """
         return Candidates(
             rows,
+            # A column that was not taken, which is nobody's target here, may be looked for behind the last one.
             torch.searchsorted(taken, self.column).clamp_max(len(taken) - 1),
             self.owned,
             bias=None if self.bias is None else self.bias[taken],

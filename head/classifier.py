@@ -137,11 +137,13 @@ class Classifier(nn.Module, ABC):
         with torch.autocast(embedding.device.type, enabled=False):
             features = distributed.gather_rows(embedding.to(self.row_dtype))
             labels = distributed.gather_labels(labels)
+            # Which classes take part is a choice without gradient, also for owners that choose by the features.
             candidates = self.candidates(features.detach(), labels)
             loss = MarginLoss(self.head, self.num_classes)
             return loss(features, labels, candidates, self.product(features, candidates))
 
     def _check_labels(self, labels: Tensor) -> None:
+        # On a GPU a look at the labels would wait for the device in every step; there a wrong one makes the loss NaN.
         if labels.device.type != "cpu" or labels.numel() == 0:
             return
         low, high = int(labels.min()), int(labels.max())

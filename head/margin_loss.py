@@ -63,12 +63,14 @@ class MarginLoss:
             product: Of ``features`` with them.
         """
         norms = torch.linalg.vector_norm(distributed.use_commonly(features), dim=1)
+        # Before the negatives, because some heads compare each of them with the target, which is on one process only.
         target = distributed.sum_shares(product.target())
         terms = self.head.prepare(target, norms, labels)
         terms = self._with_statistics(self._with_class_parameters(terms, candidates), product)
         positive = self.head.scale * self.head.positive(target, terms)
         entropy = self._entropy(positive, terms, product)
         regularizer = self.head.regularizer(terms)
+        # NaN is found by the run's check for finite losses; an error here would make every step wait for the device.
         known = (labels >= 0) & (labels < self.num_classes)
         loss = torch.where(known, entropy, math.nan).mean() + regularizer
         return ClassifierOutput(loss, self._metrics(terms, candidates, product, regularizer))
@@ -78,11 +80,13 @@ class MarginLoss:
         for name in self.head.class_parameters:
             values = candidates.class_parameters[name]
             own[name] = distributed.sum_shares(candidates.at_target(values))
+            # Sampled classes stand for all, so the weighted sum estimates that over all.
             counted = values if candidates.weight is None else values * candidates.weight
             means[name] = distributed.sum_shares(counted.sum()) / self.num_classes
         return replace(terms, own=own, means=means)
 
     def _with_statistics(self, terms: Terms, product: Product) -> Terms:
+        # Most heads have none, and are spared another walk over all classes.
         if type(self.head).statistics is MarginHead.statistics:
             return terms
         with torch.no_grad():
@@ -123,6 +127,7 @@ class MarginLoss:
     ) -> dict[str, Tensor]:
         nearest, own = distributed.all_reduce_max(torch.stack(product.over_chunks(_nearest)).amax(dim=0))
         return {
+            # The nearest is a maximum that includes the sample's own class, so it can only be equal or above.
             "accuracy": (nearest <= own).to(nearest.dtype).mean(),
             "target_cosine": self._target_cosine(terms, candidates).mean(),
             "norm": terms.norms.detach().mean(),
@@ -132,6 +137,7 @@ class MarginLoss:
     def _target_cosine(self, terms: Terms, candidates: Candidates) -> Tensor:
         if self.head.normalised:
             return terms.target.detach()
+        # What is logged is a cosine also where the head takes inner products.
         length = torch.linalg.vector_norm(candidates.rows[candidates.column], dim=1)
         bias = torch.zeros_like(length) if candidates.bias is None else candidates.bias[candidates.column]
         own_bias, own_length = distributed.all_reduce_sum(torch.stack([bias, length]) * candidates.owned)

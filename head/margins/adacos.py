@@ -54,12 +54,14 @@ class AdaCos(MarginHead):
 
     def statistics(self, cosine: Tensor, terms: Terms, negative: Tensor) -> Mapping[str, Tensor]:
         """Sum of the exponentials of the negatives at the last scale, ()."""
+        # The scale is at most 64, and exp(64) is 6e27: fp32 holds the sum of 5e10 of the largest terms.
         return {"sum": ((self.adaptive_scale * cosine).exp() * negative).sum()}
 
     def settle(self, terms: Terms) -> Terms:
         """Moves the scale, and adds it as ``scale``, ()."""
         if self.training:
             self.adaptive_scale.copy_(self._next_scale(terms))
+        # A copy: the next forward pass moves the buffer in place, and may come before this one's backward pass.
         return replace(terms, values={**terms.values, "scale": self.adaptive_scale.clone()})
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:
@@ -72,5 +74,6 @@ class AdaCos(MarginHead):
 
     def _next_scale(self, terms: Terms) -> Tensor:
         mean = terms.statistics["sum"] / terms.target.numel()
+        # At first all angles lie near pi / 2, whose cosine would send the scale to infinity.
         median = angle(terms.target.detach()).median().clamp_max(math.pi / 4)
         return (mean.log() / median.cos()).clamp(*SCALE_RANGE)

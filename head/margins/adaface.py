@@ -59,6 +59,7 @@ class AdaFace(MarginHead):
         self.margin = in_range("AdaFace margin", margin, 0.0, 1.0)
         self.concentration = in_range("AdaFace concentration", concentration, 0.0, float("inf"), high_open=True)
         self.momentum = in_range("AdaFace momentum", momentum, 0.0, 1.0, low_open=True)
+        # The authors' first values; at a momentum of 0.01 they are forgotten after a few hundred steps.
         self.register_buffer("mean_norm", torch.tensor(20.0))
         self.register_buffer("norm_deviation", torch.tensor(100.0))
 

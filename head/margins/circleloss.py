@@ -41,6 +41,7 @@ class CircleLoss(MarginHead):
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:
         """``a_p (cos(theta) - (1 - m))`` of each sample to its own class, (B,) -> (B,)."""
+        # With gamma = 256, logits reach from -1008 to 240. exp overflows fp32 past 88, so the loss stays in logarithms.
         weight = (1.0 + self.margin - target.detach()).clamp_min(0.0)
         return weight * (target - (1.0 - self.margin))
 

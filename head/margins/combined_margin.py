@@ -64,6 +64,7 @@ class CombinedMargin(MarginHead):
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:
         """``cos(m1 theta + m2) - m3`` of each sample to its own class, (B,) -> (B,)."""
+        # CosFace to the last digit, and with a gradient at a cosine of 1, where an angle has none.
         if self.m1 == 1.0 and self.m2 == 0.0:
             return target - self.m3
         return apply_gradient(self._shifted(target), target, self.gradient) - self.m3
@@ -75,6 +76,7 @@ class CombinedMargin(MarginHead):
         return cosine.masked_fill(cosine > self.filter_threshold, 0.0)
 
     def _shifted(self, target: Tensor) -> Tensor:
+        # The addition theorem needs no angle, which would cut cosines off at 1.
         if self.m1 == 1.0 and self.boundary == "none":
             return add_angle(target, target.new_full((), self.m2), "none")
         phi = self.m1 * angle(target) + self.m2

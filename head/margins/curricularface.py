@@ -52,6 +52,7 @@ class CurricularFace(MarginHead):
         """Moves t, and adds ``t`` and ``threshold``: the cosine above which a negative is hard, (B,)."""
         if self.training:
             self.t.lerp_(target.detach().mean(), self.momentum)
+        # As in the authors' program: past pi the logit is continued, but what is hard is still told by cos(theta + m).
         threshold = add_angle(target.detach(), target.new_full((), self.margin), "none")
         # A copy: backward passes that recompute logits must see t as it was in this step.
         return Terms(labels, target, norms, values={"t": self.t.clone(), "threshold": threshold})

@@ -93,7 +93,9 @@ class ElasticFace(MarginHead):
         """The same margins, with ``plus`` the largest where the cosine is smallest."""
         if not self.plus:
             return margin
+        # Stable, because all processes must give equal cosines the same margins.
         order, rising = target.detach().argsort(descending=True, stable=True), margin.sort().values
         if self.plus == "published":
             return rising[order]
+        # order[i] names the sample in place i, so margin i is written there; the published programs read there.
         return torch.empty_like(margin).scatter_(0, order, rising)

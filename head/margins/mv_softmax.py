@@ -67,6 +67,7 @@ class MVSoftmax(MarginHead):
         """Cosine with margin of each sample to its own class, (B,) -> (B,)."""
         if self.variant == "arc":
             return add_angle(target, self._angle(target), "easy")
+        # As published, although the curve jumps at m: a sample just below it keeps m, one just above gets 0.
         return torch.where(target > self.margin, target - self.margin, target)
 
     def negatives(self, cosine: Tensor, terms: Terms) -> Tensor:

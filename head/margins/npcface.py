@@ -67,6 +67,7 @@ class NPCFace(MarginHead):
 
     def statistics(self, cosine: Tensor, terms: Terms, negative: Tensor) -> Mapping[str, Tensor]:
         """Sum of the cosines of each sample's hard negatives, and how many they are; both (B,)."""
+        # Multiplied as masks where both are bool, which takes a quarter of the memory.
         hard = (self._hard(cosine, terms) * negative).to(cosine.dtype)
         return {"sum": (cosine * hard).sum(dim=1), "count": hard.sum(dim=1)}
 

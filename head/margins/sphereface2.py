@@ -78,6 +78,7 @@ class SphereFace2(MarginHead):
 
     def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
         """Adds ``bias``: b / r, ()."""
+        # Divided, because the loss multiplies what `positive` and `negatives` give by r.
         return Terms(labels, target, norms, values={"bias": self.bias_of_all / self.scale})
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:
@@ -100,10 +101,12 @@ class SphereFace2(MarginHead):
 
     def _similarity(self, cosine: Tensor) -> Tensor:
         """g, which spreads the cosines of positives and negatives apart."""
+        # Rounding may leave a cosine below -1, and a negative number has no power 2.5.
         return 2.0 * ((cosine + 1.0) / 2.0).clamp_min(0.0).pow(self.sharpness) - 1.0
 
     def _balanced(self, ratio: float) -> float:
         """The b that solves ``ratio sigmoid(-z) = sigmoid(z_j)`` at right angles; the positive root of a quadratic."""
+        # Where training starts: in many dimensions random embeddings are nearly at right angles to all rows.
         right = torch.zeros(1, dtype=torch.float64)
         own, other = (self.scale * float(value) for value in (self._own(right), self._other(right)))
         if ratio == 1.0:

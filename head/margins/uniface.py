@@ -57,6 +57,7 @@ class UniFace(MarginHead):
 
     def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
         """Adds ``threshold``: b / s, the cosine that tells positives from negatives, ()."""
+        # Divided, because the loss multiplies what `positive` and `negatives` give by s.
         return Terms(labels, target, norms, values={"threshold": self.threshold / self.scale})
 
     def positive(self, target: Tensor, terms: Terms) -> Tensor:

@@ -79,6 +79,7 @@ class FullSoftmax(Classifier):
         self.num_classes = num_classes
         self.head = head
         self.shard = ClassShard.of_this_process(num_classes)
+        # Numbered through, so that sub-centres too start alike on any number of processes.
         centres = ClassShard(self.shard.start * rows_per_class, self.shard.stop * rows_per_class)
         rows = initial_rows(centres, feat_dim, initial, deviation, seed)
         self.weight = nn.Parameter(rows if rows_per_class == 1 else rows.view(-1, rows_per_class, feat_dim))
@@ -103,6 +104,7 @@ class FullSoftmax(Classifier):
 
     def candidates(self, features: Tensor, labels: Tensor) -> Candidates:
         """All owned classes."""
+        # As in FaceX-Zoo's AdaM-Softmax: put back before the forward pass, outside of the graph.
         if self.training:
             for name, wanted in self.head.class_parameters.items():
                 self.class_parameters[name].data.clamp_(wanted.smallest, wanted.largest)
