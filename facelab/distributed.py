@@ -69,6 +69,7 @@ def _end_with_launcher() -> None:
 
     This process is asked to stop as by SIGTERM, so that training writes a checkpoint, and ended if it does not obey.
     """
+    # Named by the launcher itself where it is ours: if it has died already, the parent is another process by now.
     launcher = int(os.environ.get("FACELAB_LAUNCHER", os.getppid()))
 
     def watch() -> None:
@@ -96,6 +97,7 @@ def _backend() -> str:
             f"start at most that many (--nproc-per-node={torch.cuda.device_count()})."
         )
     torch.cuda.set_device(local_rank())
+    # Objects, such as signals to stop, then travel from CPU to CPU and wait for no GPU.
     return "cpu:gloo,cuda:nccl"
 
 
@@ -110,6 +112,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # gloo reports a lost process as a plain RuntimeError that names its own source file.
         if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo/" in str(error)):
             raise
         raise FacelabError("another process has ended, so this one ends too.") from None
@@ -198,6 +201,7 @@ def all_reduce_max(tensor: Tensor) -> Tensor:
 def _all_reduce(tensor: Tensor, operation: Any) -> Tensor:
     if world_size() == 1:
         return tensor.detach()
+    # Collectives write in place, and take contiguous tensors only.
     reduced = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(reduced, operation)
     return reduced
@@ -310,6 +314,7 @@ def run_processes(function: Callable[..., T], count: int, *arguments: Any) -> li
     Raises:
         torch.multiprocessing.ProcessRaisedException: If one failed, with its traceback.
     """
+    # With its file, because a test or a script cannot be imported by its name in a new process.
     source = (function.__module__, inspect.getfile(function), function.__qualname__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -93,6 +93,7 @@ def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
         )
     if spec.colour == "BGR":
         pixels = pixels.flip(1)
+    # A pixel has 256 values: each is computed once, and gives the same bits as arithmetic on every pixel.
     if pixels.device.type == "cpu":
         return _looked_up(pixels, _scaled(torch.arange(256, dtype=torch.float32), spec))
     return _scaled(pixels.to(torch.float32), spec)

@@ -69,6 +69,7 @@ class Watch:
             update: Its number, from 1.
             signs: () bool for each of `CAUSES`; the first that is set is kept, if nothing was before.
         """
+        # The first sign names the cause: a broken loss breaks its gradients too.
         for cause, sign in enumerate(signs):
             first = sign & ~self.tripped
             self._first = torch.where(first, update, self._first)
@@ -187,6 +188,7 @@ class Optimization:
         """
         self.watch.see_loss(loss)
         last = self.next_call_updates
+        # Divided, so that accumulating changes the size of the batch and not that of the step.
         self.arithmetic.backward(loss / self.accumulate, last=last)
         self._calls = 0 if last else self._calls + 1
         return self._move() if last else None
@@ -238,6 +240,7 @@ class Optimization:
     def _move(self) -> Tensor:
         self._set_rates()
         norm, bad_loss = self._measure()
+        # One number tells of all gradients: a norm is not finite if any of them is not.
         bad_gradient = ~torch.isfinite(norm)
         self.arithmetic.advance(bad_gradient)
         self.updates += 1
@@ -262,6 +265,8 @@ class Optimization:
         norms = [replica.gradient_norm() for replica in self.replicas]
         network = reduce(torch.hypot, [*norms, self._norm(others)])
         norm, bad_loss = combined_norm(network, self._norm(rows), self.watch.bad_loss)
+        # Published programs clip the backbone alone; clipped with it, class rows hardly turn. Their norm counts only
+        # where it is not finite, because the update is skipped then.
         if self.clip == "network":
             norm = torch.where(torch.isfinite(norm), network, norm)
         unscale = self.arithmetic.unscale()
@@ -314,6 +319,8 @@ def combined_norm(replicated: Tensor, sharded: Tensor, bad_loss: Tensor) -> tupl
     square = sharded.square()
     if distributed.world_size() > 1:
         broken = ~torch.isfinite(replicated)
+        # In one message. What should be equal everywhere is asked for too: if one process alone skipped an update,
+        # their parameters would part.
         votes = torch.stack([square, bad_loss.to(square.dtype), broken.to(square.dtype)])
         votes = distributed.all_reduce_sum(votes)
         square, bad_loss = votes[0], votes[1] > 0

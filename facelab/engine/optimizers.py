@@ -149,6 +149,7 @@ def guarded_step(optimizer: Optimizer, skip: Tensor) -> None:
         optimizer: Any optimiser whose state starts from zeros. Fused ones look at ``skip`` themselves.
         skip: () float32, 1 to leave everything as it is, else 0.
     """
+    # torch's fused optimisers read `found_inf` on the device, as GradScaler gives it to them, so nobody waits for it.
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.grad_scale = None  # type: ignore[attr-defined]
         optimizer.found_inf = skip  # type: ignore[attr-defined]
@@ -159,6 +160,7 @@ def guarded_step(optimizer: Optimizer, skip: Tensor) -> None:
     optimizer.step()
     for key, tensor in _tensors(optimizer).items():
         old = before.get(key)
+        # Chosen and not multiplied: 0 times NaN is NaN. State that this very step made starts from 0.
         tensor.copy_(torch.where(skip.to(tensor.device) > 0, torch.zeros_like(tensor) if old is None else old, tensor))
 
 
@@ -178,6 +180,7 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
     for index, state in stored.items():
         if index >= len(parameters) or not all(_fits(value, *parameters[index]) for value in state.values()):
             raise CheckpointError("the checkpoint's optimiser is of other parameters than this run trains.")
+    # torch takes the tensors themselves where device and type fit; training would then change the loaded checkpoint.
     copies = {index: {key: _copy(value) for key, value in state.items()} for index, state in stored.items()}
     optimizer.load_state_dict({"state": copies, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, state in stored.items():

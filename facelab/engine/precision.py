@@ -94,6 +94,7 @@ class ScaledArithmetic(Arithmetic):
 
     def unscale(self) -> Tensor | None:
         """One over the scale, ()."""
+        # Scales are powers of two, so that neither scaling nor its reversal rounds.
         return self.scale.reciprocal()
 
     def advance(self, overflow: Tensor) -> None:

@@ -52,6 +52,7 @@ class Shadow(Generic[N]):
             self._follow_buffers(list(zip(self.network.buffers(), network.buffers(), strict=True)))
 
     def _follow_buffers(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        # Counters, such as BatchNorm's of batches, have no average.
         averaged = [pair for pair in pairs if self.buffers == "average" and pair[0].is_floating_point()]
         _approach([own for own, _ in averaged], [other for _, other in averaged], 1.0 - self.decay)
         copied = [pair for pair in pairs if self.buffers == "copy" or not pair[0].is_floating_point()]
