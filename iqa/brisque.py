@@ -68,6 +68,7 @@ class BRISQUE(PixelScorer):
         at_once = max(1, IN_CACHE // pixels[0, 0].numel()) if pixels.device.type == "cpu" else len(pixels)
         statistics = torch.cat([scene_statistics(exact_grey(part)) for part in torch.split(pixels, at_once)])
         low, high = self._low.to(pixels.device), self._high.to(pixels.device)
+        # Scaled to -1..1 by the ranges of the training images, as the model was fitted; others may lie outside.
         return self._regression(-1 + 2 / (high - low) * (statistics - low)).clamp(LOW, HIGH)
 
 

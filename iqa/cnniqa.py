@@ -126,6 +126,7 @@ def locally_normalised(patches: Tensor) -> Tensor:
     padded = F.pad(patches, (1, 1, 1, 1), mode="replicate")
     mean = F.avg_pool2d(padded, 3, 1)
     variance = F.avg_pool2d(padded.square(), 3, 1) - mean.square()
+    # A difference of nearly equal numbers: in flat places rounding may leave it below 0, whose root is NaN.
     return (patches - mean) / (variance.clamp(min=0).sqrt() + 1)
 
 

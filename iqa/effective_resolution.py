@@ -70,13 +70,14 @@ def ring_power(grey: Tensor) -> Tensor:
     """
     height, width = grey.shape[1:]
     window, ring, weight = (part.to(grey.device) for part in _rings(height, width))
+    # The mean under the window: what is left of it would leak into the first rings.
     centred = grey - (grey * window).sum(dim=(1, 2), keepdim=True) / window.sum()
     spectrum = torch.fft.rfft2(centred * window).abs().square() / window.square().sum()
     total = spectrum.new_zeros(len(grey), min(height, width) // 2 + 1)
     total.index_add_(1, ring.flatten(), (spectrum * weight).flatten(1))
     count = spectrum.new_zeros(total.shape[1]).index_add_(0, ring.flatten(), weight.flatten())
     mean: Tensor = total / count
-    return mean[:, 1:]
+    return mean[:, 1:]  # ring 0 collected what counts in none
 
 
 @lru_cache(maxsize=64)

@@ -37,6 +37,7 @@ def contrast_normalised(grey: Tensor) -> Tensor:
     rows, columns = (_window(side).to(grey.device) for side in grey.shape[1:])
     mean = rows @ grey @ columns
     variance = (rows @ grey.square() @ columns).sub_(mean.square())
+    # Rounding may leave the variance of a flat window a little below 0.
     deviation = variance.to(torch.float32).abs_().sqrt_()
     difference = hardshrink((grey - mean).to(torch.float32), ROUNDING)
     return difference.div_(deviation.add_(CONSTANT))

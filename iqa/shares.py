@@ -72,6 +72,7 @@ def score_in_shares(
             share = images if processes == 1 else Share(images, range(start, stop))
             done.append(scorer.score_set(share, work, progress))
 
+    # If one process fails, all of them stop here and do not wait for scores that never come.
     distributed.together(score_share)
     found = [part for parts in distributed.gather_objects([(start, one) for one in done]) for part in parts]
     failed = tuple((first + row, reason) for first, one in found for row, reason in one.failed)

@@ -71,6 +71,8 @@ def noise_variance(grey: Tensor) -> Tensor:
     """Variance of white noise in images, (B, H, W) -> (B,): Immerkaer's operator with a median instead of a mean."""
     second = grey[:, 2:] - 2 * grey[:, 1:-1] + grey[:, :-2]
     mixed = second[:, :, 2:] - 2 * second[:, :, 1:-1] + second[:, :, :-2]
+    # The squares of the operator's nine numbers sum to 36: noise of deviation 1 leaves it with 6. The median, since
+    # edges are few but large.
     return (mixed.abs().flatten(1).median(dim=1).values / (NORMAL_MEDIAN * 6)).square()
 
 
@@ -84,6 +86,7 @@ def evenness(grey: Tensor) -> Tensor:
     pairs = [_by_place(axis) for axis in (grey, grey.transpose(1, 2)) if axis.shape[2] > 2 * BLOCK]
     if not pairs:
         return grey.new_ones(len(grey))
+    # Sorted before they are added: the grid may begin at other places in rows than in columns.
     places = torch.stack(pairs).sort(dim=2).values.sum(dim=0)
     return (places[:, :-1].mean(dim=1) + FLAT) / (places[:, -1] + FLAT)
 

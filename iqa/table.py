@@ -103,6 +103,7 @@ def _read_plain(path: Path, card: ScorerCard) -> dict[str, float]:
             if not math.isnan(score) and not card.allows(score):
                 raise DataError(f"{where}: the score {row[1]} is outside of what was declared ({card.describe()}).")
             name = from_cell(row[0])
+            # NaN, an image that could not be scored, differs from itself.
             if scores.setdefault(name, score) != score and not math.isnan(score):
                 raise DataError(f"{where}: '{name}' has another score above.")
     return scores

@@ -27,6 +27,7 @@ def activation_bytes(network: nn.Module, size: tuple[int, int]) -> int | None:
         fewer, more = (_saved_bytes(shadow, *shapes_of_inputs(batch, size)) for batch in BATCHES)
     except NEEDS_DATA:
         return None
+    # What does not grow with the batch cancels out.
     return more - fewer
 
 

@@ -85,8 +85,10 @@ def count_operations(network: nn.Module, size: tuple[int, int], *, with_quality:
         return None
     counts = counter.get_flop_counts().get("Global", {})  # not there if nothing was multiplied
     flops = {str(operation): count for operation, count in counts.items()}
+    # Two floating-point operations, a product and a sum, are one multiply-accumulate.
     total = counter.get_total_flops() // 2
     convolution = sum(count for name, count in flops.items() if "convolution" in name) // 2
+    # Products in which both sides differ from image to image come as batched ones (bmm).
     attention = sum(count for name, count in flops.items() if "bmm" in name or "attention" in name) // 2
     return Operations(convolution, total - convolution - attention, attention, sum(norms))
 
@@ -113,6 +115,7 @@ def used_parameters(network: nn.Module, size: tuple[int, int]) -> int | None:
 
 def without_data(network: nn.Module) -> nn.Module:
     """A copy whose tensors have shapes only, so that a large network is not held twice."""
+    # deepcopy() takes for a copy what the memo has of an object; a parameter in two places stays one.
     memo: dict[int, object] = {
         id(tensor): nn.Parameter(tensor.detach().to("meta"), requires_grad=tensor.requires_grad)
         for tensor in network.parameters()

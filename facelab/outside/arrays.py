@@ -52,6 +52,7 @@ def parse_npy(content: bytes) -> NDArray[Any]:
     """
     shape, fortran, dtype, start = _header(content)
     _check(shape, dtype, len(content) - start)
+    # A copy of its own: what frombuffer() gives cannot be written to.
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C").copy()
 
 
@@ -79,6 +80,7 @@ def _header(content: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, order and type of an array, and where its values begin."""
     if content[:6] != np.lib.format.MAGIC_PREFIX or content[6:7] not in (b"\1", b"\2", b"\3"):
         raise ValueError("it is no array of NumPy")
+    # Version 1 has two bytes for the length of the header, later ones have four.
     start = 10 if content[6] == 1 else 12
     length = int.from_bytes(content[8:start], "little")
     if length > MAX_HEADER:

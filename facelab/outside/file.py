@@ -21,6 +21,7 @@ def open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
         handle = os.open(path, READ)
     except ValueError as error:  # a zero byte in the name
         raise OSError(errno.EINVAL, str(error)) from None
+    # Of the open file, not of its name, which may be that of another one by now.
     status = os.fstat(handle)
     if stat.S_ISREG(status.st_mode):
         return handle, status.st_size

@@ -76,6 +76,7 @@ def parse_json(
 def _check_counts(text: str, limit: int) -> None:
     if len(text) > limit:
         raise ValueError(f"it has more than {limit:,} characters")
+    # Before anything is parsed: every value follows one of these signs, so there are no more than that.
     values, most = sum(text.count(sign) for sign in ",[{"), limit // BYTES_PER_VALUE
     if values > most:
         raise ValueError(f"it has more than {most:,} values")
@@ -96,6 +97,7 @@ def _too_deep() -> str:
 
 
 def _whole(digits: str) -> int:
+    # The length first: int() takes quadratic time, and refuses more than 4,300 digits in words of its own.
     if len(digits) > 20 or (number := int(digits)) not in WHOLE:
         raise ValueError(f"the number {digits[:20]}… has more than 64 bits")
     return number

@@ -54,6 +54,7 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"its aliases nest it more than {MAX_DEPTH} deep", mark)
         self._depth -= 1
         if not alias:
+            # Only now, when it is complete: an alias that meets a node which is not known yet stands inside of it.
             self._known[id(node)] = self._count - before, height
         return node
 
@@ -102,6 +103,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver(
     f"{TAG}float",
+    # YAML 1.1 wants a dot and a sign: 1e-3 and 1.0e6 would be texts.
     re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\.\d[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.inf|\.nan)$"),
     list("-+0123456789."),
 )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from facelab.config import Strict
 from facelab.errors import ConfigError
 
+# Scores are stored as float32, in which a larger one is infinite.
 LARGEST = float(np.finfo(np.float32).max)
 
 ScoreSource = Path | dict[str, dict[str, Any] | None]

@@ -118,6 +118,7 @@ class ScoreTable:
         self.path = path
         header = _read_header(path)
         self.scorer, self.image_set, self.revision = header.scorer, header.image_set, header.revision
+        # Four bytes each while the file is read; a list of Python's numbers takes eight times that.
         found = array("f", (self._score(line, row) for line, row in _rows(path)))
         self.values: FloatArray = np.array(found, np.float32)
         self._refuse_other_count(header.images)
@@ -137,6 +138,7 @@ class ScoreTable:
         met: dict[str, float] = {}
         for (line, (name, *_)), score in zip(_rows(self.path), self.values.tolist(), strict=True):
             if name in rows:
+                # NaN, an image that could not be scored, differs from itself.
                 if met.setdefault(name, score) != score and not math.isnan(score):
                     raise DataError(f"{self.path}, line {line}: '{name}' has another score above.")
                 values[rows[name]] = score
@@ -207,6 +209,7 @@ def write_scores(path: Path, images: NamedImages, values: FloatArray, scorer: Sc
         raise DataError(f"{path}: {len(images)} images need as many scores, got an array of shape {values.shape}.")
     single = values.astype(np.float32)
     for row in np.flatnonzero(~np.isnan(single)):
+        # By its decimals, as it will be read back: the float32 nearest to an end of the range may itself lie beyond it.
         if not scorer.allows(float(str(single[row]))):
             raise DataError(f"{images.name(int(row))}: the score {values[row]} is not allowed ({scorer.describe()}).")
     header = _Header(
