@@ -149,6 +149,7 @@ def magface_error_reject(cosine: ArrayLike, same: ArrayLike, quality: ArrayLike,
     distance, labels = np.arccos(np.clip(values, -1.0, 1.0))[order] / np.pi, labels[order]
     points = []
     for rate in MAGFACE_RATES:
+        # Cut off with its rounding errors, as the program does it: `dropped` would count otherwise.
         count = int(rate * len(distance))
         threshold = _magface_threshold(distance[count:][~labels[count:]], MAGFACE_TARGETS[target])
         if threshold is None:

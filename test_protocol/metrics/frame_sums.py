@@ -71,6 +71,7 @@ def longest_rows(values: FloatArray, group: Integers, groups: int, chunk: int = 
 def _add_runs(sums: Floats, group: Integers, values: Floats) -> None:
     """Add rows to the sums of their groups; images of one group mostly follow each other."""
     starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    # add.at() is slow for each row, so it gets the sums of runs; it is needed where a group comes again later.
     np.add.at(sums, group[starts], np.add.reduceat(values, starts, axis=0))
 
 
@@ -99,6 +100,7 @@ def _quality_weights(embeddings: Embeddings, location: Callable[[int], str]) -> 
     weight = np.array(embeddings.quality, np.float64)
     weight[unread] = 0.0  # their embeddings are zeros
     if embeddings.scorer is not None and not embeddings.scorer.higher_is_better:
+        # Quality is then the negative of the score: from the worst one upward, no weight is below 0.
         weight -= np.nanmin(weight, initial=0.0)
     usable: Booleans = np.isfinite(weight) & (weight >= 0.0)
     if not usable.all():

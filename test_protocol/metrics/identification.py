@@ -152,6 +152,8 @@ def mean_known(values: Floats) -> float:
 def _ranked(
     probe: Faces, gallery: Faces, block: int, deepest: int | None = None, also: Visitor | None = None
 ) -> Ranking:
+    # Two passes, since what lies above a mate can be counted only when the mate's score is known. Both compute the same
+    # tiles, so that a tie is one to the last bit.
     score, entry = _mates_of(tiles(probe, gallery, block=block, mates_only=True), len(probe), deepest)
     against = _Rivals(score)
     for tile in tiles(probe, gallery, block=block):
@@ -278,6 +280,7 @@ def open_set(found: Search, targets: Sequence[float]) -> list[OpenSetPoint]:
 
 
 def _open_set_point(found: Search, strangers: Floats, target: float) -> OpenSetPoint:
+    # 0.29 * 100 is 28.999999999999996: what is whole but for rounding counts as whole.
     allowed = int(np.floor(target * len(strangers) * (1.0 + 1e-12)))
     threshold = float(np.nextafter(strangers[allowed], np.inf)) if allowed < len(strangers) else -np.inf
     mate, rival = found.mate[found.mated], found.rival[found.mated]

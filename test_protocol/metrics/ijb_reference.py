@@ -39,6 +39,7 @@ def nearest_tar(positives: Scores, negatives: Scores, targets: Sequence[float]) 
         targets: False accept rates.
     """
     far, tar = sklearn_roc(positives, negatives)
+    # argmin() takes the first of equal distances; from behind that is the largest FAR with the largest TAR.
     distances = (np.abs(far - target)[::-1] for target in targets)
     rows = [len(far) - 1 - int(np.argmin(distance)) for distance in distances]
     return [NearestPoint(float(tar[row]), float(far[row])) for row in rows]
@@ -157,5 +158,6 @@ def evals_ranks(found: Sequence[Search], ranks: Sequence[int]) -> list[float]:
 
 
 def _on_grid(target: float) -> float:
+    # The last digits of the grid decide int(n * FPIR), so a target that means one of its points takes them over.
     nearest = float(EVALS_GRID[np.argmin(np.abs(EVALS_GRID - target))])
     return nearest if np.isclose(nearest, target, rtol=1e-9, atol=0.0) else target

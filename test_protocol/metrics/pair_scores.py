@@ -165,6 +165,7 @@ def fuse(embeddings: Embeddings, rules: Rules) -> NDArray[Any]:
         raise DataError("flip is on, but there are no embeddings of the mirrored images.")
     if rules.fusion == "normalised_sum":
         return unit(embeddings.values.astype(np.float64)) + unit(embeddings.flipped.astype(np.float64))
+    # In float64 without a copy of either side in it.
     return np.asarray(np.add(embeddings.values, embeddings.flipped, dtype=np.float64))
 
 

@@ -73,6 +73,7 @@ class HighestScores:
             higher = scores[row][scores[row] > self._floor]
             self._parts.append(higher)
             self._held += len(higher)
+            # Only when as many again have come, so that shrinking costs each score a constant time.
             if self._held > 2 * self.count + scores.shape[1]:
                 self._shrink()
 
@@ -122,4 +123,5 @@ def _operating_point(genuine: Floats, highest: Floats, negatives: int, far: floa
 
 
 def _allowed(far: float, negatives: int) -> int:
+    # What is whole but for rounding counts as whole: 0.29 * 100 is 28.999999999999996.
     return int(np.floor(far * negatives * (1.0 + ROUNDING)))

@@ -99,6 +99,7 @@ def join_templates(
     """
     weights = image_weights(embeddings, rules, detector_score)
     matrix, empty = _joining(grouping, weights, embeddings.skipped)
+    # Joining is linear: the mirrored images are joined by themselves, and no sum of N embeddings is kept.
     values = matrix @ embeddings.values
     if rules.flip and embeddings.flipped is not None:
         values += matrix @ embeddings.flipped
@@ -175,6 +176,7 @@ def _joining(
     """The matrix (T, N) that joins embeddings: the weight of an image over the number of images in its medium."""
     rows = np.arange(len(weights)) if skipped is None else np.flatnonzero(~skipped)
     template, media = grouping.template[rows], np.unique(grouping.media[rows], return_inverse=True)[1]
+    # One key for each medium of each template: media are numbered from 0 to below N here.
     _, place, size = np.unique(template * np.int64(len(weights)) + media, return_inverse=True, return_counts=True)
     shape = (grouping.count, len(weights))
     matrix = csr_array(((weights[rows] / size[place]).astype(np.float32), (template, rows)), shape=shape)

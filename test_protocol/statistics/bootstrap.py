@@ -65,6 +65,7 @@ def accuracy_at(threshold: float, share: float) -> Statistic:
     """
 
     def measure(curves: Curves) -> Floats:
+        # Thresholds are of the scores' type, mostly float32: the one that is looked for is rounded as they were.
         row = int(np.argmax(curves.threshold <= curves.threshold.dtype.type(threshold)))
         return np.asarray(share * curves.tar[row] + (1.0 - share) * (1.0 - curves.far[row]))
 

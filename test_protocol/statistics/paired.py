@@ -92,6 +92,7 @@ def right_pairs(report: Report) -> Booleans:
     The threshold is the report's ``threshold`` metric, else the one of the best accuracy on all pairs.
     """
     score, same = report.trials["score"], report.trials["same"]
+    # Rounded to the scores' type: a pair whose score is the threshold must be accepted.
     return np.asarray((score >= score.dtype.type(own_threshold(report))) == same)
 
 
@@ -133,6 +134,7 @@ def difference_of(
     gaps = first[1] - second[1]
     measured = gaps[~np.isnan(gaps)]
     rarer = min(int(np.sum(measured <= 0.0)), int(np.sum(measured >= 0.0)))
+    # Plus one for what was measured itself: no finite number of draws shows a chance of 0.
     p = min(1.0, 2.0 * (rarer + 1) / (len(measured) + 1))
     return PairedBootstrap(metric, first[0] - second[0], percentile_interval(gaps, level), p)
 

@@ -121,6 +121,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     result: dict[str, float] = {}
     highest = 0.0
     for place, name in enumerate(sorted(p, key=p.__getitem__)):
+        # Never below that of a smaller p value: who is less surprising must not be rejected sooner.
         highest = max(highest, min(1.0, (len(p) - place) * p[name]))
         result[name] = highest
     return result
