@@ -115,6 +115,8 @@ class _Job:
     def through(self, folder: Path) -> EmbeddingBuffer:
         """Blocks that the cache lacks are embedded and stored, then every process reads all of them."""
         cache = self._open(folder)
+        # What the main process saw, for all: the folder fills while the others look, and blocks would be left out or
+        # done twice.
         missing = broadcast_object(cache.missing())
         together(lambda: self._embed(missing[rank() :: world_size()], cache.save))
         result = EmbeddingBuffer(len(self.images), self.how.flip)
@@ -124,6 +126,7 @@ class _Job:
     def _open(self, folder: Path) -> EmbeddingCache:
         made_of = {
             "model": model_hash(self.network),
+            # Not the fingerprint: a file that was written anew under its old name must be embedded anew.
             "image_set": self.images.revision(),
             "preprocessing": self.how.preprocessing(self.network, self.images),
         }
@@ -134,6 +137,7 @@ class _Job:
         blocks: list[range] = []
 
         def plan() -> None:
+            # Others would write the manifest at the same moment.
             if is_main():
                 blocks.extend(EmbeddingCache.plan(place, len(self.images), rows, made_of))
 

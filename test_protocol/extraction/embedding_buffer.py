@@ -52,6 +52,7 @@ class EmbeddingBuffer:
         Args:
             owned: Rows that each process has put, by rank.
         """
+        # A process without images learns the length of embeddings from the others.
         self._allocate(max(gather_objects(self._parts[0].shape[1] if self._parts else 0)))
         for source, rows in enumerate(owned):
             for part in self._parts if rows else ():

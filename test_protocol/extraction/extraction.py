@@ -116,6 +116,7 @@ class _Collector:
         if not self._on_device:
             return
         values = torch.cat(self._on_device).cpu().numpy()
+        # The network saw black pixels in their place; what it made of them is no embedding.
         values[self._lost] = 0.0
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():

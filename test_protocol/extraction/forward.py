@@ -123,6 +123,7 @@ def input_spec_of(network: nn.Module) -> InputSpec:
 
 def model_hash(network: nn.Module) -> str:
     """A hash (hex) of a network's structure, input and every value of its state dict."""
+    # Addresses of functions in the text differ from one run to the next.
     structure = re.sub(r" at 0x[0-9a-f]+", "", f"{network!r} {getattr(network, 'input_spec', None)}")
     return state_hash(network.state_dict(), structure)
 

@@ -156,6 +156,7 @@ def find_protocols(root: Path) -> DataRoot:
                 missing[place.name] = f"holds videos; cut the faces with: facelab data ijbs-crops {root / place.sign}"
             else:
                 _add(specs, place, root)
+        # A layout of which nothing is there is not this folder's, so none of its sets is missed.
         if any(not place.optional for place in found):
             missing = {place.name: place.sign for place in layout if not place.optional} | missing
     lacking = tuple(f"{name} ({reason})" for name, reason in missing.items() if name not in specs)

@@ -66,6 +66,7 @@ def _megaface(section: _Section) -> Options:
 
 def _ijbc(section: _Section) -> Options:
     lists = [section.path(key) for key in IJBC_LISTS]
+    # The lists lie in the folder ``meta`` of the root.
     return {"root": str(Path(lists[0]).parent.parent), "images": section.path(IMAGES), "aligned": True}
 
 

@@ -120,6 +120,7 @@ def read_template_pairs(meta: Path, prefix: str, images: TemplateImages) -> Temp
     if label.max() > 1:
         row = int(np.argmax(label > 1))
         raise DataError(f"{path}:{line_of_row(path, row)}: the label is {label[row]}, but must be 0 or 1.")
+    # A table and no search: millions of pairs look up two templates each.
     table = _table(images, int(lines[:, :2].max()))
     left, right = table[lines[:, 0]], table[lines[:, 1]]
     unknown = (left < 0) | (right < 0)
@@ -191,6 +192,7 @@ def _named_numbers(path: Path, count: int, form: str, kind: type[np.generic]) ->
     names, rows = [], []
     convert: Callable[[str], Any] = kind if kind is np.int64 else float  # int64 refuses what it cannot hold
     for number, line in _lines(path):
+        # From the right, since a name may have blanks.
         fields = line.rsplit(maxsplit=count)
         try:
             names.append(fields[0])

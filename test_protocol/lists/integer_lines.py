@@ -84,6 +84,7 @@ def _plain_lines(data: bytes, columns: int) -> Rows | None:
     """The numbers if every line is of the plainest form, with one separator between numbers; else None."""
     text = np.frombuffer(data, np.uint8)
     digit = (text - ZERO) < 10  # bytes below "0" wrap around
+    # Digits and separators take turns, so every other change is the end of a number.
     change = np.flatnonzero(digit[1:] != digit[:-1])
     if not digit[0] or digit[-1] or len(change) % (2 * columns) != 2 * columns - 1:
         return None

@@ -28,6 +28,7 @@ EXACT = 1 << 53  # float64 tells whole numbers apart up to here
 HEADER = 128
 ALIGNED = 8
 PEEK = 4096  # bytes of a compressed variable that are expanded to find its name
+# The letters MI, written as one number of 16 bits.
 ORDERS = {b"IM": "<", b"MI": ">"}
 VERSION_5, VERSION_HDF5 = 1, 2
 MATRIX, COMPRESSED = 14, 15
@@ -147,6 +148,7 @@ def _element(data: bytes, at: int, order: str) -> tuple[int, bytes, int]:
     stop = start + size
     if stop > len(data):
         raise _Damage(f"an element of {size:,} bytes goes beyond the end")
+    # Compressed elements follow each other without padding.
     padding = 0 if kind == COMPRESSED else (at - stop) % ALIGNED
     return kind, data[start:stop], stop + padding
 
@@ -188,6 +190,7 @@ class _Reader:
             items, _ = self._matrices(data, at, math.prod(shape), depth)
             cell = np.empty(len(items), object)
             cell[:] = items
+            # MATLAB stores arrays column by column.
             return cell.reshape(shape, order="F")
         if kind == STRUCT:
             return self._struct(shape, data, at, depth)

@@ -72,6 +72,7 @@ class PackImages(ImageSet):
         """Hash of all records and of the short side."""
         digest = hashlib.blake2b(f"{self.short_side} {self.same.tolist()}".encode(), digest_size=16)
         for record in self.records:
+            # Lengths too: bytes that move from one record to the next change the hash.
             digest.update(f"{len(record)} ".encode())
             digest.update(record.tobytes() if isinstance(record, np.ndarray) else record)
         return digest.hexdigest()
@@ -166,6 +167,7 @@ def centre_square(pixels: Pixels, short_side: int | None = None) -> Pixels:
     """The square in the centre of an image (H, W, 3), after its shorter side was resized if that is asked for."""
     if short_side is not None and min(pixels.shape[:2]) != short_side:
         width, height = short_side_size(pixels.shape[1], pixels.shape[0], short_side)
+        # A long strip grows with its shorter side.
         if width * height > MAX_PIXELS:
             raise CorruptImage(f"an image would have {width}x{height} pixels with a shorter side of {short_side}.")
         rule = cv2.INTER_AREA if short_side < min(pixels.shape[:2]) else cv2.INTER_LINEAR

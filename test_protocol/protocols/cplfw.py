@@ -31,6 +31,7 @@ def read_cplfw(path: Path) -> PairList:
         for (left, label, first), (right, _, second) in zip(rows[::2], rows[1::2], strict=True)
     ]
     family_folds(path, len(named))
+    # Tenths of the file as it is would hold same pairs alone, or different ones.
     by_class = [[pair for pair in named if pair.same], [pair for pair in named if not pair.same]]
     ordered: list[ListedPair] = []
     fold: list[int] = []

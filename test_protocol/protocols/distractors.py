@@ -100,6 +100,7 @@ def facexzoo_rates(
         A rate for each rank; NaN where there are fewer distractors (FaceX-Zoo stops there), or no pairs.
     """
     score = pairs.scores(gallery, probe)
+    # Of the zeros, no more than are ranked can be among the best.
     zeros = np.zeros((len(probe), min(zeroed, measured.best.shape[1])))
     best = np.sort(np.concatenate((measured.best, zeros), axis=1), axis=1)
     measurable = len(pairs) > 0

@@ -171,6 +171,7 @@ class GalleryProbe(Protocol):
 
 
 def _add(highest: HighestScores, tile: Tile) -> None:
+    # Mates are -inf in these tiles, so the highest scores are those of different pairs.
     highest.add(tile.scores, np.arange(len(tile.rows)))
 
 
@@ -194,5 +195,6 @@ def _people(gallery: TemplateList, probe: TemplateList) -> tuple[Integers, Integ
 
 
 def _mate_count(probe: Integers, gallery: Integers) -> int:
+    # Probes times entries, summed over people, instead of comparing all with all.
     size = 1 + max(int(side.max(initial=0)) for side in (probe, gallery))
     return int(np.bincount(probe, minlength=size) @ np.bincount(gallery, minlength=size))

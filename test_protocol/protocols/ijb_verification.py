@@ -127,6 +127,7 @@ def people_of_templates(count: int, pairs: TemplatePairs, known: Identification 
         left, right = pairs.left[pairs.same], pairs.right[pairs.same]
         links = coo_array((np.ones(len(left), bool), (left, right)), shape=(count, count))
         return np.asarray(connected_components(links, directed=False)[1], np.int32)
+    # Below 0, so that a template of its own never meets a subject's number.
     person = -1 - np.arange(count)
     for part in (*known.galleries, known.probes):
         person[part.template] = part.person

@@ -106,6 +106,8 @@ class IJBS(Protocol):
         def vectors_of(templates: Sequence[Template]) -> Floats:
             rows = [[self._sighting[template.subject, medium] for medium in template.media] for template in templates]
             starts = np.cumsum([0, *map(len, rows[:-1])])
+            # Frames are weighted in the sums already: a template adds up its sightings, and each frame is read once for
+            # all five protocols.
             return unit(np.add.reduceat(sums[np.concatenate(rows)], starts, axis=0))
 
         return tuple(search_task(task, vectors_of, numbers) for task in self.tasks)

@@ -98,6 +98,7 @@ def _without_empty(found: Search, empty: Booleans, has_mate: Booleans) -> Search
         above=np.where(lost, NEVER, found.above),
         tied=np.where(lost, 0, found.tied),
         mate_entry=np.where(lost, NOBODY, found.mate_entry),
+        # A stranger without an image is accepted at no threshold.
         rival=np.where(empty & ~has_mate, LOST, found.rival),
         rival_entry=np.where(empty, NOBODY, found.rival_entry),
     )

@@ -100,6 +100,7 @@ def joined_trials(reports: Sequence[Report]) -> dict[str, NDArray[Any]]:
         offset, numbers = 0, []
         for report in reports:
             own = report.trials[side]
+            # Who is unknown stays unknown, and the next report's people begin after the largest number of this one.
             numbers.append(np.where(own < 0, own, own + offset).astype(np.int32))
             offset += 1 + max(int(report.trials[name].max(initial=-1)) for name in ("left", "right"))
         joined[side] = np.concatenate(numbers)

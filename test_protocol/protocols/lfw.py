@@ -62,6 +62,7 @@ def lfw_pair(path: Path, number: int, line: str) -> ListedPair:
 def _blank_separated(line: str) -> list[str]:
     """Fields of a line whose names may contain blanks, or nothing if it can be read in two ways."""
     words = line.split()
+    # The first word belongs to a name, whatever it looks like.
     numbers = [place for place, word in enumerate(words) if is_whole(word) and place]
     if numbers == [len(words) - 2, len(words) - 1]:
         return [" ".join(words[:-2]), *words[-2:]]

@@ -97,7 +97,7 @@ class ListedPairs(Verification):
     @classmethod
     def number_people(cls, listed: PairList) -> Integers:
         """Number of each image's person in order of appearance, (N,); -1 where the name does not tell."""
-        numbers: dict[str, int] = {"": -1}
+        numbers: dict[str, int] = {"": -1}  # so that the first person becomes 0
         return np.array([numbers.setdefault(cls.person_of(image), len(numbers) - 1) for image in listed.images])
 
     def options(self) -> Mapping[str, Any]:

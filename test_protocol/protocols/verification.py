@@ -54,6 +54,7 @@ class Verification(Protocol):
         self.rules = rules
         self.flip = rules.flip
         self.people = np.full(len(images), -1) if people is None else people
+        # One number for each pair, whichever image comes first.
         self.repeated = len(pairs) - len(np.unique(np.sort(pairs, axis=1) @ [len(images), 1]))
 
     def evaluate(self, embeddings: Embeddings) -> Report:
@@ -226,6 +227,7 @@ def score_curves(scores: Scores, same: Booleans, curve: metrics.Roc | None = Non
     """
     result = {"score_edges": np.linspace(-1.0, 1.0, HISTOGRAM_BINS + 1)}
     for name, rows in (("same", same), ("different", ~same)):
+        # By rounding a cosine may be a little beyond 1, and would be in no bin.
         counts, _ = np.histogram(np.clip(scores[rows], -1.0, 1.0), HISTOGRAM_BINS, (-1.0, 1.0))
         result[f"{name}_count"] = counts.astype(np.float64)
     if same.all() or not same.any():
