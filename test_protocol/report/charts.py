@@ -142,6 +142,7 @@ def det(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
     if not accept:
         return None
     lines = tuple(replace(line, y=1.0 - line.y / 100.0) for line in accept)
+    # From percent and back, a rate of 0 may have become a little more.
     shown = tuple(line for line in lines if line.y.max() > 1e-9)
     rates = np.concatenate([line.y for line in lines])
     lowest = _power_below(rates[rates > 1e-9].min(initial=1e-1))
@@ -252,4 +253,5 @@ def _round_floor(lines: Sequence[Line]) -> float:
 
 
 def _power_below(rate: float) -> float:
+    # A power of ten stays itself, however its logarithm was rounded.
     return float(10.0 ** math.floor(math.log10(rate) + 1e-9))

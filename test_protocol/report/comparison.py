@@ -142,6 +142,7 @@ def _chosen(tested: Mapping[str, Mapping[str, Report]], metrics: Sequence[str]) 
     result: dict[str, list[str]] = {}
     for wish in metrics:
         of_one, _, last = wish.partition(":")
+        # Only behind the name of a protocol: a metric's name may hold a colon of its own.
         name = last if last and of_one in tested else wish
         places = [of_one] if name != wish else list(tested)
         found = [place for place in places if any(_metric(report, name) for report in tested[place].values())]

@@ -51,6 +51,7 @@ class Shown:
         centred = both - both.mean(axis=0)
         _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
         places = (centred @ axes[:2].T).astype(np.float32)
+        # Embeddings that are all equal have no spread to share.
         shares = np.square(lengths[:2]) / max(np.square(lengths).sum(), np.finfo(np.float64).tiny)
         return places[: len(self.gallery)], places[len(self.gallery) :], shares.astype(np.float32)
 

@@ -32,10 +32,12 @@ def quality_chart(sets: Mapping[str, NDArray[np.float32]], scorer: ScorerCard, t
             raise DataError(f"{name}: there is no score to draw.")
     everything = np.concatenate(list(found.values())).astype(np.float64)
     low, high = np.percentile(everything, [TAIL, 100 - TAIL])
+    # By the smallest set: in more bins it would show mostly its noise.
     bins = int(np.clip(math.sqrt(min(map(len, found.values()))), FEWEST_BINS, MOST_BINS))
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     lines = []
     for name, values in found.items():
+        # The tails go into the outermost bins, so that each set sums to 100 %.
         counts, _ = np.histogram(values.astype(np.float64).clip(edges[0], edges[-1]), edges)
         lines.append(Line(f"{name} ({len(values):,})", edges, 100 * counts / len(values)))
     top = 1.05 * max(float(line.y.max()) for line in lines)

@@ -77,6 +77,7 @@ def _draw(axes: Any, model: str, style: LineStyle, cells: list[Cell], number: in
     look = {"color": style.colour, "hatch": HATCHES[style.dash], "edgecolor": "white", "linewidth": 0}
     axes.barh(place, np.nan_to_num(rates), 0.92 * thickness, label=model, **look)
     axes.hlines(place, *ends.T, color="#444444", linewidth=1.0)
+    # fmax() passes over NaN, which stands for a rate without an interval.
     for at, rate, cell, furthest in zip(place, rates, cells, np.fmax(rates, ends[:, 1]), strict=True):
         if not np.isnan(rate):
             text = f"{rate:.2f}{NOISE if cell.noise else ''}"

@@ -96,6 +96,7 @@ def _with_direction(metric: Any) -> Any:
 
 def _checked_metric(metric: Metric) -> Metric:
     numbers = (metric.value, metric.spread, *(metric.interval or ()))
+    # Asked this way round, NaN is refused too.
     if any(number is not None and not abs(number) <= LARGEST for number in numbers):
         raise ValueError(f"its numbers must lie between {-LARGEST:g} and {LARGEST:g}")
     if len(metric.name) > LONGEST_NAME or len(metric.note) > LONGEST_TEXT:

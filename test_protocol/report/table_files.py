@@ -86,6 +86,7 @@ _EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word an underscore i
 def _plain_cell(text: str) -> str:
     """Text of which Markdown makes nothing: no HTML, link, emphasis, code, formula or further column."""
     escaped = "".join(_MARKDOWN.get(sign, sign) for sign in _CONTROL.sub(" ", text))
+    # Brackets are text until a parenthesis follows, which makes them a link.
     return _EDGE.sub(r"\\_", escaped).replace("](", "]\\(")
 
 

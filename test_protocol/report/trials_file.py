@@ -32,6 +32,7 @@ def read_trials(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
         content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"{path}: the trials of the report cannot be read ({error.strerror or error}).") from None
+    # Before anything is unpacked.
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path}: is damaged or of another report: its hash is not the one that the report states.")
     try:
