@@ -141,6 +141,7 @@ def classifier(bench: Bench, batch_size: int, classes: int) -> Figures:
         optim.update(rows(embedding, labels).loss)
 
     seconds = median_seconds(step, bench)
+    # Twice: the rows and their momentum.
     held = 2 * sum(tensor.numel() * tensor.element_size() for tensor in rows.row_tensors().values())
     return {"ms": seconds * 1000} | _diverged(optim) | peak.figures(held)
 

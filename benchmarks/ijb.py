@@ -104,6 +104,7 @@ def straightforward(drawn: Drawn) -> list[float]:
         part = slice(start, start + PAIRS_AT_ONCE)
         scores[part] = np.sum(templates[drawn.pairs.left[part]] * templates[drawn.pairs.right[part]], axis=-1)
     far, tar, _ = roc_curve(drawn.pairs.same.astype(int), scores)
+    # From behind, as the published programs do: of equally near rates argmin() then takes the larger.
     far, tar = np.flipud(far), np.flipud(tar)
     return [float(tar[np.argmin(np.abs(far - target))]) for target in FARS]
 

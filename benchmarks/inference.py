@@ -42,6 +42,7 @@ def programs(
     """The plain loop and ours, with equal weights."""
     torch.manual_seed(0)
     network = build(BACKBONES, backbone)
+    # Copied before ours becomes channels_last: the plain program keeps contiguous weights.
     stock = stock_network(deepcopy(network))
     images = PlainImages(paths, labels, stock.input_spec, flip=False)
     loader = plain_loader(images, batch_size, workers, train=False)

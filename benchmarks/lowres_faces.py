@@ -138,6 +138,7 @@ def load_faces(archive: Path, pair_list: Path, cache: Path) -> Faces:
     source = ImageFolder(archive)
     cache.mkdir(parents=True, exist_ok=True)
     train, gallery, probe = split(source)
+    # Whoever trains, or is among gallery and probes, is in none of the pairs.
     known = [source.people[person] for person in many_images(source)]
     lfw = LFW(archive, pair_list, exclude=known)
     path = cache / f"faces-{len(lfw.images)}.npz"

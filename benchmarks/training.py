@@ -79,6 +79,7 @@ def main(
         def pair(backbone: str) -> tuple[Program, Program]:
             plain = PlainTraining(backbone, paths, labels, batch_size=batch_size, workers=workers, lr=LEARNING_RATE)
             settings = settings_of(backbone, Path(folder) / "photos", 112, batch_size, workers, precision)
+            # One more: the comparison warms up with a round that does not count.
             return plain.epoch, engine_epoch(settings, rounds + 1)
 
         rows = compare_networks(

@@ -97,6 +97,7 @@ def _told_apart(names: Sequence[str], folders: Sequence[Path | None]) -> list[st
 
 def _split(run: str) -> tuple[str | None, Path]:
     name, equals, path = run.partition("=")
+    # A folder's own name may have an equals sign.
     return (name, Path(path)) if equals and not Path(run).exists() else (None, Path(run))
 
 

@@ -115,6 +115,7 @@ def cost_of(name: str, spec: "Spec", seconds: float | None, precision: Literal["
     from facelab.cost.thop_count import count_by_thop
 
     network = _build(spec) if seconds is not None else None
+    # Counting needs shapes alone: without data, even the largest network takes no memory.
     with torch.device("meta"):
         shapes = _build(spec)
         inference = shapes.inference_form()

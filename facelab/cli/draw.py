@@ -77,6 +77,7 @@ def _by_person(source: "Source") -> "Rows":
     found: dict[str, list[int]] = {}
     for row in range(len(source)):
         name = source.name(row)
+        # A name that is nothing but the image's place says nothing of the person.
         folder = "" if name == source.location(row) else posixpath.dirname(name)
         found.setdefault(folder or f"class {source.labels[row]}", []).append(row)
     return {person: np.array(of_person, np.int64) for person, of_person in found.items()}

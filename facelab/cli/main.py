@@ -57,7 +57,7 @@ def main() -> None:
             raise
         _fail(f"not enough memory ({str(error).splitlines()[0] if str(error) else 'of the process'}).")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # as shells say it: 128 and the number of the signal
 
 
 def _fail(sentence: str) -> NoReturn:

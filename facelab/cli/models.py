@@ -149,7 +149,7 @@ def _require_equal(network: "Backbone", expected: "Tensor", run: str) -> None:
 
     with torch.no_grad():
         apart = float((network(_noise(network)) - expected).norm() / expected.norm())
-    if not apart < MERGED_APART:
+    if not apart < MERGED_APART:  # so that NaN is refused too
         raise ConfigError(
             f"the adapter of '{run}' cannot be merged: an ordinary model with its weights gives embeddings that are "
             f"{100 * apart:.2g} % away from those of the adapted one. Use the adapted model as it is."

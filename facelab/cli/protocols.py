@@ -92,6 +92,7 @@ def _evaluation_of(names: Sequence[str]) -> dict[str, Any]:
     from facelab.outside.yaml import read_yaml
     from facelab.run.tracking import CONFIG
 
+    # A name may be that of a run or of one of its checkpoints, which lie two folders below.
     places = [place for name in names for place in (Path(name) / CONFIG, Path(name).parent.parent / CONFIG)]
     files = [path for path in places if path.is_file()]
     section: dict[str, Any] = read_yaml(files[0]).get("evaluation", {}) if files else {}

@@ -114,6 +114,7 @@ def score_set(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", c
     from facelab.iqa.shares import score_in_shares
     from facelab.model.kept_scores import score_once
 
+    # One answer for all processes: where they disagreed, some would wait for scores that the others do not make.
     if distributed.broadcast_object(_is_scored(images, scorer.card, table)):
         console.print(f"'{table}' has these scores already; nothing was scored.", markup=False, highlight=False)
         return
