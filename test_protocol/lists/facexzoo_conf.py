@@ -35,10 +35,6 @@ class _Section:
         """Whether a switch is there and on."""
         return bool(self._entries.get(key, False))
 
-    def is_on(self, key: str) -> bool:
-        """Whether a switch is there and not 0."""
-        return bool(self._entries.get(key, 0))
-
     def path(self, key: str) -> str:
         """A path, from the folder of the file where it is relative; the first that does not exist is remembered.
 
