@@ -43,7 +43,6 @@ class MetricWindow:
         """Add () scalars; nothing is copied to the host."""
         for name, value in values.items():
             # A sum in bf16 stands still as soon as it is 256 times what is added.
-            # A sum in bf16 stands still as soon as it is 256 times what is added.
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -211,7 +210,6 @@ class StopSignal:
         now = self._clock()
         told = distributed.gather_objects((self.received, (now - self._since) / self._updates))
         # From what all have told, so that all take the same number: who came to the next talk alone would wait there.
-        # From what all have told, so that all take the same number: who came to the next talk alone would wait there.
         self._apart = int(TALK_SECONDS / max(*(seconds for _, seconds in told), TALK_SECONDS / MOST_APART))
         self._updates, self._since = 0, now
         return max(number for number, _ in told)
@@ -237,7 +235,6 @@ def train(
     for callback in callbacks:
         callback.on_start(progress)
     for batch in _batches(feed, progress):
-        # Around the forward pass too, which is where DistributedDataParallel decides whether to exchange gradients.
         # Around the forward pass too, which is where DistributedDataParallel decides whether to exchange gradients.
         with nullcontext() if optim.next_call_updates else mode.between_updates():
             with optim.autocast():
