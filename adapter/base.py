@@ -106,6 +106,7 @@ class AdaptedBackbone(Backbone):
             needs = "needs a gate from quality scores" if adapter.needs_gate else "has no use for a gate"
             raise ConfigError(f"the adapter {type(adapter).__name__} {needs}.")
         self.base_hash = state_hash(network.state_dict())
+        # Before everything is frozen: what is not trained now, the network itself keeps fixed.
         self._base = Structure.of(network)
         network.requires_grad_(False)
         adapter.inject(network)

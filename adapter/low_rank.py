@@ -87,6 +87,7 @@ class LowRankLayer(nn.Module):
             nn.init.trunc_normal_(self.low_rank_down, std=TRUNC_NORMAL_STD)
             nn.init.trunc_normal_(self.low_rank_up, std=TRUNC_NORMAL_STD)
         else:
+            # As nn.Linear starts, and D in the program of LoRA's authors.
             nn.init.kaiming_uniform_(self.low_rank_down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,6 +98,7 @@ class LowRankLayer(nn.Module):
         if self.dropout_on == "output" and self.training and self.dropout:
             return result + self._dropped_outputs(self._narrow(x))
         narrow = self._narrow(F.dropout(x, self.dropout, self.training and self.dropout_on == "input"))
+        # Scaled and added in one pass over the output, not in two.
         return torch.add(result, self._up(narrow, self.low_rank_up), alpha=self.scale)
 
     def _narrow(self, x: Tensor) -> Tensor:
@@ -199,6 +201,7 @@ class LowRankLinear(LowRankLayer):
 
     def plain(self, weight: Tensor) -> nn.Module:
         """A linear layer with this weight."""
+        # On meta, so that no weight is drawn that is replaced at once.
         layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
         return self._filled(layer, weight)
 

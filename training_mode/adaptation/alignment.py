@@ -30,13 +30,16 @@ def alignment_loss(
     Returns:
         Mean over the pairs, (); 0 if the batch has no pair.
     """
+    # In fp32 also under autocast: times a scale of 32, the rounding of a bf16 cosine would be an eighth of a logit.
     unit = F.normalize(embedding.float(), dim=1)
     cosine = unit[low] @ unit[~low].T
     same = label[low].unsqueeze(1) == label[~low].unsqueeze(0)
+    # Where nobody else is there, all are masked and the loss is 0; masked_fill then drops the NaN in the gradient too.
     negative = (scale * cosine).masked_fill(same, -torch.inf)
     positive = scale * (cosine - margin)
     losses = [F.softplus(negative.logsumexp(dim=d, keepdim=True) - positive)[same] for d in (0, 1)]
     if not len(losses[0]):
+        # A zero that has a gradient, so that it can be differentiated as any other loss.
         return embedding.sum() * 0.0
     return torch.stack(losses).mean()
 
