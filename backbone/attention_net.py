@@ -56,6 +56,7 @@ class Residual(nn.Module):
         self.projects = inputs != outputs or stride != 1
         kept = self.projects or published_extras
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if kept else None
+        # Unused, it is not trained: DistributedDataParallel takes a parameter without a gradient for an error.
         if self.shortcut is not None:
             self.shortcut.requires_grad_(self.projects)
 
@@ -64,6 +65,7 @@ class Residual(nn.Module):
         activated = F.relu(self.norm1(x))
         residual = self.conv2(F.relu(self.norm2(self.conv1(activated))))
         residual = self.conv3(F.relu(self.norm3(residual)))
+        # Pre-activation: a projection reads the activated map, but what passes as it is stays raw.
         projected = self.shortcut(activated) if self.shortcut is not None and self.projects else x
         output: Tensor = residual + projected
         return output
@@ -90,6 +92,7 @@ class Hourglass(nn.Module):
         below = self.down(F.max_pool2d(x, 3, 2, padding=1))
         if self.inner is not None:
             below = self.up(self.inner(below) + below + self.skip(below))
+        # Corners aligned, as FaceX-Zoo's enlarging layers have them; without, its weights give other masks.
         return F.interpolate(below, size=x.shape[2:], mode="bilinear", align_corners=True)
 
 
@@ -115,7 +118,9 @@ class AttentionModule(nn.Module):
         """(B, 4 inner, H, W) -> the same shape."""
         x = self.first(x)
         trunk = self.trunk(x)
+        # As in FaceX-Zoo's program, the trunk joins the hourglass before the gate.
         mask = self.gate(self.mask(x) + trunk)
+        # 1 + M, because products of many masks below 1 would leave nothing of the trunk.
         output: Tensor = self.last((1 + mask) * trunk)
         return output
 

@@ -18,6 +18,7 @@ from facelab.inputs import InputSpec
 
 DIVISOR = 8
 HALVINGS = 4
+# As in the TensorFlow original, whose momentum of 0.99 is 0.01 as PyTorch counts it.
 EPS, MOMENTUM = 1e-3, 0.01
 SQUEEZE = 4
 MAX_DEPTH = 8.0
@@ -116,6 +117,7 @@ class EfficientNet(Backbone):
         """Embedding (B, D) and the last map of each of the five sizes of normalised images (B, 3, H, W)."""
         maps, x = [], self.stem(image)
         for block in self.blocks:
+            # What goes into a halving block is the last map of its size.
             if block.halves:
                 maps.append(x)
             x = self.blocks.step(block, x)
@@ -151,6 +153,7 @@ def _blocks(channels: int, width: float, depth: float, drop_path_rate: float) ->
                     outputs,
                     kernel,
                     stride,
+                    # Of the block's input, not of the expanded map that the gate weighs.
                     squeeze=max(1, channels // SQUEEZE),
                     act="silu",
                     crop=int(stride > 1 and number != CENTRED),

@@ -165,6 +165,7 @@ class GhostNet(Backbone):
                 stride = 2 if number > 0 and place == 0 else 1
                 stages[-1].append(GhostBottleneck(channels, expanded, outputs, kernel, stride, squeeze=squeeze))
                 channels = outputs
+        # As wide as the last bottleneck is inside; FaceX-Zoo fixes 960, which holds at width 1 only.
         stages[-1].append(ConvNorm(channels, expanded, act="relu"))
         self.stages = nn.ModuleList(Blocks(*stage, checkpointing=checkpointing) for stage in stages)
         self.output = OutputLayer(expanded, map_size, feat_dim, drop_rate=drop_rate)

@@ -68,12 +68,14 @@ class Exchange(nn.Module):
         layers: list[nn.Module] = [ConvNorm(given, taken)] if self.enlarges else []
         for step in range(halvings):
             last = step == halvings - 1
+            # The last one is linear, because the ReLU follows the sum of all branches.
             layers.append(ConvNorm(given, taken if last else given, 3, stride=2, act="none" if last else "relu"))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """The source's map in the target's channels and ``size``."""
         output: Tensor = self.layers(x)
+        # To the nearest pixel, as in the original. A whole factor would not fit branches of odd sizes.
         return F.interpolate(output, size=size) if self.enlarges else output
 
 
@@ -141,6 +143,7 @@ class Head(nn.Module):
 
 def _biased(inputs: int, outputs: int, kernel: int, *, stride: int) -> nn.Module:
     """Convolution with a bias, BatchNorm, ReLU."""
+    # The norm takes the bias out again; published weights have one.
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 

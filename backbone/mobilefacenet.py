@@ -152,6 +152,7 @@ class MobileFaceNet(Backbone):
         stages[-1].append(ConvUnit(channels, last))
         self.depths = depths
         self.stages = nn.ModuleList(Blocks(*stage, checkpointing=checkpointing) for stage in stages)
+        # Not a mean: each place of the map has its own weight, as corners see less of the face than the middle.
         self.global_depthwise = ConvUnit(last, last, map_size, groups=last, linear=True)
         self.dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(last, feat_dim, bias=False)

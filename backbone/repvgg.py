@@ -49,6 +49,7 @@ class RepBlock(nn.Module):
         """Weight (outputs, inputs, 3, 3) and bias (outputs,) of the one convolution that equals the branches."""
         dense, dense_bias = _folded(self.dense.conv.weight, self.dense.norm)
         point, point_bias = _folded(self.pointwise.conv.weight, self.pointwise.norm)
+        # A 1x1 kernel is the centre of a 3x3 one, and the identity is a 1x1 kernel of ones on the diagonal.
         weight, bias = dense + F.pad(point, (1, 1, 1, 1)), dense_bias + point_bias
         if self.identity is not None:
             kept = torch.eye(len(weight), dtype=weight.dtype, device=weight.device)[:, :, None, None]
@@ -124,6 +125,7 @@ class RepVGG(Backbone):
         self.deploy = deploy
         map_size = last_map_size("RepVGG", input_spec, HALVINGS)
         block = DeployedBlock if deploy else RepBlock
+        # In the original too, the stem never has more than 64 channels.
         channels = min(CHANNELS[0], scaled_channels(CHANNELS[0], widths[0]))
         stages: list[nn.Module] = [Blocks(block(3, channels, 1), checkpointing=checkpointing)]
         for base, width, depth in zip(CHANNELS, widths, depths, strict=True):

@@ -119,6 +119,7 @@ class Block(nn.Module):
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    # At an odd size the last windows reach beyond the map; they are means of what is there.
     pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
     return nn.Sequential(pool, ConvNorm(inputs, outputs))
 

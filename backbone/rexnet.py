@@ -53,6 +53,7 @@ class LinearBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+        # As published: the gate stands before the ReLU6, in EfficientNet behind the activation.
         output: Tensor = self.project(self.act(self.squeeze(self.depthwise(self.expand(x)))))
         if not self.kept:
             return output

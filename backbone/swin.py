@@ -56,6 +56,7 @@ def relative_positions(window: Size) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place = torch.stack((rows.flatten(), columns.flatten()))
     apart = place[:, :, None] - place[:, None, :]
+    # Both differences, counted from 0, as the two digits of one number.
     return (apart[0] + height - 1) * (2 * width - 1) + apart[1] + width - 1
 
 
@@ -93,6 +94,7 @@ class SwinBlock(nn.Module):
         self.grid = grid
         self.window: Size = (min(window, grid[0]), min(window, grid[1]))
         self.padding: Size = (-grid[0] % self.window[0], -grid[1] % self.window[1])
+        # A window that covers the grid has no neighbour to shift to.
         self.shift: Size = tuple(
             side // 2 if shifted and side < length else 0 for side, length in zip(self.window, grid, strict=True)
         )  # type: ignore[assignment]
@@ -126,6 +128,8 @@ class SwinBlock(nn.Module):
 
     def _shift_bias(self) -> Tensor:
         """What hides tokens of other regions after the shift, (windows, 1, N, N)."""
+        # The shift brings the beginning of an axis behind its end, into the same last window. Both get numbers of their
+        # own, and tokens see each other where the numbers of both axes agree.
         regions = [
             torch.bucketize(torch.arange(length), torch.tensor([length - side, length - shift]), right=True)
             if shift
@@ -166,6 +170,7 @@ class PatchMerging(nn.Module):
         """(B, H W, dim) -> (B, ceil(H / 2) ceil(W / 2), 2 dim)."""
         plane = torch.unflatten(tokens, 1, self.grid)
         plane = F.pad(plane, (0, 0, 0, self.grid[1] % 2, 0, self.grid[0] % 2))
+        # Column by column: published weights expect the four tokens in this order.
         corners = [plane[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         merged: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1).flatten(1, 2)))
         return merged

@@ -118,6 +118,7 @@ class ViT(Backbone):
         if mask_ratio and self._kept(count) < 1:
             raise ConfigError(f"ViT mask_ratio {mask_ratio} leaves none of {count} patches.")
         self.pos_embed = nn.Parameter(torch.empty(1, count, dim))
+        # Unused it is not trained: DistributedDataParallel takes a parameter without a gradient for an error.
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim), requires_grad=mask_ratio > 0)
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, rate) for rate in rising_rates(drop_path_rate, depth))
         self.norm = nn.LayerNorm(dim)
@@ -141,10 +142,12 @@ class ViT(Backbone):
         for block in self.blocks:
             tokens = recomputed(block, tokens) if self.checkpointing and self.training else block(tokens)
         tokens = self.norm(tokens)
+        # Behind the norm, as published, so the learned token enters the output as it is.
         if place is not None:
             tokens = self._refilled(tokens, place)
         gate = None if self.gate is None else self.gate(tokens)
         if gate is not None:
+            # The weighted tokens are given to the outside too: it is of these that TransFace takes the deviation.
             tokens = gate.unsqueeze(2) * tokens
         return Features(self.feature(tokens.flatten(1)), tokens=tokens, patch_gate=gate)
 

@@ -39,6 +39,7 @@ class _VectorisedPReLU(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (gradient,) = gradients
         x, slope = ctx.saved_tensors
+        # The backward pass of ReLU: one vectorised kernel without a mask in memory.
         positive = torch.ops.aten.threshold_backward(gradient, x, 0)
         negative = gradient - positive
         grad_slope = (negative * x).sum((0, 2, 3), dtype=slope.dtype)

@@ -66,6 +66,7 @@ def _running_statistics_kept(block: Callable[..., Tensor]) -> Iterator[None]:
     norms = [module for module in modules if isinstance(module, _BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
+        # A momentum of 0 moves no average, and without a counter nothing is counted.
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield

@@ -16,6 +16,7 @@ def scaled_channels(channels: int, width: float) -> int:
         ConfigError: If the width factor is not in (0, 8].
     """
     in_range("backbone width", width, 0.0, MAX_WIDTH, low_open=True)
+    # floor(x + 0.5), because round() takes halves to the next even number.
     return max(CHANNEL_MULTIPLE, CHANNEL_MULTIPLE * math.floor(channels * width / CHANNEL_MULTIPLE + 0.5))
 
 
