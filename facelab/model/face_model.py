@@ -124,6 +124,7 @@ class FaceModel:
             return np.zeros((0, self.feat_dim), np.float32)
         with Forward(self.network, how.device, how.precision, how.channels_last) as forward:
             (block,) = embedded_blocks(forward, given, [range(len(given))], how, scores)
+        # Added as they come, as InsightFace's verification does: the longer one counts more.
         embeddings = block.values if block.flipped is None else block.values + block.flipped
         if unit:
             embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)

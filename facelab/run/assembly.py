@@ -143,6 +143,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         load=lambda path: load_model(str(path), device=device).network,
     )
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
+    # At the start, because a loss over pairs that batches do not hold would only show by being 0.
     mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
     refuse_single_images(mode, loader.local_batch_size)
     optim = open_optimization(config, mode, updates_per_epoch, device)
@@ -315,6 +316,7 @@ def restore(parts: Parts, checkpoint: Path) -> None:
         restore_rng(local["rng"])
     else:  # a new process must not repeat the dropout of an old one
         torch.manual_seed(_new_seed(parts.config.seed, parts.progress.update, distributed.rank()))
+    # With other processes, all go on from the statistics of the first one, which are among the mode's common state.
     if local["processes"] == distributed.world_size():
         parts.mode.load_local_state(local["mode"])
     parts.progress.window.load_state(training["window"], parts.device)

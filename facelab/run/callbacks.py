@@ -151,6 +151,7 @@ class Checkpointing(Callback):
     def on_update(self, progress: Progress) -> None:
         """Write if it is time."""
         by_epoch = progress.epoch_ended and progress.epoch % self.settings.every_epochs == 0
+        # Whatever was scored is written, else the best state could be gone by the next checkpoint.
         scored = progress.score is not None and progress.score[0] == progress.update
         if by_epoch or scored or _every(self.settings.every_updates, progress):
             self.write(progress)

@@ -79,6 +79,7 @@ class _Lock:
         self._open(folder, alone=True)
         os.ftruncate(self._file, 0)
         self._sign()
+        # Shared from here on: other processes of this run get in, another run, which wants it alone first, does not.
         self._lock(alone=False)
 
     def join(self, folder: Path) -> None:

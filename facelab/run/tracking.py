@@ -122,6 +122,7 @@ class MetricsLog(Callback):
             if self._board_folder is not None:
                 from torch.utils.tensorboard import SummaryWriter
 
+                # TensorBoard then hides what a killed predecessor wrote after the checkpoint.
                 self._board = SummaryWriter(str(self._board_folder), purge_step=progress.update + 1)
         except OSError as error:
             raise FacelabError(f"cannot write '{error.filename or self.path}': {error.strerror}.") from None
@@ -185,6 +186,7 @@ def peak_memory() -> float | None:
         return torch.cuda.max_memory_allocated() / 1e9
     if sys.platform == "win32":
         return None
+    # macOS counts bytes, Linux kibibytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -45,6 +45,7 @@ def build_within(build: Callable[[], N], weights: Mapping[str, Tensor], where: s
     """
     try:
         with _no_larger_than(weights, where):
+            # On meta nothing is reserved. A constructor that cannot go on there is measured while it builds in earnest.
             with suppress(*NEEDS_DATA), torch.device("meta"):
                 build()
             return build()

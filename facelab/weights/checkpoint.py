@@ -76,6 +76,7 @@ class CheckpointStore:
         if not distributed.is_main():
             return
         write_shared(partial, snapshot)
+        # The last of the files, so that a folder with a manifest is whole; all are on the disk before it gets its name.
         write_manifest(partial, update, score)
         sync_folder(partial)
         index = self.index()  # before there is one more

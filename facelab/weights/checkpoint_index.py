@@ -85,6 +85,7 @@ def write_index(folder: Path, index: CheckpointIndex) -> None:
     """Replace the index of a folder of checkpoints."""
     partial = folder / f".{INDEX}"
     write_bytes(partial, json.dumps(asdict(index), indent=1).encode())
+    # Renaming is one step: whoever reads sees the old index or the new one, and a kill leaves one of them.
     partial.replace(folder / INDEX)
     sync_folder(folder)
 

@@ -60,6 +60,7 @@ def verify(checkpoint: Path, names: Iterable[str] | None = None) -> None:
     """
     manifest = read_manifest(checkpoint)["sha256"]
     for name in manifest if names is None else [name for name in names if name in manifest]:
+        # The name alone: a manifest from outside could lead out of the folder.
         path = checkpoint / Path(name).name
         if not path.is_file():
             raise CheckpointError(f"the checkpoint '{checkpoint}' lacks '{name}'.")

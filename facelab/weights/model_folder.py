@@ -52,6 +52,7 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
         temporary.mkdir(parents=True)
         for name, content in files.items():
             (temporary / name).write_bytes(content)
+        # In one step, so that nobody ever sees half a model under this name.
         temporary.rename(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -122,6 +122,7 @@ def read_rows(checkpoint: Path, start: int, stop: int, owner: str = FIRST_OWNER)
         found = _rows_of(read_tree(path, lazily=True)).get(owner)
         if found is None:
             continue
+        # Files come by rank, and so do their rows: each piece goes on where the last one ended, or a file is missing.
         low, high = max(found.start, reached), min(found.stop, stop)
         if low >= high or low != reached:
             continue

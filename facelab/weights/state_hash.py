@@ -17,5 +17,6 @@ def state_hash(state: Mapping[str, Tensor], start: str = "") -> str:
     digest = hashlib.sha256(start.encode())
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # As bytes, because NumPy knows no bfloat16; flat, because a tensor without dimensions has no view as bytes.
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

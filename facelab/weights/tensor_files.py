@@ -50,6 +50,7 @@ def read_tree(path: Path, *, lazily: bool = False) -> Tree:
         CheckpointError: If the file is missing, damaged or holds anything else.
     """
     try:
+        # weights_only keeps torch from running what the file names, but not from making as much as it describes.
         check_limits(path)
         tree = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except FileNotFoundError:
