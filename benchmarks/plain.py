@@ -96,6 +96,7 @@ class PlainArcFace(nn.Module):
     def forward(self, embedding: Tensor, label: Tensor) -> Tensor:
         """Scaled logits with the margin on the target, (B, C)."""
         cosine = F.linear(F.normalize(embedding), F.normalize(self.weight))
+        # The root has no finite slope at 0, where a cosine is 1.
         sine = (1.0 - cosine.square()).clamp(1e-6, 1.0).sqrt()
         phi = cosine * math.cos(MARGIN) - sine * math.sin(MARGIN)
         phi = torch.where(cosine > -math.cos(MARGIN), phi, cosine - MARGIN * math.sin(MARGIN))

@@ -127,6 +127,7 @@ def _encode(pixels: Pixels, options: AlignOptions) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
+    # With the process's number, so that two runs do not write into one file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -129,6 +129,7 @@ def similarity(landmarks: NDArray[np.floating], target: Points, where: str = "la
             f"{where}: the landmarks lie within {spread.min():.3g} pixels of each other; "
             "an alignment needs at least two different points, in pixels."
         )
+    # A complex factor turns and scales; it cannot reflect, so no face comes out mirrored.
     turn = (z.conj() * w).mean(axis=-1) / spread**2
     if (np.abs(turn) * spread < MIN_SCALE * np.sqrt((np.abs(w) ** 2).mean())).any():
         raise DataError(f"{where}: the landmarks do not resemble a face; check their order (eyes, nose, mouth).")

@@ -62,6 +62,7 @@ def read_landmarks(path: Path) -> Landmarks:
 def _lines(path: Path) -> Iterator[Entry]:
     for number, line in text_lines(path, errors="surrogateescape"):
         where = f"{path}, line {number}"
+        # A path may have commas itself, but hardly ten.
         if "\t" not in line and line.count(",") >= 2 * min(POINT_COUNTS):
             name, *numbers = split_fields(line, ",", where)
         else:

@@ -129,6 +129,7 @@ def _parse(text: Bytes, offset: int, lines_before: int, where: Path) -> ImageLin
     _refuse_long(starts, ends, lines_before, where)
     ends = _trimmed_right(text, starts, ends)
     starts = _trimmed_left(text, starts, ends)
+    # FaceX-Zoo's reader takes a blank line for the end of the list; here it is only passed over.
     kept = np.flatnonzero(ends > starts)
     lines, starts, ends = len(ends), starts[kept], ends[kept]
     labels, digits = _trailing_number(text, starts, ends)

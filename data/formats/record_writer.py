@@ -141,6 +141,7 @@ def write_recordio(
         DataError: If labels or counts are too large for float32, or the files cannot be written.
     """
     layout = layout or RecordLayout()
+    # By class, since an identity record names its images as one range.
     order = np.argsort(source.labels, kind="stable")
     # Record 0 is the header, so the images are counted from 1.
     edges = 1 + np.searchsorted(source.labels[order], np.arange(source.num_classes + 1))

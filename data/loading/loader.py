@@ -148,6 +148,7 @@ class Loader:
             if index not in self._known_corrupt:
                 self._known_corrupt.add(index)
                 self.corrupt.add(self._source.location(index), reason)
+        # A corrupt image was read beside the one that took its place.
         self._read += loaded.batch.size + len(loaded.corrupt)
         self._corrupt_read += len(loaded.corrupt)
         if self._read >= CORRUPT_GRACE and self._corrupt_read > CORRUPT_PART * self._read:

@@ -28,6 +28,7 @@ def _glasses(person: Person, photo: Photo) -> list[Part]:
         inner = ellipse(
             side * max(person.eye_spacing, width), person.eye_height + 0.02, width - thickness, height - thickness
         )
+        # A ring as one polygon with a slit: along the outer edge and back along the inner one, so that the eye shows.
         parts.append(Part(np.concatenate([outer, outer[:1], inner[:1], inner[:0:-1], inner[:1]]), frame, 0.08))
     bridge = _bar(person.eye_height, thickness, 0.1)
     return [*parts, Part(bridge, frame, 0.15)]

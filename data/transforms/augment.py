@@ -74,6 +74,7 @@ class Augment:
         return keypoints
 
     def _draws(self, size: int, epoch: int, step: int, first_row: int) -> dict[str, Draws]:
+        # What the keys of all transforms begin with is mixed once.
         state = draws_of_batch(self._seed, epoch, step, np.arange(first_row, first_row + size))
         return {name: Draws(state, name) for name in self.transforms}
 

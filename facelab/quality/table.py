@@ -178,6 +178,7 @@ class ScoreTable:
             raise DataError(f"{self.path}: has {found} scores, but its first line says {said}; make it anew: {MAKE}.")
         if found < said:
             raise DataError(f"{self.path}: is cut off: it has {found} of {said} scores; make it anew: {MAKE}.")
+        # A number that was cut in half may still be one: 0.12 of 0.1234.
         if not _ends_with_newline(self.path):
             raise DataError(
                 f"{self.path}: is cut off, or its last line lacks its end; if its score is whole, add a line end, else "

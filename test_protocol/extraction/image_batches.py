@@ -62,6 +62,7 @@ def image_batches(
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            # Whoever stops early waits for batches that are being read, not for those that nobody began.
             pool.shutdown(cancel_futures=True)
 
 

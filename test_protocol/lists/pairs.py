@@ -90,6 +90,7 @@ class PairList:
     def repeated(self) -> int:
         """How many pairs stand in the list already, in either order."""
         low, high = self.pairs.min(axis=1), self.pairs.max(axis=1)
+        # One number for each pair, whichever image comes first.
         return len(self) - len(np.unique(low * len(self.images) + high))
 
     def named(self) -> Iterator[tuple[str, str, bool]]:
@@ -105,6 +106,7 @@ class PairList:
     def keep(self, rows: Booleans) -> "PairList":
         """Some of the pairs, in their order and in the folds they had; images that no pair needs are dropped."""
         needed, first, number = np.unique(self.pairs[rows], return_index=True, return_inverse=True)
+        # unique() sorts by the old numbers; the images keep the order in which the pairs name them.
         order = np.argsort(first)
         new_number = np.empty(len(order), np.int64)
         new_number[order] = np.arange(len(order))

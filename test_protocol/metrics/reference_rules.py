@@ -46,6 +46,7 @@ def facexzoo_accuracy(scores: ArrayLike, same: ArrayLike) -> FoldResult:
     places = FACEXZOO_FOLDS * FACEXZOO_FOLD_PAIRS
     if len(values) > places:
         raise DataError(f"FaceX-Zoo's evaluator holds {places} pairs, got {len(values)}; use exact thresholds.")
+    # float32, as the original keeps them: ties with a threshold depend on it.
     table = np.zeros((FACEXZOO_FOLDS, FACEXZOO_FOLD_PAIRS), np.float32)
     truth = np.zeros(table.shape, bool)
     table.flat[: len(values)], truth.flat[: len(values)] = values, labels
@@ -61,6 +62,7 @@ def facexzoo_accuracy(scores: ArrayLike, same: ArrayLike) -> FoldResult:
 
 def _facexzoo_threshold(scores: NDArray[np.float32], same: Booleans) -> float:
     low = scores.min()
+    # From 1, as in the original: the least score itself is never tried.
     steps = low + (scores.max() - low) / FACEXZOO_STEPS * np.arange(1, FACEXZOO_STEPS + 1)
     if same.all() or not same.any():
         return float(steps[0])  # the rate of the missing class is NaN there, and argmax takes the first NaN
@@ -90,6 +92,7 @@ def grid_accuracy(distance: ArrayLike, same: ArrayLike, fold: ArrayLike, step: f
     """
     values, labels = checked(distance, same)
     folds = checked_folds(fold, len(values))
+    # Squared distances of unit vectors lie between 0 and 4.
     thresholds = np.arange(0.0, 4.0, step)
     numbers = np.unique(folds)
     accepted_same = np.stack([_accepted(values[(folds == k) & labels], thresholds) for k in numbers])
@@ -176,6 +179,8 @@ def magface_accuracy(left: ArrayLike, right: ArrayLike, same: ArrayLike, fold: A
     for position, number in enumerate(np.unique(folds)):
         training = folds != number
         mean = np.concatenate((first[training], second[training])).mean(axis=0)
+        # The original shares InsightFace's thresholds up to 4, though this distance ends at 1: only the first 100
+        # matter.
         result = grid_accuracy(_angle(first - mean, second - mean), same, folds)
         accuracy.append(result.accuracy[position])
         threshold.append(result.threshold[position])

@@ -48,6 +48,7 @@ def _cfp_images(path: Path) -> dict[str, str]:
         key, _, image = line.strip().partition(" ")
         if not key.isdecimal() or not image.strip():
             raise DataError(f"{path}:{number}: expected 'number path', got '{line}'.")
+        # Paths in these lists start in ``Protocol``.
         images[key] = image.strip().removeprefix("../")
     return images
 

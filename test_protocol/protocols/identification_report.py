@@ -84,6 +84,7 @@ def hardest(found: Search, probe_image: Integers, gallery_image: Integers) -> tu
         probe_image: Row of each probe in the protocol's images, (P,).
         gallery_image: Row of each gallery entry there, (G,).
     """
+    # A tie counts against the probe, so it is an error too.
     wrong = np.flatnonzero(found.rival >= found.mate)
     missed, matched = wrong[found.mate[wrong] > -np.inf], wrong[found.rival_entry[wrong] >= 0]
     pairs = (

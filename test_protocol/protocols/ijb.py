@@ -61,6 +61,7 @@ class Evaluator:
     search: Literal["merged", "evals"] | None = None
 
 
+# In InsightFace's letters: N1 D1 F1 (which its newer script calls N0 D1 F1), AdaFace N1 D0 F1, FaceX-Zoo N0 D1 F0.
 EVALUATORS: dict[Rules, Evaluator] = {
     "exact": Evaluator(""),
     "insightface": Evaluator("InsightFace", search="merged"),

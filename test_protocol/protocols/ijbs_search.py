@@ -91,6 +91,8 @@ def _has_image(vectors: Floats) -> Booleans:
 
 def _without_empty(found: Search, empty: Booleans, has_mate: Booleans) -> Search:
     """The mate of an empty probe, or a mate that is empty itself, stays a mate, but is never found."""
+    # In published programs such a template is a vector of zeros: all of its scores tie, and whether it is found depends
+    # on the order in which they are sorted.
     lost = has_mate & (empty | (found.mate == -np.inf))
     return replace(
         found,

@@ -79,6 +79,7 @@ class Reduced(Protocol):
         self.protocol, self.reductions, self.flip = protocol, reductions, protocol.flip
         forms = reductions.images(protocol.images)
         self.suffixes = tuple(forms)
+        # Names at lower resolutions say theirs; those of degraded images are the originals', which have other scores.
         prefixes = ["", *("degraded " if suffix == "@degraded" else "" for suffix in forms)]
         self.images = JoinedImages([protocol.images, *forms.values()], prefixes)
 

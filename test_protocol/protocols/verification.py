@@ -180,6 +180,7 @@ def _reference_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...]:
 
 
 def _reference_accuracy(project: str, result: metrics.FoldResult, spread: float, note: str) -> Metric:
+    # Spreads are those that each project prints; they are not comparable, so the note says which it is.
     return Metric(f"accuracy ({project})", result.mean, spread, kind="reference", note=note, better="high")
 
 

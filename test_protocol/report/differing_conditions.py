@@ -101,6 +101,7 @@ def _texts(name: str, values: Sequence[Any], reports: Mapping[str, Report]) -> l
     parts = [[missing] if value is None else _parts(value) for value in values]
     shared = set.intersection(*map(set, parts))
     differing = [[part for part in of_one if part not in shared] for of_one in parts]
+    # Where one report has nothing of its own, its whole value is shown beside the others'.
     shown = differing if all(differing) else parts
     return [shorten(", ".join(of_one), LONGEST, placeholder=" …") for of_one in shown]
 

@@ -158,6 +158,7 @@ class _Rival:
             self._own = one_metric_draws(self.report, self.metric, self.draws, self.seed)
         of_other = one_metric_draws(other, self.metric, self.draws, self.seed)
         own, others = ((reported(r, self.metric), d) for r, d in ((self.report, self._own), (other, of_other)))
+        # The level is that of the interval, which nobody asks for here.
         return difference_of(self.metric, own, others, 0.95).p
 
     def _right(self, report: Report) -> Booleans:
