@@ -117,6 +117,7 @@ class MarginLoss:
         logits = self.head.scale * self.head.negatives(cosine, terms)
         # A finite stand-in for minus infinity: where a chunk holds nothing but the target, its gradient is 0, not NaN.
         nothing = torch.finfo(logits.dtype).min
+        # Each sample writes one column, so that no shape depends on where targets are; others write what was there.
         kept = torch.where(part.owned, nothing, entry(logits, part.column))
         logits = logits.scatter(1, part.column.unsqueeze(1), kept.unsqueeze(1))
         return logits if part.excluded is None else logits.masked_fill(part.excluded, nothing)

@@ -70,6 +70,7 @@ class AdaFace(MarginHead):
             ConfigError: If the global batch in training is a single sample, which has no deviation.
         """
         clipped = norms.detach().clamp(*NORM_RANGE)
+        # As in the authors' program, the batch moves mu and sigma before they are used.
         if self.training:
             self._observe(clipped)
         deviations = (clipped - self.mean_norm) / (self.norm_deviation + MIN_DEVIATION)

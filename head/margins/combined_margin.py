@@ -73,6 +73,7 @@ class CombinedMargin(MarginHead):
         """Cosines to the classes of a chunk, 0 where they pass the filter's threshold, (B, C) -> (B, C)."""
         if self.filter_threshold is None:
             return cosine
+        # 0, as in InsightFace's program, and not minus infinity: the class still counts, as one at right angles.
         return cosine.masked_fill(cosine > self.filter_threshold, 0.0)
 
     def _shifted(self, target: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class MVSoftmax(MarginHead):
     def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
         """Adds ``threshold``: f, the cosine above which a negative is misclassified, (B,)."""
         own = target.detach()
+        # With the margin everywhere, as in FaceX-Zoo's program, also where the target keeps its cosine.
         threshold = own - self.margin if self.variant == "am" else add_angle(own, self._angle(own), "none")
         return Terms(labels, target, norms, values={"threshold": threshold})
 

@@ -53,6 +53,7 @@ class UniFace(MarginHead):
         self.negative_weight = in_range(
             "UniFace negative_weight", negative_weight, 0.0, math.inf, low_open=True, high_open=True
         )
+        # The C negatives of a sample, at right angles, then cost C log(1 + exp(-b)), which is about 0.1, together.
         self.threshold = nn.Parameter(torch.tensor(math.log(10.0 * num_classes)))
 
     def prepare(self, target: Tensor, norms: Tensor, labels: Tensor) -> Terms:
