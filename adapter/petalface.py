@@ -48,6 +48,7 @@ def import_petalface(
     name, options = resolve(BACKBONES, spec)
     network = BACKBONES.build(name, options)
     tensors = petalface_names(state)
+    # The base first, because an adapted network keeps the hash of what its base was.
     load_weights(network, {key: value for key, value in tensors.items() if ".low_rank_" not in key}, where)
     card = model_card(name, options, network)
     adapter = _adapter_of(state, where, rank, scale)

@@ -18,6 +18,7 @@ HALVINGS = 4
 STEM_CHANNELS = 64
 INNER_CHANNELS = (64, 128, 256, 512)
 EXPANSION = 4
+# At 112x112 from 56, 28 and 14 pixels down to 7 each.
 LEVELS = (3, 2, 1)  # how often the masks of a stage halve its map
 LAST_BLOCKS = 3
 PUBLISHED_BLOCK = {

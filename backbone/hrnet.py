@@ -205,6 +205,7 @@ class HRNet(Backbone):
         bottlenecks = (Block(size, stem, bottleneck=True) for size in widths)
         self.first = Blocks(*bottlenecks, checkpointing=checkpointing)
         self.finest = ConvNorm(stem * EXPANSION, channels[0], 3, act="relu")
+        # Each stage makes its coarsest branch from the coarsest map so far; at first that is the wide one of the stem.
         before = [stem * EXPANSION, *channels[1:-1]]
         self.coarser = nn.ModuleList(
             ConvNorm(given, taken, 3, stride=2, act="relu") for given, taken in zip(before, channels[1:], strict=True)

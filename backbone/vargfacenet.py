@@ -18,6 +18,7 @@ from facelab.inputs import InputSpec
 INPUT = InputSpec(colour="RGB", std=128.0)
 HALVINGS = 4
 GROUP = 8
+# As in the symbol, whose momentum of 0.9 is 0.1 as PyTorch counts it.
 EPS = 2e-5
 EXPANSION = 2
 SQUEEZE = 4

@@ -77,6 +77,7 @@ class LinearOutput(nn.Module):
         in_range("backbone drop_rate", drop_rate, 0.0, 1.0, high_open=True)
         height, width = map_size
         self.dropout = nn.Dropout(drop_rate)
+        # The norm would take a bias out again.
         self.fc = nn.Linear(channels * height * width, feat_dim, bias=False)
         self.last_norm = nn.BatchNorm1d(feat_dim)
 
