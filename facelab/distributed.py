@@ -256,6 +256,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         own = gradient.new_empty((gradient.shape[0] // world_size(), *gradient.shape[1:]))
+        # Not an all-reduce: each process needs the sum for its own rows only.
         _reduce_scatter_single(own, gradient.contiguous())
         return own.mul_(world_size())
 
@@ -316,6 +317,7 @@ def run_processes(function: Callable[..., T], count: int, *arguments: Any) -> li
     """
     # With its file, because a test or a script cannot be imported by its name in a new process.
     source = (function.__module__, inspect.getfile(function), function.__qualname__)
+    # By files, because spawned processes hand no results back.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "arguments").write_bytes(pickle.dumps(arguments))
@@ -326,6 +328,7 @@ def run_processes(function: Callable[..., T], count: int, *arguments: Any) -> li
 def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]) -> None:
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
     torch.set_num_threads(1)
+    # A file and not a port, which another group on this machine may have taken.
     meeting_point = (folder / "store").as_uri()
     dist.init_process_group(
         "gloo", init_method=meeting_point, rank=number, world_size=count, timeout=timedelta(minutes=30)

@@ -221,6 +221,7 @@ class VerificationMetrics:
     def update(self, scores: Numbers, same: Numbers) -> None:
         """Add pairs; arguments and refusals as for `roc`, but one class may be missing from a batch."""
         values, labels = _pairs(scores, same)
+        # Copies, because these arrays may lie in the caller's memory, which the next batch writes over.
         self._scores.append(values.copy())
         self._same.append(labels.copy())
 

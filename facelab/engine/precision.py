@@ -152,6 +152,7 @@ class ApexArithmetic(Arithmetic):
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of a () loss to the parameters; apex unscales it before the optimiser steps."""
+        # Gradients that more are added to must keep their scale.
         with self.apex.scale_loss(loss, self.optimizers, delay_unscale=not last) as scaled:
             scaled.backward()
 

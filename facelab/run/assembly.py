@@ -351,6 +351,7 @@ def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRow
         for index, (parameter, is_row) in enumerate(sharded):
             if not is_row or index not in states:
                 continue
+            # What has an entry for each row lies with the rows: another number of processes can share it out anew.
             rowwise = {k: v for k, v in states[index].items() if is_rowwise(v, parameter)}
             rows[names[parameter]] |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
             states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
