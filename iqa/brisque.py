@@ -16,7 +16,7 @@ from facelab.iqa.svr import read_svr
 from facelab.quality.card import ScorerCard
 from facelab.weights.plain_pickle import read_plain_pickle
 
-RED, GREEN, BLUE = 2125, 7154, 721  # in units of 1e-4: the grey of scikit-image, exact in integers
+RED, GREEN, BLUE = 0.2125, 0.7154, 0.0721  # the grey of scikit-image
 MODEL, SCALE = "svm.txt", "normalize.pickle"
 LOW, HIGH = -100.0, 250.0
 IN_CACHE = 200_000  # pixels that a core works on at once: what they become stays in its cache
@@ -66,20 +66,20 @@ class BRISQUE(PixelScorer):
     def measure(self, pixels: Tensor) -> Tensor:
         """The scores, (B,)."""
         at_once = max(1, IN_CACHE // pixels[0, 0].numel()) if pixels.device.type == "cpu" else len(pixels)
-        statistics = torch.cat([scene_statistics(exact_grey(part)) for part in torch.split(pixels, at_once)])
+        statistics = torch.cat([scene_statistics(grey_as_published(part)) for part in torch.split(pixels, at_once)])
         low, high = self._low.to(pixels.device), self._high.to(pixels.device)
         # Scaled to -1..1 by the ranges of the training images, as the model was fitted; others may lie outside.
         return self._regression(-1 + 2 / (high - low) * (statistics - low)).clamp(LOW, HIGH)
 
 
-def exact_grey(pixels: Tensor) -> Tensor:
+def grey_as_published(pixels: Tensor) -> Tensor:
     """Grey values of RGB images, uint8, (B, 3, H, W) -> float64 in 0..1, (B, H, W).
 
-    The sums are whole numbers below 2^24, so that float32 holds them exactly.
+    Every product and sum is rounded by itself, in the original's order, so that the last digit is the same on every
+    processor: in flat areas the score depends on it (`scene_statistics.contrast_normalised`).
     """
-    red, green, blue = (channel.to(torch.float32) for channel in pixels.unbind(1))
-    grey = red.mul_(RED).add_(green, alpha=GREEN).add_(blue, alpha=BLUE)
-    return grey.to(torch.float64).div_(255 * 10_000)
+    red, green, blue = (channel.to(torch.float64).mul_(1 / 255) for channel in pixels.unbind(1))
+    return red.mul_(RED).add_(green.mul_(GREEN)).add_(blue.mul_(BLUE))
 
 
 def installed_model() -> Path:

@@ -3,9 +3,10 @@
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import hardshrink
+from torch.nn.functional import pad
 
 FEATURES = 36
 RADIUS, SIGMA = 3, 7 / 6  # of the Gaussian window, 7x7
@@ -31,22 +32,65 @@ def scene_statistics(grey: Tensor) -> Tensor:
 def contrast_normalised(grey: Tensor) -> Tensor:
     """``(x - mean) / (deviation + 1/255)`` in a Gaussian window (MSCN coefficients), float32, (B, H, W).
 
-    Zeros lie outside of the image. Where the window is flat the coefficient is exactly 0: the features count signs, and
-    the sign that rounding leaves there depends on the processor. It would move the score of a flat JPEG by 0.3.
+    Zeros lie outside of the image. Where the window is flat, grey value and mean differ by rounding alone. The features
+    count signs, so the score depends on it, by up to 0.3 for a flat JPEG; there the difference is that of the original,
+    whose sums over the window run in a fixed order. In an image of one colour it is 0, whatever the colour.
     """
     rows, columns = (_window(side).to(grey.device) for side in grey.shape[1:])
     mean = rows @ grey @ columns
     variance = (rows @ grey.square() @ columns).sub_(mean.square())
     # Rounding may leave the variance of a flat window a little below 0.
     deviation = variance.to(torch.float32).abs_().sqrt_()
-    difference = hardshrink((grey - mean).to(torch.float32), ROUNDING)
-    return difference.div_(deviation.add_(CONSTANT))
+    difference = grey - mean
+    flat = difference.abs() < ROUNDING
+    one_colour = (grey == grey[:, :1, :1]).flatten(1).all(dim=1)
+    difference[flat] = _rounding_of_flat(grey[flat])
+    difference.masked_fill_(flat & one_colour[:, None, None], 0.0)
+    return difference.to(torch.float32).div_(deviation.add_(CONSTANT))
+
+
+def _rounding_of_flat(grey: Tensor) -> Tensor:
+    """What the original leaves of ``grey - mean`` where the whole window is ``grey``, (N,) -> (N,).
+
+    The mean in the order of SciPy's convolution: of each row of the window four products first, then the others one by
+    one. Products and sums apart: a fused multiply-add, which not every processor has, would round differently.
+    """
+    mean = torch.zeros_like(grey)
+    for row in _window_as_published():
+        first, second, third, fourth, *others = (grey * weight for weight in row)
+        mean.add_(first.add_(second).add_(third).add_(fourth))
+        for other in others:
+            mean.add_(other)
+    return grey - mean
+
+
+@lru_cache(maxsize=1)
+def _window_as_published() -> list[list[float]]:
+    """The rows of the Gaussian window, 7x7, with the original's rounding."""
+    factor, places = 1 / (2 * math.pi * SIGMA**2), range(-RADIUS, RADIUS + 1)
+    # math.exp: NumPy's differs between instruction sets
+    weight = np.array([[factor * math.exp(-(x**2 + y**2) / (2 * SIGMA**2)) for x in places] for y in places])
+    rows: list[list[float]] = (weight / np.sum(weight)).tolist()
+    return rows
 
 
 def halved(grey: Tensor) -> Tensor:
-    """Images at half size by cubic convolution without smoothing, as the original does it, (B, H, W) -> (B, h, w)."""
-    rows, columns = (_half(side).to(grey.device) for side in grey.shape[1:])
-    return rows @ grey @ columns.T
+    """Images at half size by cubic convolution without smoothing, as OpenCV does it, (B, H, W) -> (B, h, w).
+
+    First along the rows, then along the columns, each product and sum rounded by itself: see `contrast_normalised`.
+    """
+    return _halved_rows(_halved_rows(grey).mT).mT.contiguous()
+
+
+def _halved_rows(grey: Tensor) -> Tensor:
+    """Rows of half the length, (B, H, W) -> (B, H, round(W / 2)); the border is repeated."""
+    half = round(grey.shape[2] / 2)
+    beyond = max(0, 2 * half + 1 - grey.shape[2])
+    padded = pad(grey, (1, beyond), mode="replicate")
+    first, *others = (padded[:, :, start : start + 2 * half : 2] * weight for start, weight in enumerate(CUBIC_HALF))
+    for other in others:
+        first = first.add_(other)
+    return first
 
 
 def _features(grey: Tensor) -> Tensor:
@@ -108,14 +152,3 @@ def _window(side: int) -> Tensor:
     distance = (places[:, None] - places + RADIUS).clamp(-1, 2 * RADIUS + 1)
     inside = (distance >= 0) & (distance <= 2 * RADIUS)
     return torch.where(inside, (weight / weight.sum())[distance.clamp(0, 2 * RADIUS)], 0.0)
-
-
-@lru_cache(maxsize=64)
-def _half(side: int) -> Tensor:
-    """Reduction to half as a matrix, (round(side / 2), side); the border is repeated."""
-    half = round(side / 2)
-    matrix = torch.zeros(half, side, dtype=torch.float64)
-    for offset, weight in enumerate(CUBIC_HALF, start=-1):
-        source = (2 * torch.arange(half) + offset).clamp(0, side - 1)
-        matrix.index_put_((torch.arange(half), source), torch.tensor(weight, dtype=torch.float64), accumulate=True)
-    return matrix

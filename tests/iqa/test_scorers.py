@@ -1,5 +1,6 @@
 """Every scorer keeps the contract; each refuses what it cannot use."""
 
+import math
 import pickle
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError
 from facelab.inputs import InputSpec
 from facelab.iqa import brisque
 from facelab.iqa.base import SCORERS, PixelScorer
-from facelab.iqa.brisque import BRISQUE, exact_grey
+from facelab.iqa.brisque import BRISQUE, grey_as_published
 from facelab.iqa.cnniqa import CNNIQA
 from facelab.iqa.effective_resolution import EffectiveResolution, ring_power
 from facelab.iqa.feature_norm import FeatureNorm
@@ -367,21 +368,43 @@ def test_shapes_of_known_distributions_are_found() -> None:
     assert unknown != unknown
 
 
-def test_the_grey_of_brisque_is_exact() -> None:
-    """Of all grey values, and of the colours in which float32 would be the first to round."""
+def test_the_grey_of_brisque_is_rounded_as_the_original_rounds() -> None:
     level = torch.arange(256, dtype=torch.uint8)
     pixels = torch.stack([torch.stack([level, level.flip(0), level]), torch.stack([level] * 3)])[..., None]
-    red, green, blue = (channel.to(torch.int64) for channel in pixels.unbind(1))
-    expected = (2125 * red + 7154 * green + 721 * blue).to(torch.float64) / (255 * 10_000)
-    assert torch.equal(exact_grey(pixels), expected)
+    expected = [
+        [r * (1 / 255) * 0.2125 + g * (1 / 255) * 0.7154 + b * (1 / 255) * 0.0721 for r, g, b in image.T.tolist()]
+        for image in pixels[..., 0]
+    ]
+    assert grey_as_published(pixels)[..., 0].tolist() == expected
 
 
-def test_flat_areas_have_no_contrast_whatever_their_grey() -> None:
-    """Rounding would leave signs that depend on the grey and on the processor, and BRISQUE counts signs."""
+def test_an_image_of_one_colour_has_no_contrast_whatever_the_colour() -> None:
+    """Rounding would leave signs that depend on the grey, and BRISQUE counts signs."""
     levels = torch.arange(1, 256, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 12, 12)
-    contrast = contrast_normalised(exact_grey(levels))
+    contrast = contrast_normalised(grey_as_published(levels))
     assert int(contrast[:, 3:-3, 3:-3].count_nonzero()) == 0
     assert bool((contrast[:, 0] > 0).all())  # beside what lies outside
+
+
+def test_flat_areas_have_the_signs_of_the_original_on_every_processor() -> None:
+    """Plain numbers, added in the order of SciPy's convolution."""
+    weights = [[math.exp(-(x * x + y * y) / (2 * (7 / 6) ** 2)) for x in range(-3, 4)] for y in range(-3, 4)]
+    weights = [[1 / (2 * np.pi * (7 / 6) ** 2) * weight for weight in row] for row in weights]
+    total = float(np.sum(np.array(weights)))
+    levels = torch.arange(1, 256, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 7, 20)
+    levels[:, :, :, 12:] = 0
+    grey = grey_as_published(levels)
+    expected = []
+    for value in grey[:, 3, 3].tolist():
+        mean = 0.0
+        for row in weights:
+            a, b, c, d, *others = (value * (weight / total) for weight in row)
+            mean += a + b + c + d
+            for other in others:
+                mean += other
+        expected.append(float(np.sign(value - mean)))
+    assert {-1.0, 1.0} <= set(expected)
+    assert contrast_normalised(grey)[:, 3, 5].sign().tolist() == expected
 
 
 @pytest.mark.skipif(find_spec("brisque") is None, reason="BRISQUE needs the package brisque (pip install brisque)")
