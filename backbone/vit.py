@@ -152,6 +152,7 @@ class ViT(Backbone):
         return Features(self.feature(tokens.flatten(1)), tokens=tokens, patch_gate=gate)
 
     def _kept(self, count: int) -> int:
+        # Rounded down, as published: 129 of 144.
         return int(count * (1 - self.mask_ratio))
 
     @staticmethod

@@ -44,6 +44,7 @@ class InvertedBottleneck(nn.Module):
         self.residual = stride == 1 and inputs == outputs
         self.expand = ConvNorm(inputs, inner, act=act, eps=eps, momentum=momentum) if inner != inputs else nn.Identity()
         half = kernel // 2
+        # At stride 2 TensorFlow pads an even map by one more behind it than before it, PyTorch alike on both sides.
         self.pad = nn.ZeroPad2d((half - crop, half, half - crop, half)) if crop else nn.Identity()
         self.depthwise = ConvNorm(
             inner,

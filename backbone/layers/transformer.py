@@ -86,6 +86,7 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         """Tokens (B, N, dim) that have seen each other; ``bias`` is added to the logits, broadcast to (B, h, N, N)."""
+        # In the order of published weights: all of the queries, head by head, then the keys and the values.
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value, None if bias is None else bias.to(query.dtype))
         result: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
@@ -127,6 +128,7 @@ class Patches(nn.Module):
 
 def initialise_transformer(network: nn.Module) -> None:
     """Truncated normal weights of deviation 0.02 and zero biases in every linear layer."""
+    # Constructors call this, before there are adapters; PETALface's program redraws the zeros of its adapters with it.
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=INITIAL_DEVIATION)
