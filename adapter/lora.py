@@ -68,6 +68,7 @@ def add_updates(network: Backbone, layers: dict[str, nn.Module], experts: Expert
     Raises:
         ConfigError: If the rank does not fit a layer; the message names it, and nothing is changed.
     """
+    # All are made before the first is put in: where one rank does not fit, the network stays as it was.
     adapted: dict[str, nn.Module] = {}
     for name, layer in layers.items():
         make = LowRankLinear if isinstance(layer, nn.Linear) else LowRankConv2d

@@ -179,6 +179,7 @@ class TrainingMode(ABC):
                 continue
             replica = self._replica_of(network)
             own = replica.state()
+            # What is not stored is as the settings have just built it.
             whole = {key: one for key, one in own.items() if key not in kept} | state.get(name, {})
             require_fit(own, whole, TRAINING)
             replica.load(whole)

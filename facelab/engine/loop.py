@@ -249,6 +249,7 @@ def train(
             window.add({"grad_norm": grad_norm})
         log_now = progress.update % log_every == 0 or progress.epoch_ended
         if log_now:
+            # Here, because it waits for the device, as the reading of the means does anyway.
             optim.check()
             values = {**window.read(), "lr": optim.learning_rate}
             for callback in callbacks:
@@ -258,6 +259,7 @@ def train(
         progress.stopped_by = stop.agreed()
         if progress.stopped_by:
             break
+    # The updates since the last log are not checked yet.
     optim.check()
     for callback in callbacks:
         callback.on_end(progress)

@@ -126,6 +126,7 @@ class Schedule:
         if self.config.name == "constant":
             return 1.0
         if self.config.name == "multistep":
+            # The update that a milestone names has the lower rate already.
             return self.config.gamma ** bisect_right(self.milestones, clock)
         left = 1.0 - self._progress(clock)
         if self.config.name == "polynomial":
@@ -135,6 +136,7 @@ class Schedule:
     def _progress(self, clock: int) -> float:
         """Part of the decay that is done, 0..1."""
         start = 0 if self.config.compat == "swin" else self.warmup
+        # A warm-up may fill the whole run, and leave no time to divide by.
         return min((clock - start) / max(self.total - start, 1), 1.0)
 
     def _check(self) -> None:

@@ -53,4 +53,5 @@ class ArcNegFace(MarginHead):
         """``t_j cos(theta_j) + t_j - 1`` for the classes of a chunk, (B, C) -> (B, C)."""
         nearest = self.positive(terms.target.detach(), terms).unsqueeze(1)
         weight = self.alpha * (-(cosine.detach() - nearest).square() / self.sigma).exp()
+        # Stretched about -1, which stays at any weight; at a weight of 1 the cosine is as it was.
         return weight * cosine + weight - 1.0
