@@ -32,6 +32,7 @@ class ArchiveFiles(ImageFiles):
         self.root = root
         found: dict[bytes, Member] = {}
         for name, place, stored, size in members:
+            # ``./a`` and ``a`` are one file.
             key = posixpath.normpath(name)
             if key.startswith((b"/", b"../")) or key == b".." or b"\0" in key:
                 left_out.add("a name that leads out of the archive", readable_name(name))

@@ -264,6 +264,7 @@ def stamp(path: str | os.PathLike[str]) -> str:
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name, without what is hidden."""
     with os.scandir(folder) as entries:
+        # Labels follow this order, and that of a folder is another one on each file system.
         return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 

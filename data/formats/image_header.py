@@ -18,6 +18,7 @@ WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers that no l
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that the size follows
 SEQUENTIAL = frozenset((0xC0, 0xC1))  # of these, a scan with all colours is the only one
 START_OF_SCAN = 0xDA
+# Nine digits at most, leading zeros included: decoders differ in where they end a longer number.
 PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d{1,9}+)(?!\d)(?:\s|#[^\r\n]*[\r\n])+(\d{1,9}+)(?!\d)")
 PAM = (re.compile(rb"\nWIDTH\s+(\d+)"), re.compile(rb"\nHEIGHT\s+(\d+)"))
 PAM_HEADER = 4096  # bytes that it may take

@@ -45,6 +45,7 @@ def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
             f"{where}: the JPEG image has a hole: part of its {len(data)} bytes is missing or was overwritten."
         )
     try:
+        # RGB from the decoder: turning BGR round afterwards would copy every image once more.
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
@@ -148,5 +149,6 @@ def hash_of(lines: Iterable[str]) -> str:
     """A hash (32 hex digits) of some lines of text."""
     digest = hashlib.blake2b(digest_size=16)
     for line in lines:
+        # With its end, so that other lines of the same letters have another hash.
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()

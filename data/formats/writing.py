@@ -76,6 +76,7 @@ def require_space(target: Path, size: int) -> None:
     Raises:
         DataError: If they do not.
     """
+    # The target's own folder may not be there yet.
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if size > free:

@@ -77,6 +77,7 @@ def _members(file: RawFile, left_out: LeftOut) -> Iterator[Member]:
         name, extra = directory[at : at + names], directory[at + names : at + names + extras]
         at += names + extras + comment
         size, stored, place = _long_numbers((size, stored, place), extra)
+        # All files lie before the directory.
         if place + shift + LOCAL.size + stored > start or (method == STORED and size != stored):
             raise struct.error(f"'{readable_name(name)}' does not lie inside it")
         # Without the flag a name is in code page 437 by the standard, but many programs write UTF-8 and do not say so.
@@ -109,6 +110,7 @@ def _directory(file: RawFile) -> tuple[int, int, int, int]:
             raise struct.error("there is no end of a directory")
         at = place
     shift = at - length - start  # a program may stand before the archive
+    # A wrong number of entries is told by the bytes that they would take.
     if disk or first or shift < 0 or length > MAX_DIRECTORY or count * ENTRY.size > length:
         raise struct.error("its directory does not lie in it")
     return count, length, start + shift, shift

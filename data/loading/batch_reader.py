@@ -80,6 +80,7 @@ class BatchReader:
             DataError: If images differ in size, one has no quality score, or no replacement can be read.
             NotWantedError: If ``stop`` was set.
         """
+        # Replacements are written into it, and the rows are the sampler's.
         used = rows.copy()
         corrupt: list[tuple[int, str]] = []
         image: torch.Tensor | None = None

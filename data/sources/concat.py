@@ -70,6 +70,7 @@ class Concat(Source):
 
     def part(self, index: int) -> tuple[Source, int]:
         """The source that has image ``index``, and its number there."""
+        # A range counts negative numbers from the end, and raises IndexError as a sequence must.
         row = range(len(self))[index]
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.sources[number], row - int(self._starts[number])

@@ -148,6 +148,7 @@ def write_list(target: Path, entries: Entries, rows: Rows) -> int:
     with written_files(target) as (part,), part.open("wb") as file:
         for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
             name = entries.names[row]
+            # Whoever reads the list takes blanks off both ends of a line.
             if b"\n" in name or name != name.strip():
                 raise DataError(f"{entries.where}: {entries.name(row)!r} cannot stand in a list; rename the file.")
             file.write(b"%s %d\n" % (name, label))

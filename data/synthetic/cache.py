@@ -196,6 +196,7 @@ def write_rows(plan: Plan, path: Path, offset: int, start: int, stop: int, repor
 def _run_worker(plan: Plan, path: Path, offset: int, start: int, stop: int, report: Callable[[int], None]) -> None:
     """Render in a process of its own: the work holds the GIL, and `multiprocessing` would run the caller's script."""
     job = json.dumps({"plan": asdict(plan), "path": str(path), "offset": offset, "start": start, "stop": stop})
+    # The worker must import what this process would: -P keeps the folder where the user stands out of its path.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", "-m", "facelab.data.synthetic.worker", job]
     said = []

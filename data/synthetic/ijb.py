@@ -77,6 +77,7 @@ def write_ijb(
         raise DataError(f"{len(faces)} images need five landmarks each, got an array of shape {points.shape}.")
     random = stream(seed, PAIR_STREAM, 2)
     design = _design(faces.labels, random)
+    # As in the originals, the images of a template are strewn over the list.
     order = random.permutation(len(faces))
     with written_folder(Path(out)) as folder:
         (folder / "loose_crop").mkdir()

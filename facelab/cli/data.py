@@ -141,6 +141,7 @@ def inspect(
     from facelab.data.loading.refusals import check_report_name
 
     if report is not None:
+        # Before the images are read, which may take hours.
         check_report_name(report)
     opened = opened_source(source, root, None)
     some = np.unique(np.linspace(0, len(opened) - 1, SAMPLE).astype(int)).tolist()

@@ -20,6 +20,7 @@ from facelab.whole_words import WholeWords, plain_table
 if TYPE_CHECKING:
     from facelab.registry import Registry
 
+# Arguments that the program supplies: no options, so they are not shown as such.
 SUPPLIED_TO = {"callback": {"folder", "mode", "console", "log"}}
 SUPPLIED = {
     "num_classes",

@@ -53,4 +53,4 @@ def train_command(
     config = words.pop(0) if words and "=" not in words[0] else None
     stopped_by = launch(config, words, run=run, resume=resume, checkpoint=which or "last", allow_changes=allow_changes)
     if stopped_by:
-        raise typer.Exit(128 + stopped_by)
+        raise typer.Exit(128 + stopped_by)  # as shells say that a signal ended it

@@ -77,6 +77,7 @@ def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 def _parse(part: tuple[int, bytes], path: Path, columns: int, form: str) -> Rows:
     lines, data = part
     rows = _plain_lines(data.replace(b"\r\n", b"\n") if b"\r" in data else data, columns)
+    # Line by line only where something is unusual, or wrong and to be named.
     return _any_lines(path, lines, data, columns, form) if rows is None else rows
 
 

@@ -251,6 +251,7 @@ def cell_text(cell: object, where: str) -> str:
     Raises:
         DataError: If there is something else.
     """
+    # AgeDB-30 wraps each image's name in a struct of its own.
     for _ in range(DEEPEST):
         if isinstance(cell, str) and cell:
             return cell

@@ -36,6 +36,7 @@ class BestEntries:
         if len(better):
             probes = tile.rows[better]
             new = self._candidates(tile.scores, better, self.scores[probes, 0].tolist())
+            # For all probes of the tile at once, and not in a loop over probes.
             merged = np.concatenate((self.scores[probes], new), axis=1)
             self.scores[probes] = np.sort(merged, axis=1)[:, -self.scores.shape[1] :]
 
