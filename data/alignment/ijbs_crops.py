@@ -117,7 +117,6 @@ class CropCutter:
         """
         write_whole(self.out / RECORD, json.dumps(self._record) + "\n")
         for subject in sorted({subject for boxes in self.boxes.values() for subject in boxes.subjects}):
-            # Here and not where crops are written, which several threads do.
             (self.out / subject).mkdir(exist_ok=True)
         workers = thread_count(self.options.workers)
         yield from ordered_map(self._cut_file, self.boxes, workers=workers, ahead=workers)

@@ -38,7 +38,7 @@ class ArchiveFiles(ImageFiles):
                 left_out.add("a name that leads out of the archive", readable_name(name))
             else:
                 found[key] = (key, place, stored, size)
-        # Sorted and packed, so that a name is found by bisection: dictionaries of millions of names take gigabytes.
+        # Sorted, so that a name is found by bisection: the dictionary would go on taking 200 MB for a million names.
         kept = [found[key] for key in sorted(found)]
         self._names = PackedNames.of(name for name, _, _, _ in kept)
         self._places = np.array([numbers for _, *numbers in kept], np.int64).reshape(-1, 3)
