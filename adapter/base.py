@@ -150,6 +150,7 @@ class AdaptedBackbone(Backbone):
             ConfigError: If the scores are missing.
         """
         gate = self.gate_of(quality)
+        # Not in training: class rows have D numbers.
         if gate is None or self.training or not self.joined:
             return self.with_gate(image, gate)
         low, high = (self.with_gate(image, torch.full_like(gate, expert)) for expert in (0.0, 1.0))
@@ -265,6 +266,7 @@ class AdaptedBackbone(Backbone):
         """
         layers = self.low_rank_layers()
         plain = {name: layer.plain(layer.merged_weight(gate).detach()) for name, layer in layers.items()}
+        # Before the first layer is replaced, so that a refusal leaves the network as it is.
         if foreign := self._base.differences(self.network, plain):
             raise ConfigError(
                 "the adapter cannot be merged: beside low-rank updates it changed the network, "

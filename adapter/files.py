@@ -99,6 +99,7 @@ def load_adapter(path: Path, base: Backbone) -> tuple[AdaptedBackbone, StoredAda
     # As float32: nothing looks at eight bits directly, and what overflows there is not finite in the network either.
     if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in tensors.values()):
         raise CheckpointError(f"'{path}' holds values that are not finite.")
+    # Together with what the base brought, so that loading is strict.
     adapted.load_state_dict({**adapted.state_dict(), **tensors})
     return adapted, stored
 

@@ -40,6 +40,7 @@ class Gate(nn.Module, ABC):
         if temperature is not None:
             in_range("gate temperature", temperature, 0.0, math.inf, low_open=True)
         self._given = (tau, temperature)
+        # NaN until it is calibrated: no embedding looks right before.
         self.register_buffer("tau", torch.tensor(math.nan))
         self.register_buffer("temperature", torch.tensor(math.nan))
         self.register_buffer("sign", torch.tensor(1.0))

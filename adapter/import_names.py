@@ -40,6 +40,7 @@ def petalface_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         second = state.get(name.replace(".weight", "2.weight"))
         down = found["side"] == "down"
+        # D of one expert below that of the other, U beside it: U D of these is U1 D1 + U2 D2.
         both = tensor if second is None else torch.cat((tensor, second), dim=0 if down else 1)
         result[f"{our_name(found['layer'])}.low_rank_{found['side']}"] = both
     return result

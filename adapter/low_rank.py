@@ -97,6 +97,7 @@ class LowRankLayer(nn.Module):
             return result
         if self.dropout_on == "output" and self.training and self.dropout:
             return result + self._dropped_outputs(self._narrow(x))
+        # One mask for both experts, whose factors lie in one matrix.
         narrow = self._narrow(F.dropout(x, self.dropout, self.training and self.dropout_on == "input"))
         # Scaled and added in one pass over the output, not in two.
         return torch.add(result, self._up(narrow, self.low_rank_up), alpha=self.scale)

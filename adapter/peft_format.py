@@ -75,6 +75,7 @@ def save_peft(folder: Path, adapted: AdaptedBackbone) -> None:
     tensors = {}
     for name, layer in layers.items():
         up = layer.low_rank_up
+        # PEFT has the U of a convolution as one of 1x1.
         matrix = up if layer.weight.ndim == 2 else up[:, :, None, None]
         tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.low_rank_down.detach().cpu().contiguous()
         tensors[f"{PREFIX}{name}.lora_B.weight"] = matrix.detach().cpu().contiguous()
