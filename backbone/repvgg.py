@@ -182,5 +182,6 @@ def deployed(network: RepVGG) -> RepVGG:
         if isinstance(block, RepBlock):
             state = {key: value for key, value in state.items() if not key.startswith(f"{name}.")}
             state[f"{name}.conv.weight"], state[f"{name}.conv.bias"] = block.fused()
+    # Folded in float64, the weights are rounded once, here.
     simple.to(reference).load_state_dict(state)
     return simple.eval()

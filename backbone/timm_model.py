@@ -85,6 +85,7 @@ class Timm(Backbone):
         if output == "classifier":
             arguments |= {"num_classes": feat_dim, "drop_rate": drop_rate}
         else:
+            # timm's words for the last map as it is.
             arguments |= {"num_classes": 0, "global_pool": ""}
         self.network = _create(model, input_spec, arguments)
         if stem_stride is not None:

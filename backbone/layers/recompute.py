@@ -30,6 +30,7 @@ def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _running_statistics_kept(block)
 
+    # The reentrant form takes no contexts, and gives no gradients where the input is an image, which has none.
     result: Tensor = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts)
     return result
 
