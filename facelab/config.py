@@ -119,6 +119,7 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         if not equals or not all(part.strip() for part in key.split(".")):
             raise ConfigError(f"'{override}' is not an override; write key=value, for example optimizer.lr=0.05.")
         value = parse_yaml(text, f"the override '{override}'")
+        # Who writes --optimizer.lr=0.1 means it too.
         parts = key.strip().lstrip("-").split(".")
         if len(parts) > MAX_DEPTH:
             raise ConfigError(f"the override '{key[:80]}…' is nested more than {MAX_DEPTH} deep.")

@@ -43,6 +43,7 @@ def score_once(
         DataError: If an image cannot be scored, or the table cannot be written.
     """
     path = distributed.broadcast_object(kept_table(scorer.card, images))
+    # One process says what is missing, so that all share out the same images.
     values = distributed.broadcast_object(_known(path, scorer.card, images))
     rows = np.flatnonzero(np.isnan(values))
     if not len(rows):

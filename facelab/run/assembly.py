@@ -70,6 +70,7 @@ class DeviceFeed:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
         first = update * self.accumulate
         whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
+        # Not strict, because the loader may have a rest of the epoch that fills no update.
         for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
             changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
             yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
@@ -115,6 +116,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     """
     import_plugins(config.plugins)
     augment = Augment(config.data.augment, config.seed)
+    # A second time, now that plugins have registered their transforms.
     config.data.refuse_stale_scores()
     device = pick_device(config.training.device)
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
@@ -271,6 +273,7 @@ def update_rule(config: OptimizerConfig) -> UpdateRule:
 
 def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
     """The state of a run as it stands, for a checkpoint."""
+    # First, because it refuses to store a state that went wrong.
     optimization = parts.optim.state_dict()
     rows = _take_rows(parts, optimization)
     return Snapshot(

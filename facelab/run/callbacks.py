@@ -108,6 +108,7 @@ class Evaluation(Callback):
         measured = {name: value for name, value in headlines.items() if value is not None}
         if measured:
             first = next(report.headline for report in self.reports if report.headline.value is not None)
+            # The best checkpoint is that of the highest score.
             sign = -1.0 if first.better == "low" else 1.0
             progress.score = (progress.update, sign * next(iter(measured.values())))
         if self.log is not None and measured:

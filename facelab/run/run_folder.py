@@ -77,6 +77,7 @@ class _Lock:
     def take(self, folder: Path) -> None:
         """Lock as the first process."""
         self._open(folder, alone=True)
+        # Those who signed and were killed may still stand there.
         os.ftruncate(self._file, 0)
         self._sign()
         # Shared from here on: other processes of this run get in, another run, which wants it alone first, does not.

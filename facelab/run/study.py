@@ -191,5 +191,6 @@ def _frozen(config: RunConfig, folder: Path, console: Console) -> list[Report]:
 
 
 def _finished(folder: Path) -> bool:
+    # One process looks for all: if they saw the file come at different moments, they would part ways.
     done: bool = distributed.broadcast_object((folder / JSON).is_file())
     return done

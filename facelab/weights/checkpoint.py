@@ -45,6 +45,7 @@ class CheckpointStore:
         score = score if score is not None and math.isfinite(score) else None
         final = self.folder / f"step-{update:08d}"
         partial = self.folder / f".partial-{update:08d}"
+        # All processes know the same reason, so that all go through the same attempts and none waits alone.
         failure = self._attempt(lambda: self._prepare(partial))
         failure = failure or self._attempt(lambda: write_local(partial, snapshot))
         failure = failure or self._attempt(lambda: self._publish(partial, final, update, snapshot, score, keep))
