@@ -102,6 +102,7 @@ def call(chain: nn.Module, x: Tensor, gate: Tensor, precision: Precision, backwa
             y = chain(x)
         if backward:
             y.backward(torch.ones_like(y))
+            # Else every call would also pay for adding to the gradients of the one before.
             chain.zero_grad()
             x.grad = None
 

@@ -150,6 +150,7 @@ def _descend(mode: Adaptation, arm: Arm, images: Images, steps: int, seed: int) 
     groups = [{"params": network}, {"params": [*mode.classifier.parameters()], "lr": CLASS_RATE, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=arm.rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [arm.rate, CLASS_RATE], total_steps=steps, pct_start=0.1)
+    # A loaded base comes in evaluation mode, in which dropout is off.
     mode.network.train()
     for _ in range(steps):
         high = random.integers(half, size=BATCH // 2 if arm.replay else BATCH)

@@ -69,6 +69,7 @@ def drawn(pairs: int, width: int) -> tuple[Embeddings, Array, Array]:
     right = random.integers(0, IMAGES, pairs)
     for row in np.flatnonzero(same):
         right[row] = random.choice(np.setdiff1d(np.flatnonzero(person == person[left[row]]), left[row]))
+    # Two images that were drawn for a different pair may be of one person.
     same = person[left] == person[right]
     return Embeddings(sides[0], sides[1]), np.stack([left, right], 1), same
 

@@ -200,6 +200,7 @@ def nearest_pose(landmarks: NDArray[np.floating], targets: Points, where: str = 
     """
     matrices = np.stack([similarity(landmarks, target, where) for target in targets])
     moved = landmarks.astype(np.float64) @ matrices[:, :, :2].swapaxes(1, 2) + matrices[:, None, :, 2]
+    # By distances and not by their squares, which the fit makes least: so InsightFace's program chooses.
     best = int(np.linalg.norm(moved - targets, axis=2).sum(axis=1).argmin())
     return matrices[best], best
 

@@ -156,6 +156,7 @@ def _own_labels(records: RecordFile, rows: Integers) -> Labels:
     length = (records.words(rows, -1) & LONGEST).astype(np.int64)
     several = records.words(rows, FLAG) > 0
     plain = records.is_sound(rows) & (length >= LABEL.size + 4 * several)
+    # The words were read as whole numbers; their bits are those of a float32.
     labels = np.where(several, records.words(rows, FIRST_LABEL), records.words(rows, FIELD)).view(np.float32)
     for odd in np.flatnonzero(~plain):  # damaged, or split inside the label: this raises or reads the joined parts
         labels[odd] = records.record(int(rows[odd])).labels[0]

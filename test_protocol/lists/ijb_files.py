@@ -46,6 +46,7 @@ class TemplateImages:
 
     def rows_of(self, ids: NDArray[np.integer]) -> Integers:
         """Rows of some templates, -1 where there is no such template."""
+        # An id above all others is looked for behind the last one, where there is nothing to compare it with.
         places = np.minimum(np.searchsorted(self.template_ids, ids), len(self.template_ids) - 1)
         return np.where(self.template_ids[places] == ids, places, -1)
 

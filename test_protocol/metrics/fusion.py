@@ -38,6 +38,7 @@ def vectors(
     chosen = np.arange(len(plain)) if rows is None else rows
     width = plain.shape[1] * (2 if flip and fusion == "concat" else 1)
     result = np.empty((len(chosen), width), np.float32)
+    # A block at a time: all of a million embeddings of 512 numbers in float64 are 4 GB more.
     for start in range(0, len(chosen), ROWS):
         part = chosen[start : start + ROWS]
         joined = _finite(plain, part)

@@ -147,6 +147,7 @@ class ScoredPairs:
     def _unit_sides(self) -> Iterator[tuple[Floats, Floats]]:
         """Normalised embeddings of the first and of the second images, some pairs at a time."""
         norms = _lengths(self.fused)[:, None]
+        # A row of zeros, which may stand for an image that could not be read, has the cosine 0 with every other.
         norms[norms == 0.0] = 1.0
         for start in range(0, len(self.pairs), ROWS_AT_ONCE):
             left, right = self.pairs[start : start + ROWS_AT_ONCE].T

@@ -164,6 +164,7 @@ def _blocks(embeddings: Embeddings, flip: bool) -> Iterator[tuple[int, FloatArra
 
 def _norms(start: int, block: FloatArray) -> NDArray[np.float32]:
     norms = np.sqrt(np.einsum("nd,nd->n", block, block))
+    # A value that is not finite makes its norm so: no second pass over the values looks for them.
     finite = np.isfinite(norms)
     if not finite.all():
         raise DataError(f"the embedding of image {start + int(np.argmin(finite))} (from 0) is not finite.")
