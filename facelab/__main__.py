@@ -16,7 +16,7 @@ if not sys.warnoptions:
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 # Images are refused by the size in their header; this is for headers that OpenCV reads otherwise than we do.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
 
 try:
     from facelab.cli.main import main

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from facelab.errors import CorruptImage
 
-MAX_PIXELS = 1 << 25
-"""Most pixels of an image, 8192 x 4096; decoded they take 100 MB, and up to 12 bytes each while they are decoded."""
+MAX_PIXELS = 1 << 26
+"""Most pixels of an image, 8192 x 8192, so that photos of 50 megapixels pass; being decoded each takes up to 12 bytes."""
 MAX_ENCODED = 1 << 28
 """Most bytes of an encoded image."""
 USUAL_SCANS, MAX_SCANS = 20, 200

@@ -102,15 +102,15 @@ def jpeg_with_hidden_size() -> bytes:
     ],
 )
 def test_too_many_pixels_are_refused_before_decoding(data: bytes, shown: str) -> None:
-    with pytest.raises(CorruptImage, match=f"^here: has {shown} pixels, more than the 33,554,432"):
+    with pytest.raises(CorruptImage, match=f"^here: has {shown} pixels, more than the 67,108,864"):
         decode_image(data, "here")
 
 
 def test_the_limit_itself_is_allowed() -> None:
-    assert check_size(b"P6\n8192 4096\n255\n", "here") == 0
-    assert MAX_PIXELS == 8192 * 4096
-    with pytest.raises(CorruptImage, match="has 8192x4097 pixels"):
-        check_size(b"P6\n8192 4097\n255\n", "here")
+    assert check_size(b"P6\n8192 8192\n255\n", "here") == 0
+    assert MAX_PIXELS == 8192 * 8192
+    with pytest.raises(CorruptImage, match="has 8192x8193 pixels"):
+        check_size(b"P6\n8192 8193\n255\n", "here")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_larger_a_jpeg_the_fewer_scans_it_may_have() -> None:
     places = dict(jpeg_segments(bytes(data)))
     scan = places[0xDA]
     check_size(data[:scan] + data[scan : scan + 10] * 50 + data[scan:], "here")
-    data[places[0xC2] + 5 : places[0xC2] + 9] = struct.pack(">HH", 4096, 8192)
+    data[places[0xC2] + 5 : places[0xC2] + 9] = struct.pack(">HH", 8192, 8192)
     check_size(bytes(data), "here")
     with pytest.raises(CorruptImage, match="header gives no size"):
         check_size(bytes(data[:scan] + data[scan : scan + 10] * 50 + data[scan:]), "here")
