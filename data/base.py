@@ -163,5 +163,5 @@ def differing_size(where: str, shape: tuple[int, ...], other: tuple[int, ...]) -
     )
 
 
-SOURCES: Registry[Source] = Registry("source", "facelab.data")
-SAMPLERS: Registry[Sampler] = Registry("sampler", "facelab.data")
+SOURCES: Registry[Source] = Registry("source", "facelab.data", supplied=("progress",))
+SAMPLERS: Registry[Sampler] = Registry("sampler", "facelab.data", supplied=("labels", "seed"))

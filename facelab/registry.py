@@ -4,7 +4,7 @@ import importlib
 import inspect
 import logging
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -31,11 +31,13 @@ class Registry(Generic[T]):
         kind: What is registered, in the singular: ``head``, ``backbone`` …; used in messages and as the entry-point
             group.
         package: The package whose modules register themselves when imported, for example ``facelab.head``.
+        supplied: Parameters of constructors that the program gives, so that lists and messages do not offer them.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, supplied: Iterable[str] = ()) -> None:
         self.kind = kind
         self.package = package
+        self._supplied = frozenset(supplied)
         self._classes: dict[str, type[T]] = {}
         self._old: dict[str, tuple[str, str]] = {}  # old name -> present name, version without the old one
         self._said: set[str] = set()
@@ -113,6 +115,10 @@ class Registry(Generic[T]):
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         }
 
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The parameters of ``name`` that are the user's to set."""
+        return {key: value for key, value in self.parameters(name).items() if key not in self._supplied}
+
     def build(self, name: str, options: Mapping[str, Any] | None = None, **supplied: Any) -> T:
         """Construct ``name`` from YAML ``options`` and from what the program supplies.
 
@@ -152,9 +158,10 @@ class Registry(Generic[T]):
 
     def _check(self, name: str, key: str, value: Any, parameters: Mapping[str, inspect.Parameter]) -> Any:
         if key not in parameters:
+            options = self.options(name)
             raise ConfigError(
-                f"{self.kind} '{name}' has no option '{key}'.{did_you_mean(key, parameters)} "
-                f"Options: {', '.join(parameters) or 'none'}."
+                f"{self.kind} '{name}' has no option '{key}'.{did_you_mean(key, options)} "
+                f"Options: {', '.join(options) or 'none'}."
             )
         annotation = parameters[key].annotation
         try:

@@ -178,4 +178,4 @@ class MarginHead(nn.Module):
         return terms.target.new_zeros(())
 
 
-HEADS: Registry[MarginHead] = Registry("head", "facelab.head")
+HEADS: Registry[MarginHead] = Registry("head", "facelab.head", supplied=("num_classes", "feat_dim"))

@@ -166,4 +166,6 @@ def require_no_class_numbers(owner: str, head: MarginHead) -> None:
         )
 
 
-CLASSIFIERS: Registry[Classifier] = Registry("classifier", "facelab.head")
+CLASSIFIERS: Registry[Classifier] = Registry(
+    "classifier", "facelab.head", supplied=("num_classes", "feat_dim", "head", "seed")
+)

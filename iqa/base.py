@@ -87,4 +87,4 @@ class PixelScorer(Scorer):
             )
 
 
-SCORERS: Registry[Scorer] = Registry("scorer", "facelab.iqa")
+SCORERS: Registry[Scorer] = Registry("scorer", "facelab.iqa", supplied=("network", "device"))

@@ -178,4 +178,4 @@ class Protocol(ABC):
         """
 
 
-PROTOCOLS: Registry[Protocol] = Registry("protocol", "facelab.test_protocol")
+PROTOCOLS: Registry[Protocol] = Registry("protocol", "facelab.test_protocol", supplied=("progress",))

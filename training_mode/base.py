@@ -247,4 +247,4 @@ def _require_same(name: str, network: nn.Module, then: str | None) -> None:
         )
 
 
-MODES: Registry[TrainingMode] = Registry("mode", "facelab.training_mode")
+MODES: Registry[TrainingMode] = Registry("mode", "facelab.training_mode", supplied=("supplies", "gate"))

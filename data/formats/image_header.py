@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from facelab.errors import CorruptImage
 
 MAX_PIXELS = 1 << 26
-"""Most pixels of an image, 8192 x 8192, so that photos of 50 megapixels pass; being decoded each takes up to 12 bytes."""
+"""Most pixels of an image, 8192 x 8192, so that photos of 50 megapixels pass; decoding takes up to 12 bytes of each."""
 MAX_ENCODED = 1 << 28
 """Most bytes of an encoded image."""
 USUAL_SCANS, MAX_SCANS = 20, 200

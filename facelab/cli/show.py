@@ -20,21 +20,6 @@ from facelab.whole_words import WholeWords, plain_table
 if TYPE_CHECKING:
     from facelab.registry import Registry
 
-# Arguments that the program supplies: no options, so they are not shown as such.
-SUPPLIED_TO = {"callback": {"folder", "mode", "console", "log"}}
-SUPPLIED = {
-    "num_classes",
-    "feat_dim",
-    "head",
-    "labels",
-    "seed",
-    "supplies",
-    "gate",
-    "device",
-    "progress",
-    "network",
-}
-
 FACELAB = Citation(
     key="facelab",
     title="facelab: train, adapt and benchmark face recognition",
@@ -103,11 +88,9 @@ def _registry_table(registry: "Registry[Any]") -> Table:
 
 
 def _options(registry: "Registry[Any]", name: str) -> str:
-    parameters = registry.parameters(name)
     shown = [
         key if parameter.default is inspect.Parameter.empty else f"{key}={parameter.default!r}"
-        for key, parameter in parameters.items()
-        if key not in SUPPLIED | SUPPLIED_TO.get(registry.kind, set())
+        for key, parameter in registry.options(name).items()
     ]
     return ", ".join(shown) or "-"
 

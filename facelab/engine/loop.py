@@ -150,7 +150,7 @@ class Callback:
         """Put back what `state` gave, before `on_start`; not called where the checkpoint has nothing of it."""
 
 
-CALLBACKS: Registry[Callback] = Registry("callback", "facelab.run")
+CALLBACKS: Registry[Callback] = Registry("callback", "facelab.run", supplied=("folder", "mode", "console", "log"))
 
 
 class StopSignal:

@@ -42,6 +42,15 @@ def test_builds_from_options_and_converts_them(things: Registry[object]) -> None
     assert (thing.margin, thing.names) == (1.0, ("a",))
 
 
+def test_what_the_program_supplies_is_not_offered_as_an_option(things: Registry[object]) -> None:
+    other: Registry[object] = Registry("thing", "empty_package", supplied=("root",))
+    other.register("Needy")(Needy)
+    assert set(things.options("Needy")) == {"root"}
+    assert not other.options("Needy")
+    with pytest.raises(ConfigError, match=r"thing 'Needy' has no option 'rot'\. Options: none\.$"):
+        other.build("Needy", {"rot": 1}, root="a")
+
+
 def test_an_old_name_works_unlisted_and_is_said_once(
     things: Registry[object], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,7 +30,7 @@ def error_of(kind: type[FacelabError], *words: str) -> str:
     return str(result.exception)
 
 
-@pytest.mark.parametrize("kind", [*(REGISTRIES.keys() - {"callbacks"}), "configs"])
+@pytest.mark.parametrize("kind", [*sorted(REGISTRIES.keys() - {"callbacks"}), "configs"])
 def test_lists_everything(kind: str) -> None:
     assert len(output_of("list", kind).splitlines()) > 4
 
