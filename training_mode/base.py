@@ -26,6 +26,9 @@ from facelab.weights.snapshot import TRAINING
 from facelab.weights.state_fit import load_weights, require_fit
 from facelab.weights.state_hash import state_hash
 
+FROZEN = "frozen"
+"""Under which a checkpoint keeps the hashes of frozen networks."""
+
 
 def _nothing_to_load(path: Path) -> Backbone:
     raise ConfigError(f"'{path}' cannot be loaded: these supplies were made without a loader of models.")
@@ -164,7 +167,7 @@ class TrainingMode(ABC):
         networks = {name: self.stored(name) for name in self.networks()}
         frozen = {name: state_hash(self.networks()[name].state_dict()) for name, kept in networks.items() if not kept}
         heads = {name: _without_rows(owner) for name, owner in self.row_owners().items()}
-        return {**{name: kept for name, kept in networks.items() if kept}, **heads, "frozen": frozen}
+        return {**{name: kept for name, kept in networks.items() if kept}, **heads, FROZEN: frozen}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave; class rows come on their own.
@@ -175,7 +178,7 @@ class TrainingMode(ABC):
         for name, network in self.networks().items():
             kept = self.stored(name)
             if not kept:
-                _require_same(name, network, state.get("frozen", {}).get(name))
+                _require_same(name, network, state.get(FROZEN, {}).get(name))
                 continue
             replica = self._replica_of(network)
             own = replica.state()
@@ -197,7 +200,9 @@ class TrainingMode(ABC):
             CheckpointError: If it is that of other networks.
         """
         own = self.local_state()
-        if all(isinstance(one, Tensor) for one in state.values()):  # up to 0.1: the buffers of the one in training
+        if state and all(
+            isinstance(one, Tensor) for one in state.values()
+        ):  # up to 0.1: the buffers of the one in training
             own, state = {"network": own["network"]}, {"network": state}
         for name, buffers in own.items():
             require_fit(buffers, state.get(name, {}), "process-*.pt")
@@ -230,6 +235,32 @@ class TrainingMode(ABC):
             for replica in self.replicas():
                 contexts.enter_context(replica.no_sync())
             yield
+
+
+def check_parts(mode: TrainingMode) -> None:
+    """Refuse a mode of which a checkpoint could not keep everything.
+
+    Raises:
+        ConfigError: If two of its networks and owners of class rows share a name, or an owner learns what is none of
+            its rows.
+    """
+    networks, owners = mode.networks(), mode.row_owners()
+    if shared := [name for name in owners if name in networks] + [
+        name for name in (*networks, *owners) if name == FROZEN
+    ]:
+        raise ConfigError(
+            f"the mode {type(mode).__name__} gives the name '{shared[0]}', which is taken: in checkpoints networks and "
+            f"owners of class rows have different names, none of them '{FROZEN}'."
+        )
+    elsewhere = {parameter for module in mode.trained_modules() for parameter in module.parameters()}
+    for owner in owners.values():
+        rows = owner.row_tensors()
+        for name, parameter in owner.named_parameters():
+            if name not in rows and parameter.requires_grad and parameter not in elsewhere:
+                raise ConfigError(
+                    f"{type(owner).__name__} learns '{name}', which is none of its row_tensors: each process would "
+                    "learn another one. What all classes share belongs to the head, or to a layer that is replicated."
+                )
 
 
 def _without_rows(owner: Classifier) -> dict[str, Tensor]:

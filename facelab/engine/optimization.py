@@ -149,7 +149,8 @@ class Optimization:
         self.updates = 0
         self.replicas = list(replicas)
         self._of_replicas = {one for replica in replicas for one in replica.network.parameters()}
-        self.optimizers = [make_optimizer(groups, optimizer), *others]
+        first = [make_optimizer(groups, optimizer)] if groups or not others else []  # class rows alone may be trained
+        self.optimizers = [*first, *others]
         self.arithmetic = make_arithmetic(precision, amp, self.device, modules, self.optimizers)
         bases = [group["lr"] for group in self._groups()]
         self.schedule = schedule.build(bases, total_updates=total_updates, updates_per_epoch=updates_per_epoch)

@@ -135,4 +135,7 @@ class Replicate(Protocol):
 
 def replicate(network: N) -> Replica[N]:
     """The network as this process trains it, on its own or together with others."""
-    return Replica(network) if distributed.world_size() == 1 else DataParallel(network)
+    frozen = not any(
+        parameter.requires_grad for parameter in network.parameters()
+    )  # DDP refuses one to average nothing
+    return Replica(network) if frozen or distributed.world_size() == 1 else DataParallel(network)

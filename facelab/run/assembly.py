@@ -33,7 +33,7 @@ from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.network import open_base, open_network, refuse_unread_scores
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
-from facelab.training_mode.base import MODES, Supplies, TrainingMode
+from facelab.training_mode.base import MODES, Supplies, TrainingMode, check_parts
 from facelab.weights.card_check import check_card
 from facelab.weights.snapshot import ClassRows, Snapshot, read_card, read_local, read_rows
 from facelab.weights.tensor_files import read_tree
@@ -146,6 +146,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     )
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
     # At the start, because a loss over pairs that batches do not hold would only show by being 0.
+    check_parts(mode)
     mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
     refuse_single_images(mode, loader.local_batch_size)
     optim = open_optimization(config, mode, updates_per_epoch, device)

@@ -15,11 +15,13 @@ from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
 from facelab.engine.replica import N, Replica
 from facelab.errors import ConfigError
-from facelab.head.classifier import Classifier
+from facelab.head.base import MarginHead
+from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
 from facelab.run.assembly import Parts, assemble, open_optimization, restore, take_snapshot
 from facelab.run.settings import load_config
-from facelab.training_mode.base import Supplies, TrainingMode
+from facelab.training_mode.base import Supplies, TrainingMode, check_parts
 from facelab.training_mode.conventional.mode import Conventional
 from facelab.weights.checkpoint import CheckpointStore
 
@@ -139,6 +141,77 @@ def test_a_layer_beside_the_backbone_is_trained_and_stored_alike() -> None:
     first, second = distributed.run_processes(projection_after, 2, 1)
     assert all(torch.equal(one, other) for one, other in zip(first[:3], second[:3], strict=True))
     assert not torch.equal(first[3], second[3])
+
+
+class Probe(Conventional):
+    """Class rows learn over a network that stays, whose source stands in the settings."""
+
+    def __init__(self, supplies: Supplies) -> None:
+        supplies.backbone.requires_grad_(False)
+        super().__init__(supplies)
+
+    def stored(self, name: str) -> Mapping[str, Tensor]:
+        return {}
+
+
+def rows_over_a_frozen_network() -> tuple[Tensor, Tensor]:
+    """Gradient norm of the network, and gradient of this process's rows, of a mode that was resumed."""
+    torch.manual_seed(0)
+    mode = Probe(Supplies(small(), 4, "CosFace"))
+    state, local = mode.state(), mode.local_state()
+    mode.load_state(state)
+    mode.load_local_state(local)
+    index = torch.arange(2)
+    mode.step(Batch(torch.full((2, 3, 32, 32), 50, dtype=torch.uint8), index, index)).loss.backward()
+    gradient = mode.classifier.row_tensors()["weight"].grad
+    assert gradient is not None
+    return mode.replica.gradient_norm(), gradient
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_class_rows_alone_are_trained_over_a_frozen_network(processes: int) -> None:
+    for norm, gradient in distributed.run_processes(rows_over_a_frozen_network, processes):
+        assert norm == 0
+        assert gradient.norm() > 0
+        assert len(gradient) == 4 // processes
+
+
+class Learning(FullSoftmax):
+    """Learns a number that belongs to no class."""
+
+    def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, seed: int = 0) -> None:
+        super().__init__(num_classes, feat_dim, head, seed)
+        self.gain = nn.Parameter(torch.ones(1))
+
+
+class Named(Conventional):
+    """Gives names to a second network and to its owner of class rows."""
+
+    def __init__(self, supplies: Supplies, network: str = "other", owner: str = "classifier") -> None:
+        super().__init__(supplies)
+        self.names = network, owner
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {**super().networks(), self.names[0]: self.network}
+
+    def row_owners(self) -> Mapping[str, Classifier]:
+        return {self.names[1]: self.classifier}
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"), [(("other", "network"), "network"), (("frozen", "rows"), "frozen"), (("a", "frozen"), "frozen")]
+)
+def test_names_under_which_a_checkpoint_would_lose_something_are_refused(names: tuple[str, str], taken: str) -> None:
+    with pytest.raises(ConfigError, match=f"the mode Named gives the name '{taken}', which is taken"):
+        check_parts(Named(Supplies(small(), 3), *names))
+    check_parts(Named(Supplies(small(), 3)))
+
+
+def test_an_owner_learns_nothing_but_rows_and_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLASSIFIERS._classes, "Learning", Learning)
+    with pytest.raises(ConfigError, match="Learning learns 'gain', which is none of its row_tensors"):
+        check_parts(Conventional(Supplies(small(), 3, "CosFace", "Learning")))
+    check_parts(Conventional(Supplies(small(), 3, "UniFace")))  # learns a threshold
 
 
 def test_supplies_without_a_loader_load_nothing() -> None:

@@ -428,3 +428,15 @@ def test_state_of_each_row_comes_back_as_it_was() -> None:
     state["optimizers"][1][0]["moves"] = torch.zeros(3)
     with pytest.raises(CheckpointError, match="optimiser is of other parameters than this run trains"):
         other.load_state_dict(state)
+
+
+def test_an_optimiser_of_class_rows_may_be_the_only_one() -> None:
+    rows = scalar(2.0)
+    own = torch.optim.SGD(rows.parameters(), lr=0.5)
+    optim = optimization(others=[own])
+    assert optim.optimizers == [own]
+    assert optim.learning_rate == 0.5
+    optim.update(next(rows.parameters()).sum())
+    assert weight(rows) == 1.5
+    with pytest.raises(ConfigError, match="nothing is trainable"):
+        optimization()
