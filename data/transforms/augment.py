@@ -10,7 +10,7 @@ from torch import Tensor
 from facelab.data.base import Batch
 from facelab.data.transforms.base import TRANSFORMS, Transform
 from facelab.data.transforms.draws import Draws, draws_of_batch
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, DataError
 
 Change = float | dict[str, Any] | None
 """What ``data.augment`` says of a transform: its options, or null, or a number where ``probability`` is all."""
@@ -53,10 +53,15 @@ class Augment:
             epoch: Epoch of the batch.
             step: Its number in the epoch.
             first_row: Row of its first image in the global batch (`Loader.first_row`).
+
+        Raises:
+            DataError: If a transform gives images of another shape, type or device.
         """
         image = batch.image
         for name, draw in self._draws(batch.size, epoch, step, first_row).items():
-            image = self.transforms[name].image(image, draw)
+            changed = self.transforms[name].image(image, draw)
+            _require_alike(name, changed, image)
+            image = changed
         return replace(batch, image=image)
 
     def keypoints(self, keypoints: Tensor, size: tuple[int, int], epoch: int, step: int, first_row: int = 0) -> Tensor:
@@ -70,13 +75,28 @@ class Augment:
             first_row: Row of its first image in the global batch.
         """
         for name, draw in self._draws(len(keypoints), epoch, step, first_row).items():
-            keypoints = self.transforms[name].keypoints(keypoints, size, draw)
+            moved = self.transforms[name].keypoints(keypoints, size, draw)
+            _require_alike(name, moved, keypoints)
+            keypoints = moved
         return keypoints
 
     def _draws(self, size: int, epoch: int, step: int, first_row: int) -> dict[str, Draws]:
         # What the keys of all transforms begin with is mixed once.
         state = draws_of_batch(self._seed, epoch, step, np.arange(first_row, first_row + size))
         return {name: Draws(state, name) for name in self.transforms}
+
+
+def _require_alike(name: str, changed: Tensor, given: Tensor) -> None:
+    """Refuse at the transform that did it what would otherwise be found far behind it, or never."""
+    if (changed.shape, changed.dtype, changed.device) != (given.shape, given.dtype, given.device):
+        raise DataError(
+            f"the transform '{name}' made {_described(changed)} of {_described(given)}; a transform keeps shape, type "
+            "and device."
+        )
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device}"
 
 
 def with_defaults(changes: Mapping[str, Change]) -> dict[str, Change]:

@@ -40,7 +40,7 @@ class Transform(ABC):
         moves_keypoints: Whether landmarks lie elsewhere afterwards; then it overrides `keypoints`.
 
     Raises:
-        ConfigError: If a subclass leaves one of these undeclared.
+        ConfigError: If a subclass leaves one of these undeclared, or declares what it cannot be.
     """
 
     citation: ClassVar[Citation | None] = None
@@ -51,9 +51,14 @@ class Transform(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a class that declares too little."""
         super().__init_subclass__(**options)
-        for name in ("stage", "changes_quality", "moves_keypoints"):
+        for name, kind in (("stage", Stage), ("changes_quality", bool), ("moves_keypoints", bool)):
             if not hasattr(cls, name):
                 raise ConfigError(f"the transform {cls.__name__} must declare '{name}'; see docs/extending.md.")
+            if not isinstance(getattr(cls, name), kind):
+                raise ConfigError(
+                    f"the transform {cls.__name__} declares '{name}' as {getattr(cls, name)!r}, which is not a "
+                    f"{kind.__name__}; see docs/extending.md."
+                )
         if cls.moves_keypoints and cls.keypoints is Transform.keypoints:
             raise ConfigError(
                 f"the transform {cls.__name__} moves keypoints, so it must override the method keypoints."

@@ -14,7 +14,7 @@ from facelab.data.loading.keyed_random import uniform
 from facelab.data.transforms.augment import DEFAULT, Augment, quality_changes, with_defaults
 from facelab.data.transforms.base import TRANSFORMS, Stage, Transform
 from facelab.data.transforms.draws import Draws
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, DataError
 
 EVERYTHING: dict[str, Any] = {name: {"probability": 0.6} for name in ("crop", "shift", "light", "erase")}
 
@@ -186,6 +186,36 @@ def test_a_transform_of_somebody_else_changes_nothing_of_the_others(stranger: st
     levels = both.flatten(1).amax(dim=1)
     assert len(levels.unique()) > 10
     assert quality_changes({stranger: {}}) == [stranger]
+
+
+class Spoiling(Transform):
+    """Gives images, or landmarks, that do not fit those that it got."""
+
+    stage, changes_quality, moves_keypoints = Stage.FACE, False, True
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def image(self, image: Tensor, draw: Draws) -> Tensor:
+        return {"smaller": image[:, :, ::2], "fewer": image[1:], "float": image.float()}[self.how]
+
+    def keypoints(self, keypoints: Tensor, size: tuple[int, int], draw: Draws) -> Tensor:
+        return keypoints[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "given"),
+    [("smaller", r"uint8 \(4, 3, 5, 8\)"), ("fewer", r"uint8 \(3, 3, 10, 8\)"), ("float", r"float32 \(4, 3, 10, 8\)")],
+)
+def test_a_transform_that_changes_shape_or_type_is_named(how: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    TRANSFORMS.names()
+    monkeypatch.setitem(TRANSFORMS._classes, "spoiling", Spoiling)
+    change = Augment({"spoiling": {"how": how}}, 0)
+    sentence = rf"the transform 'spoiling' made {given} on cpu of uint8 \(4, 3, 10, 8\) on cpu; a transform keeps"
+    with pytest.raises(DataError, match=sentence):
+        change(batch_of(4), 0, 0)
+    with pytest.raises(DataError, match=r"the transform 'spoiling' made float32 \(5, 2\) .* of float32 \(4, 5, 2\)"):
+        change.keypoints(torch.zeros(4, 5, 2), (10, 8), 0, 0)
 
 
 def test_keypoints_go_through_all_transforms() -> None:

@@ -16,6 +16,17 @@ def test_a_transform_must_declare_what_it_changes(missing: str) -> None:
         type("Silent", (Transform,), declared)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [({"stage": "light"}, "a Stage"), ({"stage": 3}, "a Stage"), ({"changes_quality": "no"}, "a bool")],
+)
+def test_a_declaration_of_another_kind_is_refused(wrong: dict[str, object], kind: str) -> None:
+    declared = {"stage": Stage.LIGHT, "changes_quality": False, "moves_keypoints": False}
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigError, match=f"the transform Odd declares '{name}' as {value!r}, which is not {kind}"):
+        type("Odd", (Transform,), declared | wrong)
+
+
 def test_one_that_moves_keypoints_must_say_where_to() -> None:
     with pytest.raises(ConfigError, match="the transform Turn moves keypoints, so it must override the method keypo"):
 
