@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from facelab import distributed
 from facelab.citation import Citation
-from facelab.errors import in_range
+from facelab.errors import ConfigError, in_range
 from facelab.registry import Registry
 
 
@@ -32,7 +32,16 @@ class ClassShard:
 
     @classmethod
     def of_this_process(cls, num_classes: int) -> Self:
-        """What this process owns where all of them share ``num_classes`` classes evenly."""
+        """What this process owns where all of them share ``num_classes`` classes evenly.
+
+        Raises:
+            ConfigError: If there are fewer classes than processes.
+        """
+        if num_classes < distributed.world_size():
+            raise ConfigError(
+                f"there are {num_classes} classes for {distributed.world_size()} processes, and each owns "
+                "at least one; start fewer processes."
+            )
         return cls(*distributed.class_range(num_classes, distributed.rank(), distributed.world_size()))
 
     @property

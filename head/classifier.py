@@ -72,7 +72,10 @@ class Classifier(nn.Module, ABC):
     @property
     @abstractmethod
     def row_range(self) -> tuple[int, int]:
-        """Rows ``[start, stop)`` that this process owns, of those of all processes in their order."""
+        """Rows ``[start, stop)`` that this process owns, of those of all processes in their order.
+
+        However many processes there are, together they own the same number; else a run cannot go on with others.
+        """
 
     @abstractmethod
     def row_tensors(self) -> dict[str, Tensor]:

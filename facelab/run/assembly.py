@@ -22,7 +22,7 @@ from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
 from facelab.errors import CheckpointError, ConfigError
-from facelab.head.classifier import UpdateRule
+from facelab.head.classifier import Classifier, UpdateRule
 from facelab.iqa.base import PixelScorer
 from facelab.model.face_model import load_model, network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
@@ -35,9 +35,11 @@ from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.training_mode.base import MODES, Supplies, TrainingMode, check_parts
 from facelab.weights.card_check import check_card
-from facelab.weights.snapshot import ClassRows, Snapshot, read_card, read_local, read_rows
+from facelab.weights.snapshot import ClassRows, Snapshot, count_rows, read_card, read_local, read_rows
+from facelab.weights.state_fit import require_fit
 from facelab.weights.tensor_files import read_tree
 
+OF_OPTIMIZER = "optimizer."  # what begins so among class rows is state of their optimiser
 PREVIEW = 100  # batches that a mode may look through at the start
 
 
@@ -309,7 +311,7 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     training = read_tree(checkpoint / "training.pt")
     parts.mode.load_state(training["mode"])
     for owner, classifier in parts.mode.row_owners().items():
-        rows = read_rows(checkpoint, *classifier.row_range, owner)
+        rows = _read_rows_of(classifier, owner, checkpoint)
         for name, tensor in classifier.row_tensors().items():
             tensor.data.copy_(rows[name])
         _put_rows(training["optimization"], rows)
@@ -324,6 +326,27 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     if local["processes"] == distributed.world_size():
         parts.mode.load_local_state(local["mode"])
     parts.progress.window.load_state(training["window"], parts.device)
+
+
+def _read_rows_of(classifier: Classifier, owner: str, checkpoint: Path) -> dict[str, Tensor]:
+    """This process's rows of an owner and of its optimiser.
+
+    Raises:
+        CheckpointError: If they are those of another kind of owner, or of another number of rows.
+    """
+    start, stop = classifier.row_range
+    rows = read_rows(checkpoint, start, stop, owner)
+    stored = {name: tensor for name, tensor in rows.items() if not name.startswith(OF_OPTIMIZER)}
+    require_fit(
+        classifier.row_tensors(), stored, str(checkpoint), of=f"owner of class rows {type(classifier).__name__}"
+    )
+    there = count_rows(checkpoint, owner)
+    if distributed.rank() == distributed.world_size() - 1 and stop != there:  # read_rows has noticed a lack
+        raise CheckpointError(
+            f"the checkpoint '{checkpoint}' has {there} class rows of its {owner}, but {type(classifier).__name__} "
+            f"owns {stop} on all processes together; bring the former classes, options and number of processes back."
+        )
+    return rows
 
 
 def _new_seed(seed: int, update: int, rank: int) -> int:
@@ -357,7 +380,7 @@ def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRow
                 continue
             # What has an entry for each row lies with the rows: another number of processes can share it out anew.
             rowwise = {k: v for k, v in states[index].items() if is_rowwise(v, parameter)}
-            rows[names[parameter]] |= {f"optimizer.{number}.{index}.{key}": value for key, value in rowwise.items()}
+            rows[names[parameter]] |= {f"{OF_OPTIMIZER}{number}.{index}.{key}": value for key, value in rowwise.items()}
             states[index] = {key: value for key, value in states[index].items() if key not in rowwise}
         optimization["optimizers"][number] = states
     return {name: ClassRows(*owner.row_range, rows[name]) for name, owner in owners.items()}
@@ -366,7 +389,7 @@ def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRow
 def _put_rows(optimization: dict[str, Any], rows: dict[str, Tensor]) -> None:
     """Put the optimiser state of this process's class rows back where `_take_rows` took it from."""
     for name, tensor in rows.items():
-        owner, *place = name.split(".")
-        if owner == "optimizer":
+        if name.startswith(OF_OPTIMIZER):
+            place = name.removeprefix(OF_OPTIMIZER).split(".")
             number, index, key = int(place[0]), int(place[1]), place[2]
             optimization["optimizers"][number].setdefault(index, {})[key] = tensor

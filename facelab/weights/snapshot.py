@@ -134,6 +134,12 @@ def read_rows(checkpoint: Path, start: int, stop: int, owner: str = FIRST_OWNER)
     return {name: torch.cat(parts) for name, parts in pieces.items()}
 
 
+def count_rows(checkpoint: Path, owner: str) -> int:
+    """How many rows an owner had on all processes together; 0 if there was none."""
+    found = [_rows_of(read_tree(path, lazily=True)).get(owner) for path in _process_files(checkpoint)]
+    return max((rows.stop for rows in found if rows is not None), default=0)
+
+
 def _rows_of(tree: Tree) -> dict[str, ClassRows]:
     """The class rows in the file of a process, by owner."""
     if "row_range" in tree:  # up to 0.1 there was one owner, and its name was a part of its tensors'

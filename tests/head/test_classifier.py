@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from facelab import distributed
 from facelab.catalogue import build
 from facelab.errors import ConfigError, DataError
 from facelab.head.base import HEADS, ClassShard, MarginHead
@@ -182,3 +183,12 @@ def test_one_matrix_of_logits_is_kept_for_the_backward_pass(name: str) -> None:
     loss.backward()
     assert features.grad is not None
     assert bool(features.grad.abs().sum() > 0)
+
+
+def test_classes_are_not_shared_by_more_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    assert ClassShard.of_this_process(3).size == 1
+    with pytest.raises(
+        ConfigError, match="there are 2 classes for 3 processes, and each owns at least one; start fewer"
+    ):
+        ClassShard.of_this_process(2)

@@ -14,7 +14,7 @@ from facelab.backbone.mobilefacenet import MobileFaceNet
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
 from facelab.engine.replica import N, Replica
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import MarginHead
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.head.rows.full_softmax import FullSoftmax
@@ -80,6 +80,26 @@ def test_rows_of_two_owners_come_back_on_another_number_of_processes(tmp_path: P
     for name, rows in found.items():
         assert torch.equal(rows, torch.cat([share[name] for share in shares])), name
         assert rows.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        (
+            "classifier=SubCenter",
+            "do not fit the owner of class rows FullSoftmax: 1 of another shape .'weight' 8x16 instead",
+        ),
+        (
+            "data.source.SyntheticFaces.identities=6",
+            "has 8 class rows of its classifier, but FullSoftmax owns 6 on all processes together",
+        ),
+    ],
+)
+def test_rows_of_another_owner_or_another_number_of_rows_are_refused(tmp_path: Path, word: str, sentence: str) -> None:
+    parts = assemble(load_config(TINY))
+    CheckpointStore(tmp_path).save(1, take_snapshot(parts, parts.progress))
+    with pytest.raises(CheckpointError, match=sentence):
+        restore(assemble(load_config(TINY, [word])), CheckpointStore(tmp_path).find("last"))
 
 
 class Doubling(Replica[N]):
