@@ -202,7 +202,7 @@ class Registry(Generic[T]):
 def _load(entry: EntryPoint) -> None:
     try:
         entry.load()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         package = f"the package '{entry.dist.name}'" if entry.dist else "an installed package"
         raise ConfigError(
             f"cannot import '{entry.value}', which {package} names as an entry point of '{entry.group}': {error}. "

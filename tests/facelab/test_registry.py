@@ -120,9 +120,12 @@ def test_every_entry_is_documented_and_its_options_are_typed(kind: str) -> None:
         assert all(parameter.annotation is not Any for parameter in registry.parameters(name).values())
 
 
+@pytest.mark.parametrize("text", ["import no_such_module", "def broken(:"])
 def test_an_entry_point_that_cannot_be_imported_is_named(
-    things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, things: Registry[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "broken_things.py").write_text(text)
+    monkeypatch.delitem(sys.modules, "broken_things", raising=False)
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
