@@ -35,6 +35,7 @@ from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.training_mode.base import MODES, Supplies, TrainingMode, check_parts
 from facelab.weights.card_check import check_card
+from facelab.weights.plain_values import require_plain
 from facelab.weights.snapshot import ClassRows, Snapshot, count_rows, read_card, read_local, read_rows
 from facelab.weights.state_fit import require_fit
 from facelab.weights.tensor_files import read_tree
@@ -275,9 +276,17 @@ def update_rule(config: OptimizerConfig) -> UpdateRule:
 
 
 def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
-    """The state of a run as it stands, for a checkpoint."""
+    """The state of a run as it stands, for a checkpoint.
+
+    Raises:
+        ConfigError: If the mode or an optimiser remembers what a checkpoint cannot keep.
+    """
     # First, because it refuses to store a state that went wrong.
     optimization = parts.optim.state_dict()
+    mode, local = parts.mode.state(), parts.mode.local_state()
+    require_plain(optimization, "what the optimisers want to remember")
+    for state in (mode, local):
+        require_plain(state, f"what the mode {type(parts.mode).__name__} wants to remember")
     rows = _take_rows(parts, optimization)
     return Snapshot(
         model=parts.mode.inference().state(),
@@ -285,12 +294,12 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
         training={
             "update": progress.update,
             "config": parts.config.tree(),
-            "mode": parts.mode.state(),
+            "mode": mode,
             "optimization": optimization,
             "window": progress.window.state(),
             KEY: parts.training_set,
         },
-        local={"rng": rng_state(), "mode": parts.mode.local_state()},
+        local={"rng": rng_state(), "mode": local},
         rows=rows,
     )
 

@@ -1,19 +1,16 @@
 """What happens beside the updates: evaluation on protocols, checkpoints, and callbacks that the settings name."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from facelab.engine.loop import CALLBACKS, Callback, Progress
-from facelab.errors import ConfigError
 from facelab.run.settings import CheckpointSettings, EvaluationSettings
 from facelab.run.tracking import MetricsLog
 from facelab.test_protocol.base import Report
 from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.plain_values import require_plain
 from facelab.weights.snapshot import TRAINING, Snapshot
 from facelab.weights.tensor_files import read_tree
 
@@ -42,7 +39,7 @@ class NamedCallbacks:
         """
         states = {name: callback.state() for name, callback in self.by_name.items()}
         for name, state in states.items():
-            _require_plain(state, f"what the callback '{name}' wants to remember")
+            require_plain(state, f"what the callback '{name}' wants to remember")
         return replace(snapshot, training={**snapshot.training, KEY: states})
 
     def restore(self, checkpoint: Path) -> None:
@@ -61,22 +58,6 @@ def check_callbacks(callbacks: Mapping[str, Mapping[str, Any]]) -> None:
     """
     for name, options in callbacks.items():
         CALLBACKS.check(name, options)
-
-
-def _require_plain(value: Any, where: str) -> None:
-    """A checkpoint is read without running code, so it holds no objects of other classes."""
-    if type(value) in (dict, OrderedDict):
-        for key, inside in value.items():
-            _require_plain(key, f"{where}, a key")
-            _require_plain(inside, f"{where}, '{key}',")
-    elif type(value) in (list, tuple):
-        for inside in value:
-            _require_plain(inside, where)
-    elif type(value) not in (int, float, str, bool, bytes, type(None)) and not isinstance(value, Tensor):
-        raise ConfigError(
-            f"{where} is of the type {type(value).__name__}, which no checkpoint keeps; tensors, numbers, texts, lists "
-            "and mappings are kept."
-        )
 
 
 class Evaluation(Callback):
@@ -147,6 +128,7 @@ class Checkpointing(Callback):
 
     def on_start(self, progress: Progress) -> None:
         """What was resumed from is already written."""
+        self.take(progress)  # so that a state that no checkpoint keeps is refused now, and not after hours
         self._written = progress.update
 
     def on_update(self, progress: Progress) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,23 @@ def test_rows_of_another_owner_or_another_number_of_rows_are_refused(tmp_path: P
     CheckpointStore(tmp_path).save(1, take_snapshot(parts, parts.progress))
     with pytest.raises(CheckpointError, match=sentence):
         restore(assemble(load_config(TINY, [word])), CheckpointStore(tmp_path).find("last"))
+
+
+def test_what_no_checkpoint_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could be written, but the run could not be resumed."""
+    parts = assemble(load_config(TINY))
+    with monkeypatch.context() as changed:
+        changed.setattr(parts.mode, "state", lambda: {"mean": np.float32(1)})
+        with pytest.raises(
+            ConfigError, match="what the mode Conventional wants to remember, 'mean', is of the type float32"
+        ):
+            take_snapshot(parts, parts.progress)
+    (parameter, *_) = parts.optim.optimizers[0].state
+    parts.optim.optimizers[0].state[parameter]["seen"] = {3}
+    with pytest.raises(
+        ConfigError, match=r"what the optimisers want to remember, 'optimizers\.0\.\d+\.seen', is of the type set"
+    ):
+        take_snapshot(parts, parts.progress)
 
 
 class Doubling(Replica[N]):

@@ -158,7 +158,8 @@ def test_its_own_sentence_is_the_error(tmp_path: Path) -> None:
 def test_a_state_that_no_checkpoint_keeps_is_refused(
     value: Any, named: str, tmp_path: Path, run_tiny: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When it is to be written, because it could not be read again."""
+    """Before the first update, because it could not be read again."""
     monkeypatch.setattr(Counter, "state", lambda self: {"deep": value})
+    monkeypatch.setattr(Counter, "on_update", lambda *_: pytest.fail("it trains"))
     with pytest.raises(ConfigError, match=f"'Counter' wants to remember, .* is of the type {named}, which no check"):
         run_tiny(tmp_path / "run", "callbacks=Counter", "training.epochs=1")
