@@ -5,23 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from facelab.errors import CorruptImage, DataError
-from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.iqa.work import ReadableImages, ScoredSet, ScoresBatches, Work
 from facelab.progress import OnProgress
 from facelab.threads import thread_count
 
-if TYPE_CHECKING:
-    from facelab.iqa.base import PixelScorer
-
 
 def score_images(
-    scorer: "PixelScorer", images: ReadableImages, work: Work, progress: OnProgress | None = None
+    scorer: ScoresBatches, images: ReadableImages, work: Work, progress: OnProgress | None = None
 ) -> ScoredSet:
     """Score all images of a set.
 
@@ -63,7 +59,7 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _batch(
-    scorer: "PixelScorer", images: ReadableImages, work: Work, turn: AbstractContextManager[object], rows: range
+    scorer: ScoresBatches, images: ReadableImages, work: Work, turn: AbstractContextManager[object], rows: range
 ) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
     """Scores of some rows, NaN where one could not be read, and which those are."""
     scores, failed = np.full(len(rows), np.nan, np.float32), []

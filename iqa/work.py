@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from facelab.quality.table import NamedImages
 
@@ -19,6 +20,19 @@ class ReadableImages(NamedImages, Protocol):
         Raises:
             CorruptImage: If it cannot be read.
         """
+
+
+class ScoresBatches(Protocol):
+    """What scores; every `facelab.iqa.base.PixelScorer` is one.
+
+    Attributes:
+        sequential: Whether only one thread may score at a time.
+    """
+
+    sequential: bool
+
+    def score(self, pixels: Tensor) -> Tensor:
+        """Scores (B,) of RGB images, uint8, (B, 3, H, W)."""
 
 
 @dataclass(frozen=True)
