@@ -12,7 +12,7 @@ from lowres_faces import TESTED, Faces
 from numpy.typing import NDArray
 
 from facelab.adapter.gate import Gate
-from facelab.adapter.two_spaces import joined
+from facelab.adapter.two_spaces import join_spaces
 from facelab.test_protocol.base import Embeddings, Metric, Report
 from facelab.test_protocol.metrics import metrics
 from facelab.test_protocol.metrics.identification import mate_rank, search
@@ -45,7 +45,7 @@ def joined_sets(stored: Path, gate: Gate, faces: Faces) -> dict[str, Array]:
     with np.load(stored) as kept:
         spaces = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in TESTED}
     return {
-        name: joined(*one.unbind(1), gate(torch.from_numpy(getattr(faces, name).quality)), SHARE).numpy()
+        name: join_spaces(*one.unbind(1), gate(torch.from_numpy(getattr(faces, name).quality)), SHARE).numpy()
         for name, one in spaces.items()
     }
 
