@@ -124,20 +124,17 @@ def stop_one(run: Path, victim: str, number: signal.Signals, dice: random.Random
     return launcher.returncode
 
 
-EVERY_STOP = [(who, number) for who in ("launcher", "0", "1") for number in (signal.SIGKILL, signal.SIGTERM)]
-ONE = [("launcher", signal.SIGKILL)]
+STOPS = [(who, number) for who in ("launcher", "0", "1") for number in (signal.SIGKILL, signal.SIGTERM)] * 3
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("stops", [ONE, pytest.param(EVERY_STOP * 3, marks=pytest.mark.slow)], ids=["one", "all"])
-def test_launchers_and_ranks_that_are_stopped_leave_nothing_alive_and_lose_nothing(
-    tmp_path: Path, stops: list[tuple[str, signal.Signals]]
-) -> None:
+@pytest.mark.slow
+def test_launchers_and_ranks_that_are_stopped_leave_nothing_alive_and_lose_nothing(tmp_path: Path) -> None:
     output, _ = (whole := start(tmp_path / "whole", resume=False, processes=2)).communicate(timeout=600)
     assert whole.returncode == 0, output
 
     dice, run = random.Random(0), tmp_path / "stopped"
-    for victim, number in stops:
+    for victim, number in STOPS:
         code = stop_one(run, victim, number, dice)
         assert code in (0, -number if victim == "launcher" else 128 + number, 128 + number), (victim, number)
     output, _ = (last := start(run, resume=True, processes=2)).communicate(timeout=600)

@@ -84,13 +84,26 @@ def check(golden: Any, entry: str) -> None:
     assert golden.relative_error(embedding, golden.expected["out0"]) < golden.tolerance
 
 
+# Seconds each; a smaller network of the same class is in the usual tests.
+LONG = {
+    "arcface_torch__r200",
+    "facexzoo__AttentionNet92",
+    "facexzoo__ResNet152_ir_se",
+    "petalface__vit_b",
+    "transface__vit_b_dp005_mask_005",
+    "transface__vit_l_dp005_mask_005",
+}
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in SMALL_COPIES.glob("*.json") if path.stem in ENTRIES))
 def test_equals_the_original(name: str, golden_model: Read) -> None:
     check(golden_model(SMALL_COPIES, name), ENTRIES[name])
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in ENTRIES]
+)
 def test_equals_the_original_in_the_golden_folder(name: str, golden_root: Path, golden_model: Read) -> None:
     check(golden_model(golden_root / "backbones", name), ENTRIES[name])
     gc.collect()  # one large model in memory at a time
