@@ -1,7 +1,5 @@
 """Small runs of the versions before load, resume to where they would have come, and compare."""
 
-import importlib.util
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,22 +16,14 @@ from facelab.run.settings import make_config
 from facelab.test_protocol.report.report_store import read_reports
 
 VERSIONS = Path(__file__).parents[2] / "golden" / "versions"
-APART = 1e-5  # of weights and embeddings, on processors and libraries other than those where a run was made
+# Of weights and embeddings. Where the runs were made they are equal bit by bit, but no processor is known by its name:
+# virtual ones of one name differ in what their kernels add first.
+APART = 1e-5
 RUNS = {  # the model that an uninterrupted run came to
     "conventional": "conventional-end",
     "adapted": "adapted-end.safetensors",
     "two_processes": "two_processes-end.safetensors",
 }
-
-
-def _machine() -> dict[str, str]:
-    spec = importlib.util.spec_from_file_location("make", VERSIONS / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: dict[str, str] = module.machine()
-    return found
 
 
 @pytest.fixture(params=sorted(VERSIONS.glob("*.tar.xz")), ids=lambda path: path.name.removesuffix(".tar.xz"))
@@ -51,11 +41,10 @@ def _resume(folder: str) -> int:
     return run_training(config, Path(folder), Console(quiet=True), resume=True).progress.update
 
 
-def _require_equal(folder: Path, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def _require_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
-    there = json.loads((folder / "made_on.json").read_text()) == _machine()
     apart = {name: float((found[name].double() - tensor.double()).abs().max()) for name, tensor in expected.items()}
-    assert {name: distance for name, distance in apart.items() if not distance <= (0.0 if there else APART)} == {}
+    assert {name: distance for name, distance in apart.items() if not distance <= APART} == {}
 
 
 def test_models_give_the_embeddings_that_they_gave(version: Path) -> None:
@@ -75,7 +64,7 @@ def test_resumed_is_uninterrupted(version: Path, run: str) -> None:
     else:
         assert _resume(run) == 8
     found, expected = facelab.load(run).network.state_dict(), facelab.load(RUNS[run]).network.state_dict()
-    _require_equal(version, found, expected)
+    _require_equal(found, expected)
 
 
 def test_reports_are_read(version: Path) -> None:
