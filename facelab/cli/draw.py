@@ -8,7 +8,7 @@ import typer
 
 from facelab.cli.commands import command
 from facelab.cli.data import opened_source
-from facelab.cli.options import CheckpointOption, DeviceOption, PluginOption
+from facelab.cli.options import AnyPhotoOption, CheckpointOption, DeviceOption, PluginOption, ResizeOption
 from facelab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def draw_command(
     ],
     people: Annotated[int, typer.Option(min=1, max=10, help="How many people to show.")] = 8,
     images: Annotated[int, typer.Option(min=1, help="Images of each person on either side, at most.")] = 6,
-    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
-    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
+    resize: ResizeOption = False,
+    any_photo: AnyPhotoOption = False,
     quality: Annotated[
         str | None,
         typer.Option(

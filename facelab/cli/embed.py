@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facelab.cli.commands import command
-from facelab.cli.options import CheckpointOption, PluginOption
+from facelab.cli.options import AnyPhotoOption, CheckpointOption, PluginOption, ResizeOption
 from facelab.errors import in_range
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def embed_command(
     images: Annotated[list[Path], typer.Argument(help="Aligned face images.")],
     out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.")] = Path("embeddings.npz"),
     flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
-    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
-    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
+    resize: ResizeOption = False,
+    any_photo: AnyPhotoOption = False,
     quality: QualityOption = None,
     checkpoint: CheckpointOption = "last",
     plugins: PluginOption = None,
@@ -59,8 +59,8 @@ def verify_command(
         float | None, typer.Option(help="Similarity from which on two faces are the same person.")
     ] = None,
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
-    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
-    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
+    resize: ResizeOption = False,
+    any_photo: AnyPhotoOption = False,
     quality: QualityOption = None,
     checkpoint: CheckpointOption = "last",
     plugins: PluginOption = None,

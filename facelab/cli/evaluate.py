@@ -9,7 +9,7 @@ from rich.console import Console
 
 from facelab.cli.commands import command
 from facelab.cli.names import complete_names, complete_words, protocol
-from facelab.cli.options import DeviceOption, PluginOption
+from facelab.cli.options import AnyPhotoOption, DeviceOption, PluginOption, ResizeOption
 from facelab.cli.protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 
@@ -45,8 +45,8 @@ def evaluate_command(
     weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
-    resize: Annotated[bool, typer.Option(help="Resize aligned faces of another size.")] = False,
-    any_photo: Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")] = False,
+    resize: ResizeOption = False,
+    any_photo: AnyPhotoOption = False,
     device: DeviceOption = "auto",
     plugins: PluginOption = None,
     cache: Annotated[

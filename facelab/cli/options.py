@@ -39,3 +39,5 @@ CheckpointOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu or cuda", autocompletion=complete_words("auto", "cpu", "cuda"))
 ]
+ResizeOption = Annotated[bool, typer.Option(help="Resize aligned faces of another size.")]
+AnyPhotoOption = Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")]

@@ -1,7 +1,7 @@
 """Builds the parts of a run from its settings, and takes and restores its whole state."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from facelab import distributed
 from facelab.backbone.base import check_quality
 from facelab.catalogue import build
-from facelab.data.base import SAMPLERS, SOURCES, Batch, Source
+from facelab.data.base import SAMPLERS, SOURCES, Source
 from facelab.data.loading.loader import Loader
 from facelab.data.sources.resized import Resized
 from facelab.data.transforms.augment import Augment
@@ -23,13 +23,13 @@ from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.classifier import Classifier, UpdateRule
-from facelab.iqa.base import PixelScorer
 from facelab.model.face_model import load_model, network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
 from facelab.plugins import import_plugins
 from facelab.progress import OnProgress
 from facelab.quality.card import require_scorer
 from facelab.quality.table import QualityScores, ScoreTable
+from facelab.run.device_feed import DeviceFeed
 from facelab.run.network import open_base, open_network, refuse_unread_scores
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
@@ -42,41 +42,6 @@ from facelab.weights.tensor_files import read_tree
 
 OF_OPTIMIZER = "optimizer."  # what begins so among class rows is state of their optimiser
 PREVIEW = 100  # batches that a mode may look through at the start
-
-
-class DeviceFeed:
-    """The loader's batches, moved to the device and augmented there.
-
-    Args:
-        loader: Gives this process's part of each batch.
-        augment: Changes the images at random.
-        accumulate: Batches that make one update.
-        device: Where to move them.
-        scorer: Scores the augmented images; None leaves the scores that the loader gives.
-    """
-
-    def __init__(
-        self,
-        loader: Loader,
-        augment: Augment,
-        accumulate: int,
-        device: torch.device,
-        scorer: PixelScorer | None = None,
-    ) -> None:
-        self.loader = loader
-        self.augment = augment
-        self.accumulate = accumulate
-        self.device = device
-        self.scorer = scorer
-
-    def batches(self, epoch: int, update: int) -> Iterator[Batch]:
-        """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
-        first = update * self.accumulate
-        whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
-        # Not strict, because the loader may have a rest of the epoch that fills no update.
-        for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
-            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
-            yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,46 @@
+"""Batches as training wants them: on the device, changed at random, and scored as they are then."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from facelab.data.base import Batch
+from facelab.data.loading.loader import Loader
+from facelab.data.transforms.augment import Augment
+from facelab.iqa.base import PixelScorer
+
+
+class DeviceFeed:
+    """The loader's batches, moved to the device and augmented there.
+
+    Args:
+        loader: Gives this process's part of each batch.
+        augment: Changes the images at random.
+        accumulate: Batches that make one update.
+        device: Where to move them.
+        scorer: Scores the augmented images; None leaves the scores that the loader gives.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        augment: Augment,
+        accumulate: int,
+        device: torch.device,
+        scorer: PixelScorer | None = None,
+    ) -> None:
+        self.loader = loader
+        self.augment = augment
+        self.accumulate = accumulate
+        self.device = device
+        self.scorer = scorer
+
+    def batches(self, epoch: int, update: int) -> Iterator[Batch]:
+        """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
+        first = update * self.accumulate
+        whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
+        # Not strict, because the loader may have a rest of the epoch that fills no update.
+        for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
+            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
+            yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
