@@ -50,8 +50,11 @@ def cost_command(
     from facelab.cost.cost_table import as_csv, as_json, cost_tables, reasons
     from facelab.cost.thop_count import thop_missing
     from facelab.run.tracking import environment
-    from facelab.weights.whole_file import write_whole
+    from facelab.weights.whole_file import refuse_folder, write_whole
 
+    for path in (json, csv):
+        if path is not None:
+            refuse_folder(path)
     specs, console = chosen(names or []), Console(markup=False)
     rows = []
     with console.status("") as status:

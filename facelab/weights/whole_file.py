@@ -13,8 +13,7 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     Raises:
         DataError: If the disk is full or the file cannot be written; an older file is left as it was.
     """
-    if not path.name:
-        raise DataError(f"'{path}' is a folder; name a file in it.")
+    refuse_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,3 +24,13 @@ def write_whole(path: Path, content: str | bytes) -> Path:
             temporary.unlink()
         raise DataError(f"{path}: cannot be written ({error.strerror or error}).") from None
     return path
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder where a file is to be written; to be asked before long work, too.
+
+    Raises:
+        DataError: If it is one.
+    """
+    if not path.name or path.is_dir():
+        raise DataError(f"'{path}' is a folder; name a file in it.")

@@ -103,6 +103,15 @@ def test_refusals(words: list[str], sentence: str) -> None:
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_a_folder_is_refused_before_anything_is_measured(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facelab.cli.cost.cost_of", lambda *_: pytest.fail("measured first"))
+    with pytest.raises(FacelabError, match=r"is a folder; name a file in it\.$"):
+        cost(TINY, option, str(tmp_path))
+
+
 def test_numbers_are_written_like_facexzoos() -> None:
     assert [short(count) for count in (1200512, 6.296e9, 0, None)] == ["1.20M", "6.30G", "0.00M", "-"]
 
