@@ -1,6 +1,7 @@
 """First values of class rows: the same matrix on any number of processes."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from facelab.head.base import ClassShard
+from facelab.threads import thread_count
 
 Array = npt.NDArray[Any]
 Initial = Literal["unit", "normal"]
@@ -17,6 +19,9 @@ Initial = Literal["unit", "normal"]
 # get the rows of a run on one process; with one a row, seeding would cost more than drawing. The number is part of
 # what a seed means: with another, the same seed gives other rows.
 BLOCK = 1024
+
+# Numbers that torch changes in the calling thread: for more it would start threads of its own in each of ours.
+PIECE = 2**15
 
 
 def initial_rows(shard: ClassShard, feat_dim: int, initial: Initial, deviation: float, seed: int) -> Tensor:
@@ -33,11 +38,15 @@ def initial_rows(shard: ClassShard, feat_dim: int, initial: Initial, deviation: 
         float32, (stop - start, D).
     """
 
-    def draw(block: int) -> Array:
-        return np.random.default_rng((seed, block)).standard_normal((BLOCK, feat_dim), dtype=np.float32)
+    def draw(block: int, rows: Array) -> None:
+        np.random.default_rng((seed, block)).standard_normal(out=rows, dtype=np.float32)
+        for piece in torch.split(torch.from_numpy(rows), max(1, PIECE // feat_dim)):
+            if initial == "unit":
+                torch.nn.functional.normalize(piece, out=piece)
+            else:
+                piece.mul_(deviation)
 
-    rows = _blocks(shard, draw)
-    return torch.nn.functional.normalize(rows) if initial == "unit" else rows.mul_(deviation)
+    return _blocks(shard, (feat_dim,), draw)
 
 
 def initial_numbers(shard: ClassShard, low: float, high: float, seed: int, number: int) -> Tensor:
@@ -54,16 +63,29 @@ def initial_numbers(shard: ClassShard, low: float, high: float, seed: int, numbe
         float32, (stop - start,).
     """
 
-    def draw(block: int) -> Array:
-        return np.random.default_rng((seed, block, 1 + number)).uniform(low, high, BLOCK).astype(np.float32)
+    def draw(block: int, numbers: Array) -> None:
+        numbers[:] = np.random.default_rng((seed, block, 1 + number)).uniform(low, high, BLOCK)
 
-    return _blocks(shard, draw)
+    return _blocks(shard, (), draw)
 
 
-def _blocks(shard: ClassShard, draw: Callable[[int], Array]) -> Tensor:
-    parts = []
-    for block in range(shard.start // BLOCK, -(-shard.stop // BLOCK)):
-        first = block * BLOCK
+def _blocks(shard: ClassShard, shape: tuple[int, ...], draw: Callable[[int, Array], None]) -> Tensor:
+    """Rows of ``shape`` of a shard; ``draw`` fills the rows of a block, several blocks at a time."""
+    rows = np.empty((shard.size, *shape), np.float32)
+
+    def fill(block: int) -> None:
+        first = block * BLOCK - shard.start
+        part = rows[max(first, 0) : first + BLOCK]
+        if len(part) == BLOCK:
+            draw(block, part)
+            return
         # A whole block even where a part is wanted: its stream depends on its number only.
-        parts.append(draw(block)[max(shard.start - first, 0) : shard.stop - first])
-    return torch.from_numpy(np.concatenate(parts))
+        whole = np.empty((BLOCK, *shape), np.float32)
+        draw(block, whole)
+        part[:] = whole[max(-first, 0) :][: len(part)]
+
+    # Threads, because NumPy lets the others run while it draws; each writes rows of its own.
+    with ThreadPoolExecutor(thread_count(0)) as pool:
+        for _ in pool.map(fill, range(shard.start // BLOCK, -(-shard.stop // BLOCK))):
+            pass
+    return torch.from_numpy(rows)

@@ -16,7 +16,7 @@ from facelab.head.classifier import CLASSIFIERS
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.softmax import Softmax
 from facelab.head.rows.full_softmax import FullSoftmax
-from facelab.head.rows.initial import BLOCK, initial_rows
+from facelab.head.rows.initial import BLOCK, Initial, initial_rows
 
 FEATURES = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-1.0, 0.0]])
 ROWS = torch.tensor([[2.0, 0.0], [0.0, 0.5], [3.0, 3.0]])
@@ -95,13 +95,14 @@ def test_first_rows_do_not_depend_on_the_shards(cut: int) -> None:
     assert not whole.equal(initial_rows(ClassShard(0, total), 3, "unit", 0.01, seed=5))
 
 
-def test_a_seed_means_these_rows() -> None:
+@pytest.mark.parametrize("initial", ["normal", "unit"])
+def test_a_seed_means_these_rows(initial: Initial) -> None:
     """Another order of the random numbers would train another network from an old configuration."""
-    rows = initial_rows(ClassShard(1, 1026), 5, "normal", 0.5, seed=4)
-    for block in (0, 1):
-        stream = np.random.default_rng((4, block)).standard_normal((1024, 5), dtype=np.float32)
-        wanted = torch.from_numpy(0.5 * stream)
-        assert (rows[:1023] if block == 0 else rows[1023:]).equal(wanted[1:] if block == 0 else wanted[:2])
+    rows = initial_rows(ClassShard(1, 1026), 300, initial, 0.5, seed=4)
+    for block, part in ((0, rows[:1023]), (1, rows[1023:])):
+        drawn = np.random.default_rng((4, block)).standard_normal((1024, 300), dtype=np.float32)
+        stream = torch.from_numpy(drawn)[1:] if block == 0 else torch.from_numpy(drawn)[:2]
+        assert part.equal(0.5 * stream if initial == "normal" else normalize(stream))
 
 
 def test_first_rows_have_the_spread_that_was_asked_for() -> None:
