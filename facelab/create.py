@@ -110,6 +110,7 @@ def create_head(
     num_classes: int,
     feat_dim: int,
     classifier: "Spec" = "FullSoftmax",
+    sample_weight: "Spec | None" = None,
     seed: int = 0,
     **options: Any,
 ) -> "HeadLoss":
@@ -120,6 +121,7 @@ def create_head(
         num_classes: C, at least 2; labels are 0 to C - 1.
         feat_dim: D, the length of an embedding, at least 1.
         classifier: Who owns the rows, as in YAML: ``SubCenter``, ``{"FullSoftmax": {"initial": "normal"}}``.
+        sample_weight: What weighs the samples of a batch by their losses, as in YAML: ``{"Focal": {"gamma": 2}}``.
         seed: The rows at start, not negative.
         options: Options of the head, as in YAML: ``margin=0.4, scale=32``. They win over those of the catalogue.
 
@@ -133,11 +135,13 @@ def create_head(
     from facelab.head.base import HEADS
     from facelab.head.classifier import CLASSIFIERS
     from facelab.head.loss import HeadLoss
+    from facelab.head.sample_weight import SAMPLE_WEIGHTS
 
     num_classes, feat_dim = _whole("num_classes", num_classes, 2), _whole("feat_dim", feat_dim, 1)
     seed = _whole("seed", seed, 0)
     head = build(HEADS, {name: options}, num_classes=num_classes, feat_dim=feat_dim)
     rows = build(CLASSIFIERS, classifier, head=head, num_classes=num_classes, feat_dim=feat_dim, seed=seed)
+    rows.sample_weight = None if sample_weight is None else build(SAMPLE_WEIGHTS, sample_weight)
     return HeadLoss(rows, feat_dim)
 
 

@@ -25,6 +25,7 @@ from facelab.errors import ConfigError, DataError
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
 from facelab.head.margin_loss import ClassifierOutput, MarginLoss
+from facelab.head.sample_weight import SampleWeight
 from facelab.registry import Registry
 
 __all__ = ["CLASSIFIERS", "Classifier", "ClassifierOutput", "UpdateRule", "require_no_class_numbers"]
@@ -63,11 +64,13 @@ class Classifier(nn.Module, ABC):
     Attributes:
         num_classes: C, over all processes; labels are 0 to C - 1.
         head: Gives the logits, and says what they are for.
+        sample_weight: Weighs the samples of a batch by their losses, or None; whoever builds the classifier sets it.
     """
 
     citation: ClassVar[Citation | None] = None
     num_classes: int
     head: MarginHead
+    sample_weight: SampleWeight | None = None
 
     @property
     @abstractmethod
@@ -121,7 +124,7 @@ class Classifier(nn.Module, ABC):
         """Precision of the rows, in which all is computed."""
         return next(tensor.dtype for tensor in self.row_tensors().values() if tensor.is_floating_point())
 
-    def forward(self, embedding: Tensor, labels: Tensor) -> ClassifierOutput:
+    def forward(self, embedding: Tensor, labels: Tensor, weight: Tensor | None = None) -> ClassifierOutput:
         """Loss of the global batch.
 
         Cosines are computed in the rows' precision (fp32) also under autocast: a bf16 cosine has three digits, and
@@ -130,6 +133,7 @@ class Classifier(nn.Module, ABC):
         Args:
             embedding: This process's embeddings, (B, D), with B equal on all processes.
             labels: Their global classes, int64, (B,).
+            weight: What the loss of each is multiplied by before the mean, (B,), or None for 1; it may have a gradient.
 
         Raises:
             DataError: If labels on the CPU lie outside of 0..C-1. On a GPU, where looking at them would stall every
@@ -142,8 +146,10 @@ class Classifier(nn.Module, ABC):
             labels = distributed.gather_labels(labels)
             # Which classes take part is a choice without gradient, also for owners that choose by the features.
             candidates = self.candidates(features.detach(), labels)
-            loss = MarginLoss(self.head, self.num_classes)
-            return loss(features, labels, candidates, self.product(features, candidates))
+            loss = MarginLoss(self.head, self.num_classes, self.sample_weight)
+            if weight is not None:
+                weight = distributed.gather_rows(weight.to(self.row_dtype))
+            return loss(features, labels, candidates, self.product(features, candidates), weight)
 
     def _check_labels(self, labels: Tensor) -> None:
         # On a GPU a look at the labels would wait for the device in every step; there a wrong one makes the loss NaN.

@@ -30,12 +30,13 @@ class HeadLoss(nn.Module):
         """C; labels are 0 to C - 1."""
         return self.classifier.num_classes
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean loss of a batch.
 
         Args:
             embeddings: As the network gives them, of any norm, (B, D) with B at least 1.
             labels: Number of each image's class, integers 0..C-1, (B,).
+            weight: What the loss of each is multiplied by before the mean, (B,), or None for 1.
 
         Returns:
             The loss, ().
@@ -49,5 +50,7 @@ class HeadLoss(nn.Module):
             raise DataError(f"{len(embeddings)} embeddings need as many labels, got {tuple(labels.shape)}.")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise DataError(f"labels must be integers (int64), got {labels.dtype}.")
-        loss: Tensor = self.classifier(embeddings, labels.long()).loss
+        if weight is not None and weight.shape != labels.shape:
+            raise DataError(f"{len(embeddings)} embeddings need as many weights, got {tuple(weight.shape)}.")
+        loss: Tensor = self.classifier(embeddings, labels.long(), weight).loss
         return loss

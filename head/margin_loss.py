@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from facelab import distributed
 from facelab.head.base import MarginHead, Terms
 from facelab.head.candidates import Candidates, Product, entry
+from facelab.head.sample_weight import SampleWeight
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,21 @@ class MarginLoss:
     Attributes:
         head: Gives the logits, and says what they are for.
         num_classes: C, over all processes, whether they take part or not.
+        sample_weight: Weighs the samples by their losses, or None.
     """
 
     head: MarginHead
     num_classes: int
+    sample_weight: SampleWeight | None = None
 
-    def __call__(self, features: Tensor, labels: Tensor, candidates: Candidates, product: Product) -> ClassifierOutput:
+    def __call__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        candidates: Candidates,
+        product: Product,
+        weight: Tensor | None = None,
+    ) -> ClassifierOutput:
         """Loss of the global batch.
 
         Args:
@@ -61,6 +71,8 @@ class MarginLoss:
             labels: Their global classes, int64, (B,). One outside of 0..C-1 makes the loss NaN.
             candidates: The classes that take part on this process.
             product: Of ``features`` with them.
+            weight: Of each sample, from `distributed.gather_rows`, (B,), on top of `sample_weight`; it may have a
+                gradient.
         """
         norms = torch.linalg.vector_norm(distributed.use_commonly(features), dim=1)
         # Before the negatives, because some heads compare each of them with the target, which is on one process only.
@@ -72,8 +84,14 @@ class MarginLoss:
         regularizer = self.head.regularizer(terms)
         # NaN is found by the run's check for finite losses; an error here would make every step wait for the device.
         known = (labels >= 0) & (labels < self.num_classes)
-        loss = torch.where(known, entropy, math.nan).mean() + regularizer
+        losses = self._weighted(torch.where(known, entropy, math.nan), weight)
+        loss = losses.mean() + regularizer
         return ClassifierOutput(loss, self._metrics(terms, candidates, product, regularizer))
+
+    def _weighted(self, losses: Tensor, weight: Tensor | None) -> Tensor:
+        if self.sample_weight is not None:
+            losses = losses * self.sample_weight(losses)
+        return losses if weight is None else losses * distributed.use_commonly(weight)
 
     def _with_class_parameters(self, terms: Terms, candidates: Candidates) -> Terms:
         own, means = {}, {}

@@ -20,6 +20,7 @@ from facelab.engine.replica import N, Replica, Replicate, replicate
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.head.sample_weight import SAMPLE_WEIGHTS
 from facelab.inputs import normalise
 from facelab.registry import Registry
 from facelab.weights.snapshot import TRAINING
@@ -46,6 +47,7 @@ class Supplies:
         seed: The run's seed.
         replicate: Makes of a network what this process trains; the mode never learns which form that has.
         load: Gives a trained network, in evaluation mode on the device of ``backbone``: a teacher, for example.
+        sample_weight: What weighs the samples of a batch by their losses over class rows, or None.
     """
 
     backbone: Backbone
@@ -55,6 +57,7 @@ class Supplies:
     seed: int = 0
     replicate: Replicate = replicate
     load: Callable[[Path], Backbone] = _nothing_to_load
+    sample_weight: Spec | None = None
 
     def build_classifier(self) -> Classifier:
         """The classifier of the settings with its head, on the backbone's device; a new one at each call.
@@ -75,6 +78,8 @@ class Supplies:
                 f"{type(self.backbone).__name__} gives embeddings of norm 1; choose another head or backbone."
             )
         classifier = build(CLASSIFIERS, self.classifier, head=head, seed=self.seed, **given)
+        if self.sample_weight is not None:
+            classifier.sample_weight = build(SAMPLE_WEIGHTS, self.sample_weight)
         return classifier.to(next(self.backbone.parameters()).device)
 
 

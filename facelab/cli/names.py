@@ -10,6 +10,7 @@ import typer
 REGISTRIES = {
     "heads": ("facelab.head.base", "HEADS"),
     "classifiers": ("facelab.head.classifier", "CLASSIFIERS"),
+    "sample_weights": ("facelab.head.sample_weight", "SAMPLE_WEIGHTS"),
     "backbones": ("facelab.backbone.base", "BACKBONES"),
     "adapters": ("facelab.adapter.base", "ADAPTERS"),
     "gates": ("facelab.adapter.gate", "GATES"),
@@ -29,6 +30,7 @@ SETTINGS = {
     "gate": "gates",
     "head": "heads",
     "classifier": "classifiers",
+    "sample_weight": "sample_weights",
     "callbacks": "callbacks",
     "data.source": "sources",
     "data.sampler": "samplers",

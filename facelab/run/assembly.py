@@ -111,6 +111,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         config.classifier,
         config.seed,
         load=lambda path: load_model(str(path), device=device).network,
+        sample_weight=config.sample_weight,
     )
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
     # At the start, because a loss over pairs that batches do not hold would only show by being 0.

@@ -24,6 +24,7 @@ RUN_SPECS = (
     "gate",
     "head",
     "classifier",
+    "sample_weight",
     "data.source",
     "data.sampler",
     "data.quality",
@@ -219,6 +220,8 @@ class RunConfig(Strict):
         head: Margin head; see ``facelab list heads``.
         classifier: Who owns the class rows; see ``facelab list classifiers``. Null, and no head either, for modes that
             learn without class rows.
+        sample_weight: What weighs the samples of a batch by their losses, with any head; see ``facelab list
+            sample_weights``. Null weighs all alike.
         callbacks: What else happens beside training: options by the callback's name, or names alone, one or a list; see
             ``facelab list callbacks``. ``null`` takes all of them back.
         tensorboard: Whether to write TensorBoard files.
@@ -235,6 +238,7 @@ class RunConfig(Strict):
     gate: Spec | None = None
     head: Spec | None = "ArcFace"
     classifier: Spec | None = "FullSoftmax"
+    sample_weight: Spec | None = None
     data: DataSettings
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -270,6 +274,15 @@ class RunConfig(Strict):
                 f"{other} is null, but {key} is {value!r}: class rows need both; set {key}: null too, or name a {other}"
             )
         return {**tree, "head": None, "classifier": None}
+
+    @model_validator(mode="after")
+    def _weights_are_of_losses_over_class_rows(self) -> Self:
+        if self.sample_weight is not None and self.classifier is None:
+            raise ValueError(
+                f"sample_weight {self.sample_weight!r} weighs samples by their losses over class rows, but classifier "
+                "is null; set sample_weight: null, or name a classifier and a head"
+            )
+        return self
 
     def tree(self) -> Tree:
         """The settings as plain YAML types, defaults included."""

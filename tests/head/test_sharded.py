@@ -11,6 +11,7 @@ from facelab import distributed
 from facelab.catalogue import build, entries
 from facelab.head.base import HEADS, MarginHead, Terms
 from facelab.head.rows.full_softmax import FullSoftmax
+from facelab.head.sample_weight import SAMPLE_WEIGHTS
 
 BATCH, DIM, CLASSES, STEPS = 12, 16, 11, 2  # 11 classes: the shards are uneven
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -107,6 +108,22 @@ def network_gradient() -> Tensor:
     return network.weight.grad
 
 
+def weighted_gradient(sample_weight: str) -> Tensor:
+    """Gradient of a network whose samples weigh by their losses, and by its own outputs."""
+    network = nn.Linear(DIM, DIM, bias=False, dtype=torch.float64)
+    nn.init.eye_(network.weight)
+    trained = nn.parallel.DistributedDataParallel(network) if distributed.world_size() > 1 else network
+    classifier = FullSoftmax(CLASSES, DIM, build(HEADS, "ArcFace"), seed=3).double()
+    spec: dict[str, dict[str, Any] | None] = {sample_weight: {"k": 5} if sample_weight == "ATk" else {}}
+    classifier.sample_weight = build(SAMPLE_WEIGHTS, spec)
+    start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
+    features, labels = features_and_labels(0, torch.float64)
+    embedding = trained(features[start:stop])
+    classifier(embedding, labels[start:stop], 1.0 + torch.exp(-embedding.std(dim=1))).loss.backward()
+    assert network.weight.grad is not None
+    return network.weight.grad
+
+
 @dataclass(frozen=True)
 class Results:
     """All cases of one process; all in one start of processes, because starting takes longer than computing."""
@@ -114,11 +131,13 @@ class Results:
     steps: list[list[Step]]
     rows: Tensor
     network_gradient: Tensor
+    weighted_gradients: dict[str, Tensor]
 
 
 def run_everything() -> Results:
     rows = FullSoftmax(3000, 4, build(HEADS, "CosFace"), seed=5).weight.detach()
-    return Results([run(name, dtype) for name, dtype in CASES], rows, network_gradient())
+    weighted = {name: weighted_gradient(name) for name in SAMPLE_WEIGHTS.names()}
+    return Results([run(name, dtype) for name, dtype in CASES], rows, network_gradient(), weighted)
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +183,8 @@ def test_network_in_distributed_data_parallel_gets_the_gradient_of_one_process(
 ) -> None:
     for results in two:
         assert_near([results.network_gradient], one.network_gradient, 1e-9)
+
+
+def test_samples_weigh_as_in_one_process(one: Results, two: list[Results]) -> None:
+    for share in two:
+        torch.testing.assert_close(share.weighted_gradients, one.weighted_gradients, rtol=1e-9, atol=1e-12)
