@@ -32,7 +32,7 @@ from facelab.test_protocol.extraction.quality import open_scores
 from facelab.test_protocol.report.report_store import JSON, read_reports
 from facelab.weights.whole_file import write_whole
 
-STUDY, BASE, FROZEN = "study.yaml", "base", "frozen"
+STUDY, BASE, FROZEN, VARIANT = "study.yaml", "base", "frozen", "variant"
 NAME = re.compile(r"^[\w][\w.+-]*$")
 
 
@@ -67,7 +67,8 @@ def make_study(tree: Mapping[str, Any], folder: Path, where: str) -> Study:
 
     ``base`` may hold settings instead of a path: then a base model is trained first. They stand alone, or begin with
     ``extends``, a file or a shipped configuration. A variant holds what it changes in the common settings, ``{}`` if
-    nothing; names of heads, adapters … replace others as everywhere. ``null`` takes a variant back.
+    nothing; names of heads, adapters … replace others as everywhere. ``null`` takes a variant back. In a variant,
+    ``{variant: NAME}`` stands for the folder of one that is trained before it: its base, or its teacher.
 
     Args:
         tree: Merged settings with ``variants``.
@@ -84,7 +85,7 @@ def make_study(tree: Mapping[str, Any], folder: Path, where: str) -> Study:
         common["base"] = str(folder / BASE)
     variants = {
         name: make_config({**merge(common, changes, SPEC_PATHS), **_place(name, folder)}, f"{where}, variant '{name}'")
-        for name, changes in _variants(tree, where).items()
+        for name, changes in _with_paths(_variants(tree, where), folder, where).items()
     }
     columns = tree.get(COLUMNS) or []
     if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
@@ -103,6 +104,29 @@ def _variants(tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         if not isinstance(changes, Mapping):
             raise ConfigError(f"{where}: variant '{name}' must hold the settings that it changes, got {changes!r}.")
     return chosen
+
+
+def _with_paths(variants: Mapping[str, Tree], folder: Path, where: str) -> dict[str, Tree]:
+    """The same with the folders of earlier variants where ``{variant: NAME}`` stands."""
+    earlier: dict[str, str] = {}
+    found = {}
+    for name, changes in variants.items():
+        found[name] = _named(changes, earlier, f"{where}, variant '{name}'")
+        earlier[name] = str(folder / name)
+    return found
+
+
+def _named(value: Any, earlier: Mapping[str, str], where: str) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if value.keys() != {VARIANT}:
+        return {key: _named(one, earlier, where) for key, one in value.items()}
+    if value[VARIANT] not in earlier:
+        raise ConfigError(
+            f"{where}: {{{VARIANT}: {value[VARIANT]}}} is no variant that is trained before it; "
+            f"those are: {', '.join(earlier) or 'none'}."
+        )
+    return earlier[value[VARIANT]]
 
 
 def _extended(base: Mapping[str, Any]) -> Tree:

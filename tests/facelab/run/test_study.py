@@ -71,6 +71,19 @@ def test_it_ends_in_one_table_and_goes_on_where_it_stopped(
         launch(str(study), ["variants.full.optimizer.lr=0.01"], run=tmp_path / "ways", resume=True)
 
 
+def test_a_variant_goes_on_from_an_earlier_one(tmp_path: Path) -> None:
+    base = "{backbone: null, base: {variant: first}}"
+    teacher = "{mode: {distillation: {teacher: {variant: first}}}}"
+    tree = load_tree(str(TINY), [f"variants={{first: {{}}, second: {base}, third: {teacher}}}"])
+    variants = make_study(tree, tmp_path, "here").variants
+    assert variants["first"].base is None
+    assert variants["second"].base == tmp_path / "first"
+    assert variants["third"].mode == {"distillation": {"teacher": str(tmp_path / "first")}}
+    tree["variants"] = {"second": tree["variants"]["second"], "first": {}}
+    with pytest.raises(ConfigError, match="here, variant 'second': {variant: first} is no variant that is trained be"):
+        make_study(tree, tmp_path, "here")
+
+
 def test_overrides_reach_all_runs_one_variant_or_the_base(study: Path, tmp_path: Path) -> None:
     words = ["seed=5", "base.seed=6", "variants.lora.adapter.LoRA.rank=3", "variants.full=null"]
     made = make_study(load_tree(str(study), words), tmp_path / "ways", "here")
