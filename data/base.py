@@ -28,12 +28,14 @@ class Batch:
         label: Class of each image, int64, (B,).
         index: Row of each image in its source, int64, (B,).
         quality: Quality score of each image, float32, (B,), if the source has a score table.
+        reference: The same images as another network is to see them, uint8, (B, 3, H, W), if a mode asks for it.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
     quality: Tensor | None = None
+    reference: Tensor | None = None
 
     @property
     def size(self) -> int:

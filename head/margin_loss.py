@@ -126,7 +126,7 @@ class MarginLoss:
             others = distributed.sum_shares(torch.stack(parts).sum(dim=0))
             return self.head.negative_weight * others - self.head.positive_weight * logsigmoid(positive)
         parts = product.over_chunks(lambda *chunk: logits(*chunk).logsumexp(dim=1))
-        others = _log_sum_over_processes(torch.stack(parts).logsumexp(dim=0))
+        others = log_sum_over_processes(torch.stack(parts).logsumexp(dim=0))
         # -log softmax of the target; this form keeps its digits where the loss is small
         return torch.logaddexp(others - positive, torch.zeros_like(positive))
 
@@ -179,7 +179,7 @@ def _softplus(logits: Tensor) -> Tensor:
     return torch.logaddexp(logits, logits.new_zeros(()))
 
 
-def _log_sum_over_processes(share: Tensor) -> Tensor:
+def log_sum_over_processes(share: Tensor) -> Tensor:
     """Logarithm of the sum of exponentials of all processes' shares, (B,) -> (B,).
 
     Exponentials of logits overflow fp32 past 88 (CircleLoss scales to 256), and logarithms of sums cannot be added. So

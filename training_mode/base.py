@@ -15,6 +15,7 @@ from facelab.backbone.base import Backbone
 from facelab.catalogue import Spec, build
 from facelab.citation import Citation
 from facelab.data.base import Batch, Labels
+from facelab.data.transforms.augment import View
 from facelab.engine.loop import StepOutput
 from facelab.engine.replica import N, Replica, Replicate, replicate
 from facelab.errors import CheckpointError, ConfigError
@@ -31,8 +32,8 @@ FROZEN = "frozen"
 """Under which a checkpoint keeps the hashes of frozen networks."""
 
 
-def _nothing_to_load(path: Path) -> Backbone:
-    raise ConfigError(f"'{path}' cannot be loaded: these supplies were made without a loader of models.")
+def _nothing_to_load(of: Any, *_: Any) -> Any:
+    raise ConfigError(f"'{of}' cannot be loaded: these supplies were made without a loader of models.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,12 @@ class Supplies:
         classifier: The settings' owner of class rows, or None.
         seed: The run's seed.
         replicate: Makes of a network what this process trains; the mode never learns which form that has.
-        load: Gives a trained network, in evaluation mode on the device of ``backbone``: a teacher, for example.
+        load: Gives a trained network, in evaluation mode on the device of ``backbone``: a teacher, for example. It is
+            named by a path, or as a backbone with ``weights`` among its options.
+        load_rows: Gives the class rows of a trained run on the same people, those of the classes that this process
+            owns, (C_own, D), on the device.
+        embed_source: Gives the embeddings of all training images as they are stored, (N, D), by a network; they are
+            kept in a folder.
         sample_weight: What weighs the samples of a batch by their losses over class rows, or None.
     """
 
@@ -56,7 +62,9 @@ class Supplies:
     classifier: Spec | None = "FullSoftmax"
     seed: int = 0
     replicate: Replicate = replicate
-    load: Callable[[Path], Backbone] = _nothing_to_load
+    load: Callable[[Path | Spec], Backbone] = _nothing_to_load
+    load_rows: Callable[[Path | Spec], Tensor] = _nothing_to_load
+    embed_source: Callable[[Backbone, Path], NDArray[np.float32]] = _nothing_to_load
     sample_weight: Spec | None = None
 
     def build_classifier(self) -> Classifier:
@@ -95,9 +103,12 @@ class TrainingMode(ABC):
 
     Attributes:
         replica: The network in training as this process runs it: forward passes with gradients go through it.
+        view: What ``Batch.reference`` shows of the images, for another network to see: nothing else than
+            ``Batch.image`` (``same``), ``clean`` images, or ``stored`` ones.
     """
 
     citation: ClassVar[Citation | None] = None
+    view: View = "same"
 
     def __init__(self, supplies: Supplies) -> None:
         # A loaded base comes in evaluation mode, without dropout, its BatchNorm still.

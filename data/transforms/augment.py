@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,9 @@ from facelab.errors import ConfigError, DataError
 
 Change = float | dict[str, Any] | None
 """What ``data.augment`` says of a transform: its options, or null, or a number where ``probability`` is all."""
+
+View = Literal["same", "clean", "stored"]
+"""What another network sees of the images: the same changes, only those that leave quality as it is, or none."""
 
 DEFAULT: dict[str, Change] = {"flip": 0.5}
 """What is changed unless the settings say otherwise."""
@@ -45,7 +48,7 @@ class Augment:
         self.transforms: dict[str, Transform] = {name: built[name] for name in order}
         self._seed = seed
 
-    def __call__(self, batch: Batch, epoch: int, step: int, first_row: int = 0) -> Batch:
+    def __call__(self, batch: Batch, epoch: int, step: int, first_row: int = 0, view: View = "same") -> Batch:
         """The batch with changed images, on the same device; the given one stays as it is.
 
         Args:
@@ -53,16 +56,23 @@ class Augment:
             epoch: Epoch of the batch.
             step: Its number in the epoch.
             first_row: Row of its first image in the global batch (`Loader.first_row`).
+            view: What ``Batch.reference`` shows; ``same`` leaves it out.
 
         Raises:
             DataError: If a transform gives images of another shape, type or device.
         """
-        image = batch.image
+        image = reference = batch.image
         for name, draw in self._draws(batch.size, epoch, step, first_row).items():
-            changed = self.transforms[name].image(image, draw)
-            _require_alike(name, changed, image)
+            changed = self._changed(name, image, draw)
+            if view == "clean" and not self.transforms[name].changes_quality:
+                reference = changed if reference is image else self._changed(name, reference, draw)
             image = changed
-        return replace(batch, image=image)
+        return replace(batch, image=image, reference=None if view == "same" else reference)
+
+    def _changed(self, name: str, image: Tensor, draw: Draws) -> Tensor:
+        changed = self.transforms[name].image(image, draw)
+        _require_alike(name, changed, image)
+        return changed
 
     def keypoints(self, keypoints: Tensor, size: tuple[int, int], epoch: int, step: int, first_row: int = 0) -> Tensor:
         """Where the landmarks of a batch lie after it was changed.

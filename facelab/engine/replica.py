@@ -38,7 +38,7 @@ class Replica(Generic[N]):
     def __init__(self, network: N) -> None:
         self.network: N = network
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any) -> Tensor:
         """Forward pass of the network: of a backbone, embeddings (B, D)."""
         return cast(Tensor, self._run("__call__", *inputs))
 
@@ -85,7 +85,7 @@ class Replica(Generic[N]):
                 for buffer, kept in zip(buffers, own, strict=True):
                     buffer.copy_(kept)
 
-    def _run(self, method: str, *inputs: Tensor) -> Any:
+    def _run(self, method: str, *inputs: Any) -> Any:
         """Call a method of the network for a pass with gradients."""
         return getattr(self.network, method)(*inputs)
 
@@ -107,7 +107,7 @@ class DataParallel(Replica[N]):
         context: AbstractContextManager[None] = self._parallel.no_sync()
         return context
 
-    def _run(self, method: str, *inputs: Tensor) -> Any:
+    def _run(self, method: str, *inputs: Any) -> Any:
         return self._parallel(method, *inputs)
 
 
@@ -122,7 +122,7 @@ class _Methods(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, method: str, *inputs: Tensor) -> Any:
+    def forward(self, method: str, *inputs: Any) -> Any:
         return getattr(self.network, method)(*inputs)
 
 

@@ -23,7 +23,7 @@ from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.classifier import Classifier, UpdateRule
-from facelab.model.face_model import load_model, network_of, pick_device, scorer_of_card
+from facelab.model.face_model import network_of, pick_device, scorer_of_card
 from facelab.model.scoring import Scoring, Show
 from facelab.plugins import import_plugins
 from facelab.progress import OnProgress
@@ -32,6 +32,7 @@ from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.device_feed import DeviceFeed
 from facelab.run.network import open_base, open_network, refuse_unread_scores
 from facelab.run.settings import RunConfig
+from facelab.run.trained import class_rows_of, embed_source, load_network
 from facelab.run.training_set import KEY, describe
 from facelab.training_mode.base import MODES, Supplies, TrainingMode, check_parts
 from facelab.weights.card_check import check_card
@@ -110,7 +111,9 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         config.head,
         config.classifier,
         config.seed,
-        load=lambda path: load_model(str(path), device=device).network,
+        load=lambda of: load_network(of, device),
+        load_rows=lambda of: class_rows_of(of, source, device),
+        embed_source=lambda teacher, folder: embed_source(teacher, source, folder, config, show),
         sample_weight=config.sample_weight,
     )
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
@@ -122,7 +125,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
-    feed = DeviceFeed(loader, augment, config.training.accumulate, device, online)
+    feed = DeviceFeed(loader, augment, config.training.accumulate, device, online, mode.view)
     return Parts(config, device, source, feed, mode, optim, start, card, describe(source))
 
 

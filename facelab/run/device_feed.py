@@ -7,7 +7,7 @@ import torch
 
 from facelab.data.base import Batch
 from facelab.data.loading.loader import Loader
-from facelab.data.transforms.augment import Augment
+from facelab.data.transforms.augment import Augment, View
 from facelab.iqa.base import PixelScorer
 
 
@@ -20,6 +20,7 @@ class DeviceFeed:
         accumulate: Batches that make one update.
         device: Where to move them.
         scorer: Scores the augmented images; None leaves the scores that the loader gives.
+        view: What other networks see of the images, see `Augment`.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class DeviceFeed:
         accumulate: int,
         device: torch.device,
         scorer: PixelScorer | None = None,
+        view: View = "same",
     ) -> None:
         self.loader = loader
         self.augment = augment
         self.accumulate = accumulate
         self.device = device
         self.scorer = scorer
+        self.view = view
 
     def batches(self, epoch: int, update: int) -> Iterator[Batch]:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
@@ -42,5 +45,5 @@ class DeviceFeed:
         whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
         # Not strict, because the loader may have a rest of the epoch that fills no update.
         for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
-            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row)
+            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row, self.view)
             yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))

@@ -27,7 +27,10 @@ Cut = Callable[[Path, Path, int], Path]
 TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
 CLASSES, UPDATES_PER_EPOCH = 8, 4
 # What a mode needs beside its defaults; {base} is a trained run. A new one needs a line only if it needs something.
-SMALL: dict[str, list[str]] = {"adaptation": ["backbone=null", "base={base}", "adapter={LoRA: {rank: 4}}"]}
+SMALL: dict[str, list[str]] = {
+    "adaptation": ["backbone=null", "base={base}", "adapter={LoRA: {rank: 4}}"],
+    "distillation": ["mode.distillation.teacher={base}"],
+}
 
 every_mode = pytest.mark.parametrize("name", MODES.names())
 

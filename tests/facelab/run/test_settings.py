@@ -75,22 +75,42 @@ def test_every_shipped_adaptation_builds_on_a_small_base(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_shipped_study_is_checked_run_by_run(name: str, tmp_path: Path) -> None:
     study = make_study(load_tree(name), tmp_path, name)
-    assert study.base is not None
-    check_building(load_tiny(study.base))
-    base = assemble(load_tiny(study.base))
-    write_model(tmp_path / "base", base.mode.inference_network().state_dict(), base.card)
+    if study.base is not None:
+        check_building(load_tiny(study.base))
+        store(load_tiny(study.base), tmp_path / "base")
     people = "{SyntheticFaces: {identities: 4, per_identity: 2}}"
     source = f"data.source.Concat.sources=[{people}, {{LowResolution: {{source: {people}, resolution: [8, 16]}}}}]"
-    small = make_study(load_tree(name, [source, "training.batch_size=8"]), tmp_path, name)
-    assert len(small.variants) >= 3
-    for config in small.variants.values():
+    if study.base is None:
+        source = SYNTHETIC
+    teacher = tmp_path / "given-teacher"
+    store(load_config("conventional", [*SMALL, "data.size=112", "backbone.MobileFaceNet.feat_dim=512"]), teacher)
+    given = [f"mode.distillation.teacher={teacher}"] if name == "distillation/vargfacenet" else []
+    small = make_study(load_tree(name, [source, *given, "training.batch_size=8"]), tmp_path, name)
+    assert len(small.variants) >= 2
+    for member, config in small.variants.items():
         check_building(config)
+        store(config, tmp_path / member)
+
+
+def store(config: RunConfig, folder: Path) -> None:
+    """The network of a run as it would begin, for later ones that go on from it or learn from it."""
+    parts = assemble(config.model_copy(update={"evaluation": type(config.evaluation)()}))
+    write_model(folder, parts.mode.inference_network().state_dict(), parts.card)
 
 
 def load_tiny(config: RunConfig) -> RunConfig:
     """The same run on few faces."""
     data = {**config.tree()["data"], "source": {"SyntheticFaces": {"identities": 4, "per_identity": 4}}}
     return make_config({**config.tree(), "data": data, "training": {**config.tree()["training"], "batch_size": 8}}, "")
+
+
+def test_the_published_recipe_of_vargfacenet(tmp_path: Path) -> None:
+    first, second = make_study(load_tree("distillation/vargfacenet"), tmp_path, "here").variants.values()
+    for run in (first, second):
+        assert run.head == {"ArcFace": {"margin": 0.5, "scale": 64}}
+        assert run.mode == {"distillation": {"teacher": "models/ms1mv3_arcface_r100", "losses": {"Angular": 7}}}
+    assert (first.backbone, first.base) == ("VarGFaceNet", None)
+    assert (second.backbone, second.base) == (None, tmp_path / "generation-1"), "the same teacher, the former student"
 
 
 def test_the_published_recipes_of_petalface() -> None:

@@ -1,0 +1,113 @@
+"""What a mode may take from other trained models: network, class rows, embeddings of the training images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facelab import distributed
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.catalogue import Spec, build, resolve
+from facelab.data.base import Source
+from facelab.errors import CheckpointError, ConfigError
+from facelab.model.face_model import find_checkpoint, load_backbone, load_model
+from facelab.run.settings import RunConfig
+from facelab.run.training_set import KEY, describe
+from facelab.test_protocol.extraction.embed import embed
+from facelab.weights.snapshot import TRAINING, count_rows, read_rows
+from facelab.weights.tensor_files import read_tree
+
+if TYPE_CHECKING:
+    from facelab.model.scoring import Show
+
+
+def load_network(of: Path | Spec, device: torch.device) -> Backbone:
+    """A trained network in evaluation mode.
+
+    Args:
+        of: Folder of a run, of a checkpoint or of a model, or a file of a model; or a backbone whose options have
+            ``weights``.
+        device: Where it goes.
+
+    Raises:
+        FacelabError: If it cannot be loaded.
+    """
+    if not isinstance(of, dict):
+        return load_model(str(of), device=device).network
+    name, options = resolve(BACKBONES, of)
+    if "weights" not in options:
+        raise ConfigError(
+            f"the backbone '{next(iter(of))}' is to be loaded, but has no weights; name their file: "
+            f"{{{next(iter(of))}: {{weights: FILE}}}}, or give the folder of a run or a model."
+        )
+    if "weights" in BACKBONES.parameters(name):  # read by the network itself
+        return build(BACKBONES, of).to(device).eval()
+    weights = Path(str(options.pop("weights")))
+    return load_backbone({name: options}, weights, device=device).network
+
+
+def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tensor:
+    """Class rows of a run that was trained on the people of ``source``: those of this process, (C_own, D), fp32.
+
+    Raises:
+        CheckpointError: If it is no run, has no rows, or several for each class.
+        ConfigError: If it was trained on other people, whose rows would be taken for those of ours.
+    """
+    if isinstance(of, dict):
+        raise ConfigError(
+            f"the class rows of '{next(iter(of))}' are needed, but a file of weights has none; name the folder of a "
+            "run on the same people, or choose losses that need none."
+        )
+    checkpoint = find_checkpoint(of)
+    if not (checkpoint / TRAINING).is_file() or not count_rows(checkpoint, "classifier"):
+        raise CheckpointError(
+            f"'{of}' has no class rows, only a network; name the folder of a run on the same people, or choose losses "
+            "that need none."
+        )
+    if read_tree(checkpoint / TRAINING, lazily=True).get(KEY) != describe(source):
+        raise ConfigError(
+            f"'{of}' was trained on other people or images than those of data.source, so its class rows mean other "
+            "classes; train it on the same source, or choose losses that need no class rows."
+        )
+    start, stop = distributed.class_range(source.num_classes, distributed.rank(), distributed.world_size())
+    rows = read_rows(checkpoint, start, stop)["weight"]
+    if rows.ndim != 2:
+        raise CheckpointError(
+            f"'{of}' has {rows.shape[1]} rows for each class, but one is needed; choose a run without sub-centres."
+        )
+    return rows.to(device, torch.float32)
+
+
+def embed_source(
+    network: Backbone, source: Source, folder: Path, config: RunConfig, show: "Show | None" = None
+) -> NDArray[np.float32]:
+    """Embeddings of every image of ``source`` as it is stored, (N, D), kept on disk like those of protocols.
+
+    Args:
+        network: On its device.
+        source: The training images.
+        folder: Where they are kept, by hashes of network, images and preprocessing.
+        config: The settings of the run.
+        show: Told how much is done, and of how much.
+
+    Raises:
+        FacelabError: If an image cannot be read, or what is kept is damaged.
+    """
+    other_size = network.input_spec.size != config.data.height_width
+    embeddings = embed(
+        network,
+        source,
+        device=next(network.parameters()).device,
+        batch_size=config.evaluation.batch_size,
+        channels_last=config.training.channels_last,
+        resize=other_size,
+        any_photo=other_size,
+        workers=config.data.workers,
+        cache=folder,
+        on_corrupt="error" if config.data.on_corrupt == "error" else "zero",
+        progress=None if show is None else lambda done, total: show("embedding the training images", done, total),
+    )
+    return embeddings.values

@@ -1,0 +1,1 @@
+"""What a student may learn from a teacher: one file a loss."""
