@@ -43,6 +43,7 @@ class UpdateRule:
         nesterov: Nesterov's form of it.
         betas: Decay of ``adamw``'s two averages.
         eps: Added to ``adamw``'s denominator.
+        decay_biases: Whether weight decay also acts on what has one number for each row.
     """
 
     name: Literal["sgd", "adamw"]
@@ -52,6 +53,7 @@ class UpdateRule:
     nesterov: bool
     betas: tuple[float, float]
     eps: float
+    decay_biases: bool = True
 
 
 class Classifier(nn.Module, ABC):

@@ -122,7 +122,7 @@ class MarginLoss:
             return self._logits_of_negatives(cosine, part, local)
 
         if self.head.objective == "binary":
-            parts = product.over_chunks(lambda *chunk: _softplus(logits(*chunk)).sum(dim=1))
+            parts = product.over_chunks(lambda cosine, part: _summed(_softplus(logits(cosine, part)), part))
             others = distributed.sum_shares(torch.stack(parts).sum(dim=0))
             return self.head.negative_weight * others - self.head.positive_weight * logsigmoid(positive)
         parts = product.over_chunks(lambda *chunk: logits(*chunk).logsumexp(dim=1))
@@ -177,6 +177,11 @@ def _nearest(cosine: Tensor, part: Candidates) -> Tensor:
 
 def _softplus(logits: Tensor) -> Tensor:
     return torch.logaddexp(logits, logits.new_zeros(()))
+
+
+def _summed(costs: Tensor, part: Candidates) -> Tensor:
+    """Sum over classes, (B, C) -> (B,), where a sampled class counts for all that it stands for."""
+    return (costs if part.weight is None else costs * part.weight).sum(dim=1)
 
 
 def log_sum_over_processes(share: Tensor) -> Tensor:

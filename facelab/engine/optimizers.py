@@ -178,15 +178,27 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
         (parameter, bool(group.get("sharded"))) for group in optimizer.param_groups for parameter in group["params"]
     ]
     for index, state in stored.items():
-        if index >= len(parameters) or not all(_fits(value, *parameters[index]) for value in state.values()):
+        if index >= len(parameters) or not all(
+            _fits(value, optimizer.state.get(parameters[index][0], {}).get(key), *parameters[index])
+            for key, value in state.items()
+        ):
             raise CheckpointError("the checkpoint's optimiser is of other parameters than this run trains.")
-    # torch takes the tensors themselves where device and type fit; training would then change the loaded checkpoint.
-    copies = {index: {key: _copy(value) for key, value in state.items()} for index, state in stored.items()}
-    optimizer.load_state_dict({"state": copies, "param_groups": optimizer.state_dict()["param_groups"]})
+    # State that is there already is written over: it may be of a type of its own, or lie on disk.
+    there = {one: dict(optimizer.state[one]) for one, _ in parameters if one in optimizer.state}
+    others: dict[int, dict[str, Any]] = {}
     for index, state in stored.items():
+        for key, value in state.items():
+            present = there.get(parameters[index][0], {}).get(key)
+            if isinstance(present, Tensor) and isinstance(value, Tensor):
+                present.copy_(value)
+            else:  # torch takes a tensor itself where device and type fit; training would change the checkpoint
+                others.setdefault(index, {})[key] = _copy(value)
+    optimizer.load_state_dict({"state": others, "param_groups": optimizer.state_dict()["param_groups"]})
+    for index, given in others.items():  # torch has made numbers of the parameter's type of them
         parameter = parameters[index][0]
-        whole = {key: _copy(value).to(parameter.device) for key, value in state.items() if _is_whole(value)}
-        optimizer.state[parameter] |= whole  # torch has made them numbers of the parameter's type
+        optimizer.state[parameter] |= {k: value.to(parameter.device) for k, value in given.items() if _is_whole(value)}
+    for parameter, state in there.items():
+        optimizer.state[parameter] = state | optimizer.state.get(parameter, {})
     _start_momenta(optimizer)
 
 
@@ -195,7 +207,10 @@ def is_rowwise(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.ndim > 0 and value.shape in (parameter.shape, parameter.shape[:1])
 
 
-def _fits(value: Any, parameter: Tensor, sharded: bool) -> bool:
+def _fits(value: Any, present: Any, parameter: Tensor, sharded: bool) -> bool:
+    """Whether a stored value of an optimiser's state may be that of a parameter."""
+    if isinstance(present, Tensor):
+        return isinstance(value, Tensor) and value.shape == present.shape
     if not isinstance(value, Tensor) or not value.ndim:
         return True
     return is_rowwise(value, parameter) if sharded else value.shape == parameter.shape

@@ -241,7 +241,8 @@ def open_optimization(
 def update_rule(config: OptimizerConfig) -> UpdateRule:
     """What the settings say of class rows, for owners that move them on their own."""
     names = ("name", "weight_decay", "momentum", "nesterov", "betas", "eps")
-    return UpdateRule(lr=config.class_lr or config.lr, **{name: getattr(config, name) for name in names})
+    named = {name: getattr(config, name) for name in names}
+    return UpdateRule(lr=config.class_lr or config.lr, decay_biases=config.decay_norms_and_biases, **named)
 
 
 def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:

@@ -68,14 +68,15 @@ class FullSoftmax(Classifier):
         rows_per_class: int = 1,
     ) -> None:
         super().__init__()
-        in_range("FullSoftmax rows_per_class", rows_per_class, 1, MOST_ROWS)
+        name = type(self).__name__
+        in_range(f"{name} rows_per_class", rows_per_class, 1, MOST_ROWS)
         if rows_per_class > 1 and not head.normalised:
             raise ConfigError(
-                f"FullSoftmax rows_per_class is {rows_per_class}, but {type(head).__name__} takes inner products, "
+                f"{name} rows_per_class is {rows_per_class}, but {type(head).__name__} takes inner products, "
                 "which have no nearest centre; choose a head of cosines."
             )
-        in_range("FullSoftmax num_classes", num_classes, max(2, distributed.world_size()), math.inf)
-        in_range("FullSoftmax deviation", deviation, 0.0, math.inf, low_open=True, high_open=True)
+        in_range(f"{name} num_classes", num_classes, max(2, distributed.world_size()), math.inf)
+        in_range(f"{name} deviation", deviation, 0.0, math.inf, low_open=True, high_open=True)
         self.num_classes = num_classes
         self.head = head
         self.shard = ClassShard.of_this_process(num_classes)

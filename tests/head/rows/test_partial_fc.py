@@ -1,0 +1,468 @@
+"""Sampled class rows: golden data, every head, what moves and what does not, several processes, resuming."""
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from facelab import distributed
+from facelab.catalogue import Spec, build, entries
+from facelab.errors import ConfigError
+from facelab.head.base import HEADS, MarginHead
+from facelab.head.classifier import UpdateRule
+from facelab.head.rows.full_softmax import FullSoftmax
+from facelab.head.rows.partial_fc import PartialFC
+from facelab.head.rows.row_optimizers import RowOptimizer, RowSGD
+from facelab.run.assembly import assemble
+from facelab.run.settings import load_config
+
+COPY = Path(__file__).parents[2] / "golden" / "rows" / "partial_fc.npz"
+TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
+SPARSE = "newest/algorithms/sparse_optimiser.npz"
+ENTRIES = sorted({*entries(HEADS), *HEADS.names()})
+CLASSES, DIM, BATCH = 23, 6, 8
+RULE = UpdateRule("sgd", 0.1, 5e-4, 0.9, False, (0.9, 0.999), 1e-8)
+ADAMW = UpdateRule("adamw", 0.01, 0.05, 0.9, False, (0.9, 0.999), 1e-8)
+ARC: Spec = {"CombinedMargin": {"gradient": "straight_through", "boundary": "none"}}
+GOLDEN_HEADS: dict[str, Spec] = {
+    "arc": ARC,
+    "cos": "CosFace",
+    "cos_filter": "InsightFace-CosFace-Filter",
+    "arc_filter": {"CombinedMargin": {"gradient": "straight_through", "boundary": "none", "filter_threshold": 0.4}},
+}
+
+
+class Given(PartialFC):
+    """The largest of given numbers are taken, beside the classes of the batch."""
+
+    uniform: Tensor
+
+    def order(self, count: int) -> Tensor:
+        return self.uniform[self.shard.start : self.shard.stop].argsort(descending=True)
+
+
+def golden_case(name: str) -> dict[str, Tensor]:
+    """Loss, gradients and sampled classes of a case of the golden file, of this process."""
+    with np.load(COPY) as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file if "/" not in key}
+    rest = "_first_shard_only" if "first_shard" in name else "_floor" if "floor" in name else ""
+    labels = arrays["labels_first_shard_only" if "first_shard" in name else "labels"]
+    kind = "_".join(word for word in name.split("_") if word in ("arc", "cos", "filter"))
+    rate = float(name.removeprefix("sampled").split("_")[0]) if name.startswith("sampled") else 1.0
+    rows = Given(21, 12, build(HEADS, GOLDEN_HEADS[kind]), sample_rate=rate)
+    rows.uniform = arrays["uniform"]
+    rows.weight.data.copy_(arrays["weight"][rows.shard.start : rows.shard.stop])
+    start, stop = distributed.class_range(8, distributed.rank(), distributed.world_size())
+    features = arrays[f"embeddings{rest}"][start:stop].requires_grad_()
+    output = rows(features, labels[start:stop])
+    output.loss.backward()
+    assert features.grad is not None
+    assert rows.weight.grad is not None
+    gradient = rows.weight.grad
+    sampled = gradient.coalesce().indices()[0] + rows.shard.start if gradient.is_sparse else torch.empty(0)
+    assert not gradient.is_sparse or gradient.is_coalesced(), "its rows ascend already"
+    return {
+        "loss": output.loss.detach(),
+        "grad_embeddings": features.grad,
+        "grad_weight": gradient.to_dense(),
+        "sampled_classes": sampled,
+    }
+
+
+def golden_cases(world: int) -> list[str]:
+    with np.load(COPY) as file:
+        return sorted({key.split("/")[1] for key in file if key.startswith(f"world{world}/")})
+
+
+def assert_golden(name: str, shares: list[dict[str, Tensor]]) -> None:
+    with np.load(COPY) as file:
+        expected = {
+            key.split("/")[2]: torch.from_numpy(file[key])
+            for key in file
+            if key.startswith(f"world{len(shares)}/{name}/")
+        }
+    for key, value in expected.items():
+        found = shares[0][key] if key == "loss" else torch.cat([share[key] for share in shares])
+        if "floor" in name and key == "loss":
+            continue  # theirs cuts the loss of a sample off at 69.08
+        torch.testing.assert_close(found, value, rtol=1e-4 if key == "loss" else 1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", golden_cases(1))
+def test_golden_samples_of_one_process(name: str) -> None:
+    assert_golden(name, [golden_case(name)])
+
+
+def test_three_updates_of_the_golden_lazy_sgd() -> None:
+    with np.load(COPY) as file:
+        steps = {key: torch.from_numpy(file[key]) for key in file if key.startswith("sparse") or key == "weight"}
+    rows = Given(21, 12, build(HEADS, "CosFace"), sample_rate=0.5)
+    rows.weight.data.copy_(steps["weight"])
+    sgd = rows.optimizer(RULE)
+    assert isinstance(sgd, RowSGD)
+    for number in range(3):
+        step = {key.split("/")[2]: value for key, value in steps.items() if f"step{number}" in key}
+        rows.uniform = step["uniform"]
+        output = update(rows, sgd, step["embeddings"], step["labels"])
+        torch.testing.assert_close(output, step["loss"], rtol=1e-4, atol=0)
+        torch.testing.assert_close(rows.weight.detach(), step["weight_after"], rtol=1e-4, atol=1e-6)
+        momentum = sgd.state[rows.weight]["momentum_buffer"]
+        torch.testing.assert_close(momentum, step["momentum_after"], rtol=1e-3, atol=1e-4)
+
+
+def golden_updates(name: str, path: Path) -> float:
+    """Largest difference to twelve updates of a dense optimiser on sampled losses, on this process's rows."""
+    with np.load(path) as file:
+        arrays = {
+            key.removeprefix(f"{name}/"): torch.from_numpy(file[key]) for key in file if key.startswith(f"{name}/")
+        }
+    world = f"world{distributed.world_size()}/"
+    decay = 5e-4 if name == "cosface" else 0.05
+    rows = Given(21, 12, build(HEADS, "CosFace" if name == "cosface" else ARC), sample_rate=0.3, unsampled="exact")
+    rows = rows.double()
+    own = slice(rows.shard.start, rows.shard.stop)
+    rows.weight.data.copy_(arrays["weight"][own])
+    sgd = rows.optimizer(replace(RULE, weight_decay=decay))
+    assert isinstance(sgd, RowSGD)
+    samples = slice(*distributed.class_range(8, distributed.rank(), distributed.world_size()))
+    differences = []
+    for number in range(12):
+        rows.uniform = arrays["uniform"][number]
+        sgd.param_groups[0]["lr"] = float(arrays["learning_rates"][number])
+        features = arrays["embeddings"][number][samples].double().requires_grad_()
+        rows(features, arrays["labels"][number][samples]).loss.backward()
+        assert rows.weight.grad is not None
+        assert features.grad is not None
+        found = {
+            "grad_weight_f64": rows.weight.grad.to_dense(),
+            "grad_embeddings_f64": features.grad,
+        }
+        sgd.step()
+        sgd.zero_grad()
+        rows.after_update()
+        found["weight_after_f64"] = sgd.caught_up(rows.weight)
+        for key, value in found.items():  # not the loss: theirs cuts that of a sample off at 69.08
+            expected = arrays[world + key][number][samples if "embeddings" in key else own]
+            differences.append(float((value - expected).abs().max() / expected.abs().max().clamp_min(1)))
+    return max(differences)
+
+
+@pytest.mark.parametrize("name", ["cosface", "arcface_strong_decay"])
+def test_exact_updates_of_one_process_are_the_golden_ones(name: str, golden_root: Path) -> None:
+    assert golden_updates(name, golden_root / SPARSE) < 1e-12
+
+
+def update(rows: PartialFC, optimizer: torch.optim.Optimizer, features: Tensor, labels: Tensor) -> Tensor:
+    loss = rows(features, labels).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    rows.after_update()
+    result: Tensor = loss.detach()
+    return result
+
+
+def head_of(name: Spec) -> MarginHead:
+    return build(HEADS, name, num_classes=CLASSES)
+
+
+def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    features = 20 * normalize(torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64))
+    return features.to(dtype), torch.randint(CLASSES, (BATCH,), generator=generator)
+
+
+@pytest.mark.parametrize("rule", [RULE, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_only_what_takes_part_moves_with_every_head(name: str, rule: UpdateRule) -> None:
+    rows = PartialFC(CLASSES, DIM, head_of(name), sample_rate=0.5).double()
+    optimizer = rows.optimizer(rule)
+    assert optimizer is not None
+    before = {key: value.detach().clone() for key, value in rows.row_tensors().items()}
+    features, labels = batch()
+    taken = torch.isin(torch.arange(CLASSES), _taken(rows, features, labels))
+    loss = update(rows, optimizer, features.requires_grad_(), labels)
+    assert bool(loss.isfinite())
+    assert 8 < int(taken.sum()) < CLASSES
+    for key, value in rows.row_tensors().items():
+        assert value[~taken].equal(before[key][~taken]), key
+    assert not rows.weight[taken].equal(before["weight"][taken])
+
+
+def _taken(rows: PartialFC, features: Tensor, labels: Tensor) -> Tensor:
+    taken, _ = rows._sample(*rows.shard.columns(labels))
+    return taken
+
+
+def test_sub_centres_move_together() -> None:
+    rows = PartialFC(CLASSES, DIM, head_of("ArcFace"), sample_rate=0.5, rows_per_class=3).double()
+    sgd = rows.optimizer(RULE)
+    assert sgd is not None
+    before = rows.weight.detach().clone()
+    features, labels = batch()
+    taken = torch.isin(torch.arange(CLASSES), _taken(rows, features, labels))
+    update(rows, sgd, features, labels)
+    assert rows.weight.shape == (CLASSES, 3, DIM)
+    moved = (rows.weight != before).flatten(1).any(dim=1)
+    assert moved.equal(taken)
+
+
+def test_a_sample_has_the_classes_of_the_batch_and_is_drawn_anew_for_each_update() -> None:
+    rows = PartialFC(1000, DIM, head_of("CosFace"), sample_rate=0.05, seed=3)
+    labels = torch.tensor([999, 5, 5, 0])
+    samples = []
+    for _ in range(3):
+        taken, weight = rows._sample(*rows.shard.columns(labels))
+        assert taken.shape == (50,)
+        assert taken.equal(taken.unique())
+        positive = torch.isin(taken, labels)
+        assert int(positive.sum()) == 3
+        assert weight[positive].eq(1).all()
+        assert weight[~positive].mul(47).allclose(torch.tensor(997.0))
+        again, _ = rows._sample(*rows.shard.columns(labels))
+        assert again.equal(taken), "a draw belongs to an update"
+        samples.append(taken)
+        rows.after_update()
+    assert len({tuple(sample.tolist()) for sample in samples}) == 3
+
+
+def test_every_class_is_drawn_alike_and_independently() -> None:
+    rows = PartialFC(40, DIM, head_of("CosFace"), sample_rate=0.25)
+    drawn, together, draws = torch.zeros(40), torch.zeros(40, 40), 1500
+    for _ in range(draws):
+        taken, _ = rows._sample(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool))
+        drawn[taken] += 1
+        together[taken[:, None], taken] += 1
+        rows.after_update()
+    pairs = together[~torch.eye(40, dtype=torch.bool)]
+    for counts, share in ((drawn, 0.25), (pairs, 0.25 * 9 / 39)):
+        error = (draws * share * (1 - share)) ** 0.5
+        assert float((counts - draws * share).abs().max()) < 5 * error
+        assert 0.8 < float(counts.std()) / error < 1.2
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_rate_of_1_is_the_full_softmax_to_the_last_bit(name: str) -> None:
+    full = FullSoftmax(CLASSES, DIM, head_of(name), seed=2)
+    rows = PartialFC(CLASSES, DIM, head_of(name), seed=2, sample_rate=1.0)
+    assert rows.optimizer(RULE) is None
+    for number in range(2):
+        expected, output = full(*batch(number, torch.float32)), rows(*batch(number, torch.float32))
+        output.loss.backward()
+        expected.loss.backward()
+        assert output.loss.equal(expected.loss)
+    for parameter, other in zip(rows.parameters(), full.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert other.grad is not None
+        assert parameter.grad.equal(other.grad)
+
+
+@pytest.mark.parametrize("name", ["AdaM-Softmax", "Softmax", "UniFace"])
+def test_exact_rows_are_those_of_a_dense_optimiser(name: str) -> None:
+    """With all that a class has; over a schedule that ends with all classes; and evaluation does not disturb it."""
+    rates = [(0, 0.3), (4, 0.6), (6, 1.0), (8, 0.3)]
+    rows = PartialFC(CLASSES, DIM, head_of(name), sample_rate=rates, unsampled="exact").double()
+    dense = PartialFC(CLASSES, DIM, head_of(name), sample_rate=rates).double()
+    row_sgd = rows.optimizer(RULE)
+    assert isinstance(row_sgd, RowSGD)
+    values = list(dense.row_tensors().values())
+    torch_sgd = torch.optim.SGD(values, lr=0.1, momentum=0.9, weight_decay=5e-4)  # type: ignore[arg-type]
+    for number in range(10):
+        features, labels = batch(number)
+        loss = update(rows, row_sgd, features, labels)
+        output = dense(features, labels).loss
+        output.backward()
+        for value in dense.row_tensors().values():
+            assert value.grad is not None
+            value.grad = value.grad.to_dense()  # as an index that is differentiated gives it
+        torch_sgd.step()
+        torch_sgd.zero_grad()
+        dense.after_update()
+        torch.testing.assert_close(loss, output.detach(), rtol=0, atol=1e-11)
+        evaluated = (one.eval()(features, labels).loss for one in (rows, dense))
+        torch.testing.assert_close(*evaluated, rtol=0, atol=1e-10)
+        rows.train()
+        dense.train()
+    row_sgd.catch_up()
+    for key, value in rows.row_tensors().items():
+        torch.testing.assert_close(value, dense.row_tensors()[key], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["AdaCos", "NPCFace"])
+def test_statistics_of_heads_are_unbiased(name: str) -> None:
+    """The mean over all draws is the sum over all classes; here over many, within five standard errors."""
+
+    def statistics(classifier: FullSoftmax) -> dict[str, Tensor]:
+        candidates = classifier.candidates(features, labels)
+        product = classifier.product(features, candidates)
+        terms = head.prepare(product.target(), features.norm(dim=1), labels)
+        (sums,) = product.over_chunks(lambda cosine, part: head.statistics(cosine, terms, part.negatives()))
+        return dict(sums)
+
+    head = head_of(name).double()
+    features, labels = batch()
+    rows = PartialFC(CLASSES, DIM, head, sample_rate=0.6).double()
+    drawn = []
+    with torch.no_grad():
+        expected = statistics(FullSoftmax(CLASSES, DIM, head).double())
+        for _ in range(400):
+            drawn.append(statistics(rows))
+            rows.after_update()
+    for key, value in expected.items():
+        assert_unbiased(torch.stack([one[key] for one in drawn]), value)
+
+
+@pytest.mark.parametrize("name", ["UniFace", "SphereFace2"])
+def test_the_loss_of_binary_heads_is_unbiased(name: str) -> None:
+    features, labels = batch()
+    head = head_of(name).double()
+    rows = PartialFC(CLASSES, DIM, head, sample_rate=0.6).double()
+    drawn = []
+    with torch.no_grad():
+        expected = FullSoftmax(CLASSES, DIM, head).double()(features, labels).loss
+        for _ in range(400):
+            drawn.append(rows(features, labels).loss)
+            rows.after_update()
+    assert_unbiased(torch.stack(drawn), expected)
+
+
+def assert_unbiased(drawn: Tensor, expected: Tensor) -> None:
+    error = 5 * drawn.std(dim=0) / len(drawn) ** 0.5
+    assert bool((drawn.std(dim=0) > 0).any())
+    assert bool(((drawn.mean(dim=0) - expected).abs() <= error + 1e-9).all())
+
+
+def test_more_classes_in_the_batch_than_shall_take_part_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    rows = PartialFC(CLASSES, DIM, head_of("CosFace"), sample_rate=0.1).double()
+    features, labels = batch()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert _taken(rows, features, labels).equal(labels.unique())
+    assert [record.getMessage() for record in caplog.records] == [
+        f"PartialFC: a sample_rate of 0.1 keeps 2 of 23 classes, but the batch has {len(labels.unique())} of them; all "
+        "of these take part, and no others."
+    ]
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.1, float("nan"), [(0, 0.5), (10, 0.0)]])
+def test_rates_outside_are_refused(rate: Any) -> None:
+    with pytest.raises(ConfigError, match=r"PartialFC sample_rate is .*, but must lie in \(0, 1\]"):
+        PartialFC(CLASSES, DIM, head_of("CosFace"), sample_rate=rate)
+
+
+@pytest.mark.parametrize("rates", [[], [(5, 0.1)], [(0, 0.1), (7, 0.3), (7, 1.0)]])
+def test_schedules_that_do_not_say_what_holds_when_are_refused(rates: Any) -> None:
+    with pytest.raises(ConfigError, match="the first must be 0, and each later than the last"):
+        PartialFC(CLASSES, DIM, head_of("CosFace"), sample_rate=rates)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("optimizer.name=adamw", "rows of adamw, its steps depend on each row's own past"),
+        ("optimizer.nesterov=true", "rows of Nesterov's momentum, which looks ahead"),
+    ],
+)
+def test_exact_needs_plain_sgd(words: str, reason: str) -> None:
+    config = load_config(TINY, ("classifier={PartialFC: {unsampled: exact}}", words))
+    with pytest.raises(ConfigError, match=reason):
+        assemble(config)
+
+
+def test_a_schedule_is_read_from_settings() -> None:
+    config = load_config(TINY, ("classifier={PartialFC: {sample_rate: [[0, 0.5], [3, 1]]}}",))
+    (rows,) = assemble(config).mode.row_owners().values()
+    assert isinstance(rows, PartialFC)
+    assert rows.rates == [(0, 0.5), (3, 1.0)]
+
+
+class Shared(PartialFC):
+    """The same classes take part however many processes there are; for comparing them."""
+
+    def _sample(self, column: Tensor, owned: Tensor) -> tuple[Tensor, Tensor]:
+        every_other = torch.arange((self.shard.start + self._update) % 2, self.shard.size, 2)
+        taken = torch.cat([every_other, column[owned]]).unique()
+        return taken, torch.ones(len(taken), dtype=self.row_dtype)
+
+
+Updates = tuple[list[Tensor], dict[str, Tensor]]
+
+
+def several_updates(head: Spec, rule: UpdateRule, unsampled: Any) -> Updates:
+    rows = Shared(CLASSES, DIM, head_of(head), unsampled=unsampled).double()
+    rows.head.eval()  # running means of heads follow their weights, which are not those of a sample here
+    optimizer = rows.optimizer(rule)
+    assert isinstance(optimizer, RowOptimizer)
+    start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
+    losses = [update(rows, optimizer, *(one[start:stop] for one in batch(number))) for number in range(4)]
+    if isinstance(optimizer, RowSGD):
+        optimizer.catch_up()
+    return losses, {key: value.detach() for key, value in rows.row_tensors().items()}
+
+
+CASES: list[tuple[Spec, UpdateRule, str]] = [
+    ("AdaM-Softmax", RULE, "exact"),
+    ("Softmax", ADAMW, "lazy"),
+    ("CosFace", RULE, "lazy"),
+]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Of one process; all cases in one start of processes, because starting takes longer than computing."""
+
+    golden: list[dict[str, Tensor]]
+    exact: list[float]
+    updates: list[Updates]
+
+
+def several_processes(sparse: Path | None) -> Results:
+    two = distributed.world_size() == 2
+    golden = [golden_case(name) for name in golden_cases(2)] if two else []
+    exact = [golden_updates(name, sparse) for name in ("cosface", "arcface_strong_decay")] if two and sparse else []
+    return Results(golden, exact, [several_updates(*case) for case in CASES])
+
+
+@pytest.fixture(scope="module")
+def two() -> list[Results]:
+    path = Path(os.environ.get("FACELAB_GOLDEN", Path(__file__).parents[4] / "shared" / "golden")) / SPARSE
+    return distributed.run_processes(several_processes, 2, path if path.is_file() else None)
+
+
+@pytest.mark.parametrize("name", golden_cases(2))
+def test_golden_samples_of_two_processes(name: str, two: list[Results]) -> None:
+    assert_golden(name, [results.golden[golden_cases(2).index(name)] for results in two])
+
+
+def test_exact_updates_of_two_processes_are_the_golden_ones(golden_root: Path, two: list[Results]) -> None:
+    assert golden_root.is_dir()
+    for results in two:
+        assert len(results.exact) == 2
+        assert max(results.exact) < 1e-12
+
+
+def test_two_processes_give_what_one_gives(two: list[Results]) -> None:
+    assert_equal_to_one(two)
+
+
+@pytest.mark.slow
+def test_four_processes_give_what_one_gives() -> None:
+    assert_equal_to_one(distributed.run_processes(several_processes, 4, None))
+
+
+def assert_equal_to_one(processes: list[Results]) -> None:
+    for number, case in enumerate(CASES):
+        losses, rows = several_updates(*case)
+        shares = [results.updates[number] for results in processes]
+        for share, _ in shares:
+            torch.testing.assert_close(share, losses, rtol=0, atol=1e-9)
+        for key, value in rows.items():
+            found = torch.cat([share[key] for _, share in shares])
+            torch.testing.assert_close(found, value, rtol=0, atol=1e-9)

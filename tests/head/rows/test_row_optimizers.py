@@ -1,0 +1,189 @@
+"""Optimisers of rows against golden trajectories, torch's dense ones, and calls to leave everything as it is."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facelab.engine.optimizers import guarded_step, load_optimizer
+from facelab.head.classifier import UpdateRule
+from facelab.head.rows.row_optimizers import RowAdamW, RowOptimizer, RowSGD
+
+GOLDEN = "newest/algorithms/sparse_optimiser.npz"
+DECAYS = [0.0, 0.0005, 0.05]
+KINDS = ["sgd", "exact", "adamw"]
+
+
+def rule(name: str = "sgd", lr: float = 0.1, decay: float = 0.0005, nesterov: bool = False) -> UpdateRule:
+    return UpdateRule(name, lr, decay, 0.9, nesterov, (0.9, 0.999), 1e-8)  # type: ignore[arg-type]
+
+
+def of_kind(kind: str, parameter: nn.Parameter, horizon: int = 4096) -> RowOptimizer:
+    if kind == "adamw":
+        return RowAdamW([parameter], rule("adamw"))
+    return RowSGD([parameter], rule(), exact=kind == "exact", horizon=horizon)
+
+
+def sparse(values: Tensor, rows: Tensor) -> Tensor:
+    return torch.sparse_coo_tensor(rows[None], values[rows], values.shape)
+
+
+@pytest.fixture(scope="module")
+def golden(golden_root: Path) -> dict[str, Tensor]:
+    with np.load(golden_root / GOLDEN) as arrays:
+        return {
+            key.removeprefix("optimiser/"): torch.from_numpy(arrays[key]) for key in arrays if key.startswith("opt")
+        }
+
+
+def follow(golden: dict[str, Tensor], optimizer: RowOptimizer, weight: nn.Parameter, factor: float = 1.0) -> Any:
+    """Each update of the golden gradients: its number, the rows that were sampled, and whether any state is wrong."""
+    for number, (gradient, sampled, rate) in enumerate(
+        zip(golden["grad"], golden["sampled"], golden["learning_rates"], strict=True)
+    ):
+        rows = sampled.nonzero()[:, 0]
+        if isinstance(optimizer, RowSGD):
+            optimizer.catch_up(rows)
+        weight.grad = sparse(gradient, rows)
+        optimizer.param_groups[0]["lr"] = factor * float(rate)
+        optimizer.step()
+        yield number
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_lazy_sgd_is_the_golden_one(decay: float, golden: dict[str, Tensor]) -> None:
+    weight = nn.Parameter(golden["weight"].clone())
+    sgd = RowSGD([weight], rule(decay=decay))
+    for number in follow(golden, sgd, weight):
+        for key, found in (("weight", weight.detach()), ("momentum", sgd.state[weight]["momentum_buffer"])):
+            torch.testing.assert_close(found, golden[f"sgd_lazy/wd{decay}/{key}"][number], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("horizon", [4096, 7])
+@pytest.mark.parametrize("decay", DECAYS)
+def test_exact_sgd_is_the_dense_golden_one(decay: float, horizon: int, golden: dict[str, Tensor]) -> None:
+    weight = nn.Parameter(golden["weight"].clone())
+    sgd = RowSGD([weight], rule(decay=decay), exact=True, horizon=horizon)
+    for number in follow(golden, sgd, weight):
+        torch.testing.assert_close(
+            sgd.caught_up(weight), golden[f"sgd_dense/wd{decay}/weight"][number], rtol=0, atol=1e-12
+        )
+    sgd.catch_up()
+    assert weight.equal(sgd.caught_up(weight))
+    momentum = golden[f"sgd_dense/wd{decay}/momentum"][-1]
+    torch.testing.assert_close(sgd.state[weight]["momentum_buffer"], momentum, rtol=0, atol=1e-12)
+
+
+def test_lazy_adamw_is_the_golden_one(golden: dict[str, Tensor]) -> None:
+    weight = nn.Parameter(golden["weight"].clone())
+    adamw = RowAdamW([weight], rule("adamw", decay=0.05))
+    stored = [0, 1, 15, 30, 58, 59]
+    for number in follow(golden, adamw, weight, 0.1):
+        if number in stored:
+            state = {"weight": weight.detach(), **adamw.state[weight]}
+            for key in ("weight", "exp_avg", "exp_avg_sq"):
+                expected = golden[f"adamw_lazy/{key}"][stored.index(number)]
+                torch.testing.assert_close(state[key], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adamw"])
+def test_with_all_rows_they_are_torchs(name: str) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(7, 3, dtype=torch.float64))
+    other = nn.Parameter(weight.detach().clone())
+    ours: RowOptimizer
+    theirs: torch.optim.Optimizer
+    if name == "adamw":
+        ours, theirs = RowAdamW([weight], rule(name)), torch.optim.AdamW([other], lr=0.1, weight_decay=0.0005)
+    else:
+        nesterov = name == "nesterov"
+        ours = RowSGD([weight], rule(nesterov=nesterov))
+        theirs = torch.optim.SGD([other], lr=0.1, momentum=0.9, weight_decay=0.0005, nesterov=nesterov)
+    for number in range(5):
+        gradient = torch.randn(7, 3, dtype=torch.float64)
+        weight.grad = gradient if number % 2 else sparse(gradient, torch.arange(7))
+        other.grad = gradient.clone()
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(weight, other, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_and_state_of_other_rows_are_not_touched(kind: str) -> None:
+    weight = nn.Parameter(torch.randn(3000, 2))
+    optimizer = of_kind(kind, weight)
+    rows = torch.arange(0, 3000, 2)
+    weight.grad = sparse(torch.randn(3000, 2), rows)
+    before = weight.detach().clone()
+    optimizer.step()
+    assert weight[1::2].equal(before[1::2])
+    assert bool((weight[::2] != before[::2]).all())
+    for key, value in optimizer.state[weight].items():
+        if isinstance(value, Tensor) and len(value.shape) and len(value) == 3000:
+            assert not bool(value[1::2].any()), key
+            assert bool(value[::2].all()), key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_that_is_called_off_leaves_everything_as_it_is(kind: str) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(9, 2, dtype=torch.float64))
+    optimizer = of_kind(kind, weight)
+    untouched = nn.Parameter(weight.detach().clone())
+    reference = of_kind(kind, untouched)
+    for number, (skip, rows) in enumerate([(1.0, [0, 3]), (0.0, [1, 3]), (1.0, [1, 2]), (0.0, [0, 2])]):
+        taken = torch.tensor(rows)
+        gradient = sparse(torch.randn(9, 2, dtype=torch.float64), taken)
+        for parameter, one in ((weight, optimizer), (untouched, reference)):
+            if isinstance(one, RowSGD):
+                one.catch_up(taken)
+            parameter.grad = gradient * torch.nan if skip else gradient
+            if one is optimizer or not skip:
+                guarded_step(one, torch.tensor(skip))
+        if isinstance(optimizer, RowSGD) and isinstance(reference, RowSGD):
+            torch.testing.assert_close(optimizer.caught_up(weight), reference.caught_up(untouched), rtol=0, atol=1e-15)
+        else:
+            assert weight.equal(untouched), number
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_state_is_put_back_in_place(kind: str) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(9, 2))
+    optimizer = of_kind(kind, weight, horizon=4)
+    other = nn.Parameter(torch.zeros(9, 2))
+    resumed = of_kind(kind, other, horizon=4)
+    places = {key: value.data_ptr() for key, value in resumed.state[other].items() if isinstance(value, Tensor)}
+    gradients = [sparse(torch.randn(9, 2), torch.tensor([number % 9, 8])) for number in range(1, 7)]
+
+    def update(parameter: nn.Parameter, one: RowOptimizer, gradient: Tensor) -> None:
+        if isinstance(one, RowSGD):
+            one.catch_up(gradient.coalesce().indices()[0])
+        parameter.grad = gradient
+        one.step()
+
+    for gradient in gradients[:3]:
+        update(weight, optimizer, gradient)
+    stored = copy.deepcopy(optimizer.state_dict()["state"])
+    other.data.copy_(weight)
+    load_optimizer(resumed, stored)
+    assert {key: value.data_ptr() for key, value in resumed.state[other].items() if key in places} == places
+    for gradient in gradients[3:]:
+        update(weight, optimizer, gradient)
+        update(other, resumed, gradient)
+    assert weight.equal(other)
+    assert all(
+        torch.as_tensor(value).equal(torch.as_tensor(optimizer.state[weight][key]))
+        for key, value in resumed.state[other].items()
+    )
+
+
+def test_what_has_one_number_for_each_row_decays_as_the_settings_say() -> None:
+    weight, bias = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3))
+    given = UpdateRule("sgd", 0.1, 0.5, 0.9, False, (0.9, 0.999), 1e-8, decay_biases=False)
+    groups = RowSGD([weight, bias], given).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
