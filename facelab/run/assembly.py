@@ -36,8 +36,9 @@ from facelab.run.trained import class_rows_of, embed_source, load_network
 from facelab.run.training_set import KEY, describe
 from facelab.training_mode.base import MODES, Supplies, TrainingMode, check_parts
 from facelab.weights.card_check import check_card
+from facelab.weights.class_rows import ClassRows, StoredRows, count_rows, open_rows
 from facelab.weights.plain_values import require_plain
-from facelab.weights.snapshot import ClassRows, Snapshot, count_rows, read_card, read_local, read_rows
+from facelab.weights.snapshot import Snapshot, read_card, read_local
 from facelab.weights.state_fit import require_fit
 from facelab.weights.tensor_files import read_tree
 
@@ -290,14 +291,14 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     training = read_tree(checkpoint / "training.pt")
     parts.mode.load_state(training["mode"])
     for owner, classifier in parts.mode.row_owners().items():
-        rows = _read_rows_of(classifier, owner, checkpoint)
+        rows = _open_rows_of(classifier, owner, checkpoint)
         for name, tensor in classifier.row_tensors().items():
-            tensor.data.copy_(rows[name])
-        _put_rows(training["optimization"], rows)
+            rows[name].copy_into(tensor.data)
+        _put_rows(training["optimization"], rows, parts.optim)
     parts.optim.load_state_dict(training["optimization"])
     local = read_local(checkpoint)
     parts.progress.update = training["update"]
-    if distributed.rank() < local["processes"]:
+    if "rng" in local:
         restore_rng(local["rng"])
     else:  # a new process must not repeat the dropout of an old one
         torch.manual_seed(_new_seed(parts.config.seed, parts.progress.update, distributed.rank()))
@@ -307,20 +308,20 @@ def restore(parts: Parts, checkpoint: Path) -> None:
     parts.progress.window.load_state(training["window"], parts.device)
 
 
-def _read_rows_of(classifier: Classifier, owner: str, checkpoint: Path) -> dict[str, Tensor]:
+def _open_rows_of(classifier: Classifier, owner: str, checkpoint: Path) -> dict[str, StoredRows]:
     """This process's rows of an owner and of its optimiser.
 
     Raises:
         CheckpointError: If they are those of another kind of owner, or of another number of rows.
     """
     start, stop = classifier.row_range
-    rows = read_rows(checkpoint, start, stop, owner)
-    stored = {name: tensor for name, tensor in rows.items() if not name.startswith(OF_OPTIMIZER)}
+    rows = open_rows(checkpoint, start, stop, owner)
+    stored = {name: one.empty("meta") for name, one in rows.items() if not name.startswith(OF_OPTIMIZER)}
     require_fit(
         classifier.row_tensors(), stored, str(checkpoint), of=f"owner of class rows {type(classifier).__name__}"
     )
-    there = count_rows(checkpoint, owner)
-    if distributed.rank() == distributed.world_size() - 1 and stop != there:  # read_rows has noticed a lack
+    there = count_rows(checkpoint)[owner]
+    if distributed.rank() == distributed.world_size() - 1 and stop != there:  # open_rows has noticed a lack
         raise CheckpointError(
             f"the checkpoint '{checkpoint}' has {there} class rows of its {owner}, but {type(classifier).__name__} "
             f"owns {stop} on all processes together; bring the former classes, options and number of processes back."
@@ -365,10 +366,22 @@ def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRow
     return {name: ClassRows(*owner.row_range, rows[name]) for name, owner in owners.items()}
 
 
-def _put_rows(optimization: dict[str, Any], rows: dict[str, Tensor]) -> None:
+def _put_rows(optimization: dict[str, Any], rows: Mapping[str, StoredRows], optim: Optimization) -> None:
     """Put the optimiser state of this process's class rows back where `_take_rows` took it from."""
-    for name, tensor in rows.items():
+    for name, stored in rows.items():
         if name.startswith(OF_OPTIMIZER):
             place = name.removeprefix(OF_OPTIMIZER).split(".")
             number, index, key = int(place[0]), int(place[1]), place[2]
-            optimization["optimizers"][number].setdefault(index, {})[key] = tensor
+            target = _own_state(optim, number, index).get(key)
+            # Into the tensor that is there: it may lie in a file, and a second one would not fit into memory.
+            if not isinstance(target, Tensor) or (target.shape, target.dtype) != (stored.shape, stored.dtype):
+                target = stored.empty()
+            stored.copy_into(target)
+            optimization["optimizers"][number].setdefault(index, {})[key] = target
+
+
+def _own_state(optim: Optimization, number: int, index: int) -> Mapping[str, Any]:
+    """What an optimiser remembers of a parameter by now; nothing if there is no such one."""
+    optimizers = optim.optimizers[number : number + 1]
+    parameters = [one for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]]
+    return optimizers[0].state.get(parameters[index], {}) if index < len(parameters) else {}

@@ -17,7 +17,8 @@ from facelab.model.face_model import find_checkpoint, load_backbone, load_model
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.test_protocol.extraction.embed import embed
-from facelab.weights.snapshot import TRAINING, count_rows, read_rows
+from facelab.weights.class_rows import FIRST_OWNER, count_rows, open_rows
+from facelab.weights.snapshot import TRAINING
 from facelab.weights.tensor_files import read_tree
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
             "run on the same people, or choose losses that need none."
         )
     checkpoint = find_checkpoint(of)
-    if not (checkpoint / TRAINING).is_file() or not count_rows(checkpoint, "classifier"):
+    if not (checkpoint / TRAINING).is_file() or FIRST_OWNER not in count_rows(checkpoint):
         raise CheckpointError(
             f"'{of}' has no class rows, only a network; name the folder of a run on the same people, or choose losses "
             "that need none."
@@ -73,7 +74,7 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
             "classes; train it on the same source, or choose losses that need no class rows."
         )
     start, stop = distributed.class_range(source.num_classes, distributed.rank(), distributed.world_size())
-    rows = read_rows(checkpoint, start, stop)["weight"]
+    rows = open_rows(checkpoint, start, stop)["weight"].read()  # and nothing of what the optimiser keeps
     if rows.ndim != 2:
         raise CheckpointError(
             f"'{of}' has {rows.shape[1]} rows for each class, but one is needed; choose a run without sub-centres."

@@ -8,7 +8,7 @@ from typing import Any
 
 from facelab.errors import CheckpointError, DataError
 from facelab.outside.json import read_json
-from facelab.weights.synced_files import write_bytes
+from facelab.weights.synced_files import sync_folder, write_bytes
 
 MANIFEST = "manifest.json"
 
@@ -18,6 +18,22 @@ def write_manifest(checkpoint: Path, update: int, score: float | None) -> None:
     digests = {path.name: _digest(path) for path in sorted(checkpoint.iterdir())}
     described = {"update": update, "score": score, "sha256": digests}
     write_bytes(checkpoint / MANIFEST, json.dumps(described, indent=1).encode())
+
+
+def exchange_files(checkpoint: Path, former: Iterable[str], new: Iterable[str]) -> None:
+    """List ``new`` files in place of ``former`` ones, in one step; both lie in the checkpoint.
+
+    Raises:
+        CheckpointError: If the manifest is missing or not what we write.
+        OSError: If it cannot be written; it is as it was then.
+    """
+    manifest = read_manifest(checkpoint)
+    stay = {name: digest for name, digest in manifest["sha256"].items() if name not in former}
+    described = {**manifest, "sha256": stay | {name: _digest(checkpoint / name) for name in new}}
+    partial = checkpoint / f".{MANIFEST}"
+    write_bytes(partial, json.dumps(described, indent=1).encode())
+    partial.replace(checkpoint / MANIFEST)
+    sync_folder(checkpoint)
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
