@@ -21,6 +21,7 @@ from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
+from facelab.engine.replica import replicate
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.classifier import Classifier, UpdateRule
 from facelab.model.face_model import network_of, pick_device, scorer_of_card
@@ -112,6 +113,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         config.head,
         config.classifier,
         config.seed,
+        replicate=partial(replicate, compression=config.training.gradient_compression),
         load=lambda of: load_network(of, device),
         load_rows=lambda of: class_rows_of(of, source, device),
         embed_source=lambda teacher, folder: embed_source(teacher, source, folder, config, show),

@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from facelab import distributed
 from facelab.backbone.base import Backbone, Features
-from facelab.engine.replica import DataParallel, Replica, replicate
+from facelab.engine.replica import Compression, DataParallel, Replica, replicate
 from facelab.inputs import InputSpec
 
 IMAGES = 6  # of the global batch
@@ -55,6 +55,7 @@ def by_both(replica: Replica[Small], image: Tensor) -> Tensor:
     return by_call(replica, image) + by_features(replica, image.flip(3))
 
 
+BITS: dict[Compression, int] = {"fp16": 11, "bf16": 8}  # that a number keeps, the first one included
 LOSSES = {"call": by_call, "features": by_features, "both": by_both}
 
 
@@ -67,6 +68,7 @@ class Result:
     norms: dict[str, Tensor]
     alone: list[Tensor]
     accumulated: list[Tensor]
+    compressed: dict[Compression, list[Tensor]]
 
 
 def gradients(net: nn.Module) -> list[Tensor]:
@@ -86,7 +88,14 @@ def train() -> Result:
         by_features(replica, images()).backward()
     alone = gradients(net)
     by_features(replica, images()).backward()
-    return Result(type(replica).__name__, found, norms, alone, gradients(net))
+    accumulated = gradients(net)
+    compressed: dict[Compression, list[Tensor]] = {}
+    for name in BITS:
+        net = network().eval()
+        halved = replicate(net, name)
+        by_call(halved, images()).backward()
+        compressed[name] = gradients(net)
+    return Result(type(replica).__name__, found, norms, alone, accumulated, compressed)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +118,21 @@ def test_two_processes_have_the_gradients_of_one(name: str, one: Result, two: li
     for result in two:
         torch.testing.assert_close(result.gradients[name], one.gradients[name])
         torch.testing.assert_close(result.norms[name], one.norms[name])
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_gradients_may_travel_in_half_of_the_bytes(name: Compression, one: Result, two: list[Result]) -> None:
+    """Each of three roundings, of both shares and of their sum, errs by half of the last bit."""
+    first, second = two
+    for exact, sent, received in zip(
+        one.gradients["call"], first.compressed[name], second.compressed[name], strict=True
+    ):
+        assert sent.equal(received)
+        assert sent.dtype == exact.dtype
+        assert not torch.allclose(sent, exact, rtol=1e-6)
+        largest = float(exact.abs().max())
+        torch.testing.assert_close(sent, exact, rtol=0, atol=3 * largest * 2.0 ** -BITS[name])
+    assert all(map(torch.equal, one.compressed[name], one.gradients["call"])), "alone there is nothing to send"
 
 
 def test_gradients_are_kept_until_the_pass_that_exchanges_them(one: Result, two: list[Result]) -> None:
