@@ -1,15 +1,15 @@
 """What an owner of class rows hands to the loss: the classes that take part, and the product of a batch with them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-T = TypeVar("T")
+from facelab.head.base import MarginHead, Terms
+from facelab.head.reductions import REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -72,24 +72,34 @@ class Candidates:
             excluded=None if self.excluded is None else self.excluded[:, taken],
         )
 
-    def split(self, size: int) -> list["Candidates"]:
-        """The same in consecutive chunks of at most ``size`` classes, without class parameters."""
-        chunks = []
-        # split, and no slices: their backward passes would each fill a gradient of all rows with zeros
-        for number, rows in enumerate(torch.split(self.rows, size)):
-            part = slice(number * size, number * size + len(rows))
-            place = self.column - part.start
-            chunks.append(
-                Candidates(
-                    rows,
-                    place.clamp(0, len(rows) - 1),
-                    self.owned & (place >= 0) & (place < len(rows)),
-                    bias=None if self.bias is None else self.bias[part],
-                    weight=None if self.weight is None else self.weight[part],
-                    excluded=None if self.excluded is None else self.excluded[:, part],
-                )
+    def parts(self, size: int) -> Iterator["Candidates"]:
+        """The same in consecutive chunks of at most ``size`` classes, without gradients and class parameters."""
+        rows = self.rows.detach()
+        bias = None if self.bias is None else self.bias.detach()
+        for start in range(0, len(rows), size):
+            part = slice(start, min(start + size, len(rows)))
+            place = self.column - start
+            yield Candidates(
+                rows[part],
+                place.clamp(0, part.stop - 1 - start),
+                self.owned & (place >= 0) & (place < part.stop - start),
+                bias=None if bias is None else bias[part],
+                weight=None if self.weight is None else self.weight[part],
+                excluded=None if self.excluded is None else self.excluded[:, part],
             )
-        return chunks
+
+    def silence_(self, logits: Tensor) -> Tensor:
+        """Overwrite logits, (B, C), where a class is no negative, with the least number: its exponential is 0."""
+        # A finite stand-in for minus infinity: where a chunk holds nothing but the target, its gradient is 0, not NaN.
+        nothing = torch.finfo(logits.dtype).min
+        # Each sample writes one column, so that no shape depends on where targets are; others write what was there.
+        kept = torch.where(self.owned, nothing, entry(logits, self.column))
+        logits.scatter_(1, self.column.unsqueeze(1), kept.unsqueeze(1))
+        return logits if self.excluded is None else logits.masked_fill_(self.excluded, nothing)
+
+
+Visit = Callable[[Tensor, Candidates], None]
+"""Looks at the product with the classes of a chunk, (B, C_chunk), and at these; it must keep neither."""
 
 
 class Product(ABC):
@@ -100,12 +110,20 @@ class Product(ABC):
         """To each sample's own class, (B,), with gradient; 0 where the class is on another process."""
 
     @abstractmethod
-    def over_chunks(self, function: Callable[[Tensor, Candidates], T]) -> list[T]:
-        """Call a function with each chunk of the classes, and list what it gives.
+    def over_chunks(self, visit: Visit) -> None:
+        """Show each chunk of the classes, one after the other, without gradient."""
+
+    @abstractmethod
+    def over_negatives(self, head: MarginHead, terms: Terms, visit: Visit) -> Tensor:
+        """What the head's objective wants of the logits of all negatives that are here, in one walk over the chunks.
 
         Args:
-            function: Depends on nothing that moves, and may be called again for the backward pass. Takes the product
-                with the classes of a chunk, (B, C_chunk), and these classes.
+            head: Its `negatives` and `scale` make the logits; it may be asked again for the backward pass.
+            terms: Of this step. What of it has a gradient gets one.
+            visit: Is shown each chunk once, as in `over_chunks`.
+
+        Returns:
+            The head's reduction of the logits (`REDUCTIONS`), (B,), with gradient.
         """
 
 
@@ -125,9 +143,16 @@ class WholeProduct(Product):
         """See `Product.target`."""
         return entry(self.matrix, self.candidates.column) * self.candidates.owned
 
-    def over_chunks(self, function: Callable[[Tensor, Candidates], T]) -> list[T]:
+    @torch.no_grad()
+    def over_chunks(self, visit: Visit) -> None:
         """See `Product.over_chunks`."""
-        return [function(self.matrix, self.candidates)]
+        visit(self.matrix, self.candidates)
+
+    def over_negatives(self, head: MarginHead, terms: Terms, visit: Visit) -> Tensor:
+        """See `Product.over_negatives`."""
+        self.over_chunks(visit)
+        logits = self.candidates.silence_(head.scale * head.negatives(self.matrix, terms))
+        return REDUCTIONS[head.objective].of(logits, self.candidates.weight)
 
 
 def cosines(features: Tensor, rows: Tensor) -> Tensor:

@@ -24,11 +24,16 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
+from facelab.head.class_precision import ClassPrecision
+from facelab.head.fused_product import FusedProduct
 from facelab.head.margin_loss import ClassifierOutput, MarginLoss
 from facelab.head.sample_weight import SampleWeight
 from facelab.registry import Registry
 
 __all__ = ["CLASSIFIERS", "Classifier", "ClassifierOutput", "UpdateRule", "require_no_class_numbers"]
+
+LARGEST_WHOLE = 2**22
+"""Most products of samples and rows that are computed at once and kept for the backward pass: 16 MiB in fp32."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,14 @@ class Classifier(nn.Module, ABC):
         num_classes: C, over all processes; labels are 0 to C - 1.
         head: Gives the logits, and says what they are for.
         sample_weight: Weighs the samples of a batch by their losses, or None; whoever builds the classifier sets it.
+        class_precision: Format in which `product` multiplies rows with features, to be added in fp32; set likewise.
     """
 
     citation: ClassVar[Citation | None] = None
     num_classes: int
     head: MarginHead
     sample_weight: SampleWeight | None = None
+    class_precision: ClassPrecision = "fp32"
 
     @property
     @abstractmethod
@@ -97,6 +104,8 @@ class Classifier(nn.Module, ABC):
 
     def product(self, features: Tensor, candidates: Candidates) -> Product:
         """Cosines of the batch, (B, D), to the candidates, or inner products if the head wants those; with gradient."""
+        if self.class_precision != "fp32" or len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE:
+            return FusedProduct(features, candidates, self.head.normalised, self.class_precision)
         if self.head.normalised:
             return WholeProduct(cosines(features, candidates.rows), candidates)
         return WholeProduct(linear(features, candidates.rows, candidates.bias), candidates)
@@ -129,8 +138,9 @@ class Classifier(nn.Module, ABC):
     def forward(self, embedding: Tensor, labels: Tensor, weight: Tensor | None = None) -> ClassifierOutput:
         """Loss of the global batch.
 
-        Cosines are computed in the rows' precision (fp32) also under autocast: a bf16 cosine has three digits, and
-        times a scale of 64 its error is a quarter of a logit.
+        Cosines are computed in the rows' precision (fp32) also under autocast: one that is stored as bf16 has three
+        digits, and times a scale of 64 its error is a quarter of a logit. With `class_precision` factors may have
+        fewer digits, but never sums.
 
         Args:
             embedding: This process's embeddings, (B, D), with B equal on all processes.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from facelab import distributed
 from facelab.head.base import MarginHead, Terms
 from facelab.head.candidates import Candidates, Product, entry
+from facelab.head.reductions import REDUCTIONS
 from facelab.head.sample_weight import SampleWeight
 
 
@@ -26,6 +28,24 @@ class ClassifierOutput:
 
     loss: Tensor
     metrics: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """What the loss of a batch comes from, equal on all processes but for ``nearest``.
+
+    Attributes:
+        terms: Of this step.
+        positive: Logit of each sample's own class, with its margin, (B,).
+        others: The logits of all other classes of all processes, (B,): the logarithm of the sum of their exponentials,
+            or with a binary objective the sum of ``log(1 + exp(logit))``.
+        nearest: Largest product of each sample with a class of this process, and that with its own class, (2, B).
+    """
+
+    terms: Terms
+    positive: Tensor
+    others: Tensor
+    nearest: Tensor
 
 
 @dataclass(frozen=True)
@@ -74,19 +94,66 @@ class MarginLoss:
             weight: Of each sample, from `distributed.gather_rows`, (B,), on top of `sample_weight`; it may have a
                 gradient.
         """
+        parts = self.parts(features, labels, candidates, product)
+        return self.output(self.entropy(parts), parts, candidates, weight)
+
+    def parts(self, features: Tensor, labels: Tensor, candidates: Candidates, product: Product) -> LossParts:
+        """The first half: the logit of each sample's own class, and what its objective makes of all others.
+
+        Args:
+            features: As in a call.
+            labels: As in a call.
+            candidates: As in a call.
+            product: As in a call.
+        """
         norms = torch.linalg.vector_norm(distributed.use_commonly(features), dim=1)
         # Before the negatives, because some heads compare each of them with the target, which is on one process only.
         target = distributed.sum_shares(product.target())
         terms = self.head.prepare(target, norms, labels)
         terms = self._with_statistics(self._with_class_parameters(terms, candidates), product)
         positive = self.head.scale * self.head.positive(target, terms)
-        entropy = self._entropy(positive, terms, product)
-        regularizer = self.head.regularizer(terms)
+        # Once and not for each chunk: its backward pass is a collective, and processes may differ in their chunks.
+        local = terms.mapped(distributed.use_locally)
+        nearest = _Nearest()
+        others = REDUCTIONS[self.head.objective].over_processes(product.over_negatives(self.head, local, nearest))
+        return LossParts(terms, positive, others, nearest.seen)
+
+    def entropy(self, *parts: LossParts) -> Tensor:
+        """Loss of each sample, (B,), without the regulariser.
+
+        Args:
+            parts: Of one product. With a softmax also of several, such as parameters and a bank of means: their sums
+                over other classes are added in one logarithm, each measured by its own logit of the sample's class,
+                ``log(1 + sum_i sum_j exp(z_ij - z_iy))`` (the two anchors of LVFace's PCO, arXiv:2501.13420).
+        """
+        if self.head.objective == "binary":
+            losses = [
+                self.head.negative_weight * one.others - self.head.positive_weight * logsigmoid(one.positive)
+                for one in parts
+            ]
+            return torch.stack(losses).sum(dim=0)
+        # -log softmax of the target; this form keeps its digits where the loss is small
+        odds = [one.others - one.positive for one in parts]
+        return torch.logaddexp(reduce(torch.logaddexp, odds), torch.zeros_like(odds[0]))
+
+    def output(
+        self, entropy: Tensor, parts: LossParts, candidates: Candidates, weight: Tensor | None = None
+    ) -> ClassifierOutput:
+        """The second half: the samples weighed, mean and regulariser, and the metrics of a step.
+
+        Args:
+            entropy: Loss of each sample, (B,).
+            parts: Whose terms and metrics it is.
+            candidates: As in a call.
+            weight: As in a call.
+        """
+        regularizer = self.head.regularizer(parts.terms)
+        labels = parts.terms.labels
         # NaN is found by the run's check for finite losses; an error here would make every step wait for the device.
         known = (labels >= 0) & (labels < self.num_classes)
         losses = self._weighted(torch.where(known, entropy, math.nan), weight)
         loss = losses.mean() + regularizer
-        return ClassifierOutput(loss, self._metrics(terms, candidates, product, regularizer))
+        return ClassifierOutput(loss, self._metrics(parts, candidates, regularizer))
 
     def _weighted(self, losses: Tensor, weight: Tensor | None) -> Tensor:
         if self.sample_weight is not None:
@@ -107,49 +174,24 @@ class MarginLoss:
         # Most heads have none, and are spared another walk over all classes.
         if type(self.head).statistics is MarginHead.statistics:
             return terms
-        with torch.no_grad():
-            parts = product.over_chunks(lambda cosine, part: self.head.statistics(cosine, terms, part.negatives()))
-        sums = {name: torch.stack([part[name] for part in parts]).sum(dim=0) for name in parts[0]}
+        sums: dict[str, Tensor] = {}
+
+        def add(cosine: Tensor, part: Candidates) -> None:
+            for name, value in self.head.statistics(cosine, terms, part.negatives()).items():
+                sums[name] = sums[name] + value if name in sums else value
+
+        product.over_chunks(add)
         summed = {name: distributed.all_reduce_sum(value) for name, value in sums.items()}
         return self.head.settle(replace(terms, statistics=summed))
 
-    def _entropy(self, positive: Tensor, terms: Terms, product: Product) -> Tensor:
-        """Loss of each sample, (B,), from its own logit, (B,), and the logits of all other classes."""
-        # Once and not for each chunk: its backward pass is a collective, and processes may differ in their chunks.
-        local = terms.mapped(distributed.use_locally)
-
-        def logits(cosine: Tensor, part: Candidates) -> Tensor:
-            return self._logits_of_negatives(cosine, part, local)
-
-        if self.head.objective == "binary":
-            parts = product.over_chunks(lambda cosine, part: _summed(_softplus(logits(cosine, part)), part))
-            others = distributed.sum_shares(torch.stack(parts).sum(dim=0))
-            return self.head.negative_weight * others - self.head.positive_weight * logsigmoid(positive)
-        parts = product.over_chunks(lambda *chunk: logits(*chunk).logsumexp(dim=1))
-        others = log_sum_over_processes(torch.stack(parts).logsumexp(dim=0))
-        # -log softmax of the target; this form keeps its digits where the loss is small
-        return torch.logaddexp(others - positive, torch.zeros_like(positive))
-
-    def _logits_of_negatives(self, cosine: Tensor, part: Candidates, terms: Terms) -> Tensor:
-        """Logits of the classes of a chunk, (B, C_chunk), out of the way where the class is no negative."""
-        logits = self.head.scale * self.head.negatives(cosine, terms)
-        # A finite stand-in for minus infinity: where a chunk holds nothing but the target, its gradient is 0, not NaN.
-        nothing = torch.finfo(logits.dtype).min
-        # Each sample writes one column, so that no shape depends on where targets are; others write what was there.
-        kept = torch.where(part.owned, nothing, entry(logits, part.column))
-        logits = logits.scatter(1, part.column.unsqueeze(1), kept.unsqueeze(1))
-        return logits if part.excluded is None else logits.masked_fill(part.excluded, nothing)
-
     @torch.no_grad()
-    def _metrics(
-        self, terms: Terms, candidates: Candidates, product: Product, regularizer: Tensor
-    ) -> dict[str, Tensor]:
-        nearest, own = distributed.all_reduce_max(torch.stack(product.over_chunks(_nearest)).amax(dim=0))
+    def _metrics(self, parts: LossParts, candidates: Candidates, regularizer: Tensor) -> dict[str, Tensor]:
+        nearest, own = distributed.all_reduce_max(parts.nearest)
         return {
             # The nearest is a maximum that includes the sample's own class, so it can only be equal or above.
             "accuracy": (nearest <= own).to(nearest.dtype).mean(),
-            "target_cosine": self._target_cosine(terms, candidates).mean(),
-            "norm": terms.norms.detach().mean(),
+            "target_cosine": self._target_cosine(parts.terms, candidates).mean(),
+            "norm": parts.terms.norms.detach().mean(),
             "regularizer": regularizer.detach(),
         }
 
@@ -164,33 +206,20 @@ class MarginLoss:
         return cosine
 
 
-def _nearest(cosine: Tensor, part: Candidates) -> Tensor:
-    """Largest product of each sample with a class that counts, and that with its own class, (B, C) -> (2, B).
+class _Nearest:
+    """Largest product of each sample with a class that counts, and that with its own class.
 
     Both from one matrix: computed in another way, as `Product.target` may be, its last digits differ.
+
+    Attributes:
+        seen: In the chunks so far, (2, B).
     """
-    own = torch.where(part.owned, entry(cosine, part.column), -math.inf)
-    if part.excluded is not None:
-        cosine = cosine.masked_fill(part.excluded, -math.inf)
-    return torch.stack([cosine.amax(dim=1), own])
 
+    seen: Tensor
 
-def _softplus(logits: Tensor) -> Tensor:
-    return torch.logaddexp(logits, logits.new_zeros(()))
-
-
-def _summed(costs: Tensor, part: Candidates) -> Tensor:
-    """Sum over classes, (B, C) -> (B,), where a sampled class counts for all that it stands for."""
-    return (costs if part.weight is None else costs * part.weight).sum(dim=1)
-
-
-def log_sum_over_processes(share: Tensor) -> Tensor:
-    """Logarithm of the sum of exponentials of all processes' shares, (B,) -> (B,).
-
-    Exponentials of logits overflow fp32 past 88 (CircleLoss scales to 256), and logarithms of sums cannot be added. So
-    the largest share goes round first, without gradient because it cancels, and then a sum of what is at most 1 each.
-    """
-    if distributed.world_size() == 1:
-        return share
-    top = distributed.all_reduce_max(share)
-    return top + distributed.sum_shares((share - top).exp()).log()
+    def __call__(self, cosine: Tensor, part: Candidates) -> None:
+        own = torch.where(part.owned, entry(cosine, part.column), -math.inf)
+        if part.excluded is not None:
+            cosine = cosine.masked_fill(part.excluded, -math.inf)
+        here = torch.stack([cosine.amax(dim=1), own])
+        self.seen = torch.maximum(self.seen, here) if hasattr(self, "seen") else here

@@ -20,6 +20,7 @@ from facelab.engine.loop import StepOutput
 from facelab.engine.replica import N, Replica, Replicate, replicate
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
+from facelab.head.class_precision import ClassPrecision, check_class_precision
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.head.sample_weight import SAMPLE_WEIGHTS
 from facelab.inputs import normalise
@@ -54,6 +55,7 @@ class Supplies:
         embed_source: Gives the embeddings of all training images as they are stored, (N, D), by a network; they are
             kept in a folder.
         sample_weight: What weighs the samples of a batch by their losses over class rows, or None.
+        class_precision: Format in which class rows are multiplied with embeddings.
     """
 
     backbone: Backbone
@@ -66,12 +68,14 @@ class Supplies:
     load_rows: Callable[[Path | Spec], Tensor] = _nothing_to_load
     embed_source: Callable[[Backbone, Path], NDArray[np.float32]] = _nothing_to_load
     sample_weight: Spec | None = None
+    class_precision: ClassPrecision = "fp32"
 
     def build_classifier(self) -> Classifier:
         """The classifier of the settings with its head, on the backbone's device; a new one at each call.
 
         Raises:
-            ConfigError: If the settings have none, or classifier, head and backbone do not go together.
+            ConfigError: If the settings have none, classifier, head and backbone do not go together, or the device
+                does not have the precision.
         """
         if self.classifier is None or self.head is None:
             raise ConfigError(
@@ -88,7 +92,10 @@ class Supplies:
         classifier = build(CLASSIFIERS, self.classifier, head=head, seed=self.seed, **given)
         if self.sample_weight is not None:
             classifier.sample_weight = build(SAMPLE_WEIGHTS, self.sample_weight)
-        return classifier.to(next(self.backbone.parameters()).device)
+        device = next(self.backbone.parameters()).device
+        check_class_precision(self.class_precision, device)
+        classifier.class_precision = self.class_precision
+        return classifier.to(device)
 
 
 class TrainingMode(ABC):

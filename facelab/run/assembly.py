@@ -118,6 +118,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         load_rows=lambda of: class_rows_of(of, source, device),
         embed_source=lambda teacher, folder: embed_source(teacher, source, folder, config, show),
         sample_weight=config.sample_weight,
+        class_precision=config.training.class_precision,
     )
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
     # At the start, because a loss over pairs that batches do not hold would only show by being 0.

@@ -13,6 +13,7 @@ from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Preci
 from facelab.engine.replica import Compression
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
+from facelab.head.class_precision import ClassPrecision
 from facelab.inputs import check_any_photo
 from facelab.quality.card import ScoreSource
 from facelab.run.shipped import shipped_configs
@@ -118,6 +119,8 @@ class TrainingSettings(Strict):
         batch_size: Images in one update of the optimiser, over all processes and accumulated steps.
         accumulate: Forward passes that make one update; the loss is divided by it.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        class_precision: Format of the class rows and embeddings in the products that make the logits, which are added
+            in fp32: ``fp32``, ``bf16``, or on a GPU ``tf32``. Rows and gradients stay fp32.
         amp: ``native``, or ``apex`` where NVIDIA apex is installed.
         clip_norm: Largest gradient norm, or null.
         clip: Which gradients that norm is of, and which are clipped: ``all`` together, or those of the ``network``
@@ -133,6 +136,7 @@ class TrainingSettings(Strict):
     batch_size: int = Field(default=512, ge=1)
     accumulate: int = Field(default=1, ge=1)
     precision: Precision = "fp32"
+    class_precision: ClassPrecision = "fp32"
     amp: AmpBackend = "native"
     clip_norm: float | None = Field(default=None, gt=0)
     clip: Clip = "all"

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,3 +269,11 @@ def test_statistics_are_taken_over_negatives_only() -> None:
             return super().regularizer(terms)
 
     FullSoftmax(CLASSES, DIM, Counting(scale=8.0))(*batch())
+
+
+def test_heads_with_a_second_walk_are_named_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "heads.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| 2: logits depend on a sum"))
+    ours = [name for name in HEADS.names() if HEADS.get(name).__module__.startswith("facelab.head.")]
+    walking = [name for name in ours if HEADS.get(name).statistics is not MarginHead.statistics]
+    assert row.split("|")[2].strip() == ", ".join(sorted(walking))

@@ -1,28 +1,24 @@
-"""The contract of classifiers carries: sampled rows, a queue of features and logits in chunks, in a few lines each."""
+"""The contract of classifiers carries sampled rows and a queue of features, in a few lines each."""
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, embedding, linear, normalize
+from torch.nn.functional import cross_entropy, embedding, normalize
 from torch.optim import Optimizer
-from torch.utils.checkpoint import checkpoint
 
 from facelab import distributed
 from facelab.catalogue import build, entries
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
-from facelab.head.candidates import Candidates, Product, cosines
+from facelab.head.candidates import Candidates
 from facelab.head.classifier import Classifier, ClassifierOutput, UpdateRule, require_no_class_numbers
 from facelab.head.margin_loss import MarginLoss
 from facelab.head.margins.cosface import CosFace
 from facelab.head.rows.full_softmax import FullSoftmax
-
-T = TypeVar("T")
 
 CLASSES, DIM, BATCH = 11, 6, 8
 ENTRIES = sorted({*entries(HEADS), *HEADS.names()})
@@ -146,34 +142,6 @@ class Queue(Classifier):
         self.offered = None
 
 
-class Chunked(FullSoftmax):
-    """All classes, but never more than a few logits: the backward pass computes them again."""
-
-    def product(self, features: Tensor, candidates: Candidates) -> Product:
-        return ProductInChunks(features, candidates, self.head.normalised, size=3)
-
-
-class ProductInChunks(Product):
-    def __init__(self, features: Tensor, candidates: Candidates, normalised: bool, size: int) -> None:
-        self.features, self.candidates, self.normalised = features, candidates, normalised
-        self.chunks = candidates.split(size)
-
-    def logits(self, features: Tensor, part: Candidates) -> Tensor:
-        return cosines(features, part.rows) if self.normalised else linear(features, part.rows, part.bias)
-
-    def target(self) -> Tensor:
-        own = self.candidates
-        bias = None if own.bias is None else own.bias[own.column]
-        picked = replace(own, rows=own.rows[own.column], bias=bias)
-        return self.logits(self.features, picked).diagonal() * own.owned
-
-    def over_chunks(self, function: Callable[[Tensor, Candidates], T]) -> list[T]:
-        def again(features: Tensor, part: Candidates) -> T:
-            return function(self.logits(features, part), part)
-
-        return [checkpoint(again, self.features, part, use_reentrant=False) for part in self.chunks]
-
-
 def head_of(name: str) -> MarginHead:
     return build(HEADS, name, num_classes=CLASSES)
 
@@ -244,8 +212,9 @@ def statistics_of(name: str, classifier: Classifier, features: Tensor, labels: T
     product = classifier.product(features, candidates)
     head = head_of(name).double()
     terms = head.prepare(product.target(), features.norm(dim=1), labels)
-    (sums,) = product.over_chunks(lambda cosine, part: head.statistics(cosine, terms, part.negatives()))
-    return dict(sums)
+    sums: dict[str, Tensor] = {}
+    product.over_chunks(lambda cosine, part: sums.update(head.statistics(cosine, terms, part.negatives())))
+    return sums
 
 
 @pytest.mark.parametrize("name", WITH_STATISTICS)
@@ -287,20 +256,6 @@ def test_means_of_class_parameters_are_estimated_over_all_classes() -> None:
     drawn = torch.stack(means)
     expected = sampled.class_parameters["margin"].detach().mean()
     assert abs(float(drawn.mean() - expected)) < 5 * float(drawn.std()) / len(means) ** 0.5
-
-
-@pytest.mark.parametrize("name", ENTRIES)
-def test_logits_in_chunks_are_the_full_softmax(name: str) -> None:
-    full = FullSoftmax(CLASSES, DIM, head_of(name), seed=2).double()
-    chunked = Chunked(CLASSES, DIM, head_of(name), seed=2).double()
-    for number in range(2):
-        expected, expected_gradient = step(full, *batch(number))
-        output, features_gradient = step(chunked, *batch(number))
-        torch.testing.assert_close(output.loss, expected.loss, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(dict(output.metrics), dict(expected.metrics), rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(features_gradient, expected_gradient, rtol=1e-9, atol=1e-9)
-    for parameter, other in zip(chunked.parameters(), full.parameters(), strict=True):
-        torch.testing.assert_close(gradient(parameter), gradient(other), rtol=1e-9, atol=1e-9)
 
 
 def test_a_queue_compares_with_the_latest_features() -> None:
@@ -358,7 +313,6 @@ def run_owners() -> list[Share]:
     start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
     owners: list[Classifier] = [
         Sampled(CLASSES, DIM, head_of("NPCFace"), seed=2, sample_rate=1.0),
-        *(Chunked(CLASSES, DIM, head_of(name), seed=2) for name in ("NPCFace", "AdaM-Softmax", "UniFace", "Softmax")),
         Queue(CLASSES, DIM, CosFace(), size=2 * BATCH // distributed.world_size()),
     ]
     results = []

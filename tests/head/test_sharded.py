@@ -1,4 +1,7 @@
-"""Two processes with uneven shards give what one gives: loss, gradients, buffers and metrics, over two steps."""
+"""Loss, gradients, buffers and metrics over two steps, whole on one process: what other ways to compute them must give.
+
+These are two processes with uneven shards, and logits that come and go in chunks, on one process and on two.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +13,30 @@ from torch import Tensor, nn
 from facelab import distributed
 from facelab.catalogue import build, entries
 from facelab.head.base import HEADS, MarginHead, Terms
+from facelab.head.candidates import Candidates, Product
+from facelab.head.fused_product import FusedProduct
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.sample_weight import SAMPLE_WEIGHTS
 
 BATCH, DIM, CLASSES, STEPS = 12, 16, 11, 2  # 11 classes: the shards are uneven
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 ENTRIES = sorted({*entries(HEADS), *HEADS.names()})  # with those of other packages that are installed
-CASES = [(name, dtype) for name in [*ENTRIES, "sums", "sub-centres"] for dtype in TOLERANCE]
+FUSED = {torch.float64: 1e-12, torch.float32: 1e-5}  # on one process
+
+
+@dataclass(frozen=True)
+class Case:
+    """A head, and how many rows each class has."""
+
+    name: str
+    dtype: torch.dtype
+    centres: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.centres}-{self.dtype}"
+
+    def head(self) -> MarginHead:
+        return SumsOfNegatives(scale=16.0) if self.name == "sums" else build(HEADS, self.name, num_classes=CLASSES)
 
 
 class SumsOfNegatives(MarginHead):
@@ -49,6 +69,21 @@ class Step:
     metrics: dict[str, Tensor]
 
 
+class Fused(FullSoftmax):
+    """A few products at a time."""
+
+    def product(self, features: Tensor, candidates: Candidates) -> Product:
+        return FusedProduct(features, candidates, self.head.normalised, chunk=4 * BATCH)
+
+
+NAMES = [*ENTRIES, "sums"]
+NORMALISED = [name for name in ENTRIES if build(HEADS, name, num_classes=CLASSES).normalised]
+CASES = [
+    *(Case(name, dtype) for name in NAMES for dtype in TOLERANCE),
+    *(Case(name, torch.float64, 2) for name in NORMALISED),
+]
+
+
 def features_and_labels(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(step)
     labels = torch.randint(CLASSES, (BATCH,), generator=generator)
@@ -62,16 +97,14 @@ def gradient(parameter: Tensor) -> Tensor:
     return parameter.grad.clone()
 
 
-def run(name: str, dtype: torch.dtype) -> list[Step]:
+def run(case: Case, owner: type[FullSoftmax]) -> list[Step]:
     """Two steps of one head with this process's part of batch and classes."""
-    known = {"sums": SumsOfNegatives(scale=16.0), "sub-centres": build(HEADS, "ArcFace")}
-    head = known[name] if name in known else build(HEADS, name, num_classes=CLASSES)
-    rows_per_class = 3 if name == "sub-centres" else 1
-    classifier = FullSoftmax(CLASSES, DIM, head, seed=3, rows_per_class=rows_per_class).to(dtype)
+    head = case.head()
+    classifier = owner(CLASSES, DIM, head, seed=3, rows_per_class=case.centres).to(case.dtype)
     start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
     steps = []
     for number in range(STEPS):
-        features, labels = features_and_labels(number, dtype)
+        features, labels = features_and_labels(number, case.dtype)
         own = features[start:stop].clone().requires_grad_()
         classifier.zero_grad()
         output = classifier(own, labels[start:stop])
@@ -128,7 +161,8 @@ def weighted_gradient(sample_weight: str) -> Tensor:
 class Results:
     """All cases of one process; all in one start of processes, because starting takes longer than computing."""
 
-    steps: list[list[Step]]
+    whole: list[list[Step]]
+    fused: list[list[Step]]
     rows: Tensor
     network_gradient: Tensor
     weighted_gradients: dict[str, Tensor]
@@ -137,7 +171,8 @@ class Results:
 def run_everything() -> Results:
     rows = FullSoftmax(3000, 4, build(HEADS, "CosFace"), seed=5).weight.detach()
     weighted = {name: weighted_gradient(name) for name in SAMPLE_WEIGHTS.names()}
-    return Results([run(name, dtype) for name, dtype in CASES], rows, network_gradient(), weighted)
+    whole, fused = ([run(case, owner) for case in CASES] for owner in (FullSoftmax, Fused))
+    return Results(whole, fused, rows, network_gradient(), weighted)
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +185,22 @@ def two() -> list[Results]:
     return distributed.run_processes(run_everything, 2)
 
 
-@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{name}-{dtype}" for name, dtype in CASES])
+every_case = pytest.mark.parametrize("case", range(len(CASES)), ids=map(str, CASES))
+
+
+@every_case
 def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) -> None:
-    tolerance = TOLERANCE[CASES[case][1]]
-    for full, *shares in zip(one.steps[case], *(results.steps[case] for results in two), strict=True):
+    require_equal(one.whole[case], [results.whole[case] for results in two], TOLERANCE[CASES[case].dtype])
+
+
+@every_case
+def test_chunks_equal_the_whole(case: int, one: Results, two: list[Results]) -> None:
+    require_equal(one.whole[case], [one.fused[case]], FUSED[CASES[case].dtype])
+    require_equal(one.whole[case], [results.fused[case] for results in two], TOLERANCE[CASES[case].dtype])
+
+
+def require_equal(expected: list[Step], processes: list[list[Step]], tolerance: float) -> None:
+    for full, *shares in zip(expected, *processes, strict=True):
         for share in shares:
             torch.testing.assert_close(share.loss, full.loss, rtol=tolerance, atol=tolerance)
             torch.testing.assert_close(share.head_grads, full.head_grads, rtol=tolerance, atol=tolerance)
@@ -164,8 +211,8 @@ def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) ->
         assert_near([share.row_grad for share in shares], full.row_grad, tolerance)
         if full.bias_grad is not None:
             assert_near([share.bias_grad for share in shares], full.bias_grad, tolerance)
-        for key, expected in full.class_grads.items():
-            assert_near([share.class_grads[key] for share in shares], expected, tolerance)
+        for key, wanted in full.class_grads.items():
+            assert_near([share.class_grads[key] for share in shares], wanted, tolerance)
 
 
 def assert_near(shares: list[Any], expected: Tensor, tolerance: float) -> None:

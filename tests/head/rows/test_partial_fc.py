@@ -303,8 +303,9 @@ def test_statistics_of_heads_are_unbiased(name: str) -> None:
         candidates = classifier.candidates(features, labels)
         product = classifier.product(features, candidates)
         terms = head.prepare(product.target(), features.norm(dim=1), labels)
-        (sums,) = product.over_chunks(lambda cosine, part: head.statistics(cosine, terms, part.negatives()))
-        return dict(sums)
+        sums: dict[str, Tensor] = {}
+        product.over_chunks(lambda cosine, part: sums.update(head.statistics(cosine, terms, part.negatives())))
+        return sums
 
     head = head_of(name).double()
     features, labels = batch()

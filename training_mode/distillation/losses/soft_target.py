@@ -8,7 +8,7 @@ from torch import Tensor
 from facelab import distributed
 from facelab.citation import Citation
 from facelab.errors import in_range
-from facelab.head.margin_loss import log_sum_over_processes
+from facelab.head.reductions import log_sum_over_processes
 from facelab.training_mode.distillation.loss import DISTILLATIONS, DistillationLoss, Need, Outputs, require_logits
 
 

@@ -1,0 +1,64 @@
+"""Matrix products of the class rows in fewer digits than fp32, whose terms are still added in fp32."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from facelab.errors import ConfigError
+
+ClassPrecision = Literal["fp32", "tf32", "bf16"]
+
+
+def check_class_precision(precision: ClassPrecision, device: torch.device) -> None:
+    """Refuse a precision that a device does not have.
+
+    Raises:
+        ConfigError: If it is ``tf32`` and the device no GPU.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError(
+            "training.class_precision is 'tf32', a format of NVIDIA's GPUs, but the class rows are on the "
+            f"{device.type.upper()}; choose fp32, or bf16 where the processor multiplies it (AMX, AVX-512 BF16)."
+        )
+
+
+@contextmanager
+def factors_in(precision: ClassPrecision, device: torch.device) -> Iterator[None]:
+    """Context in which `multiply` and `add_product_` round fp32 factors to this format."""
+    # oneDNN and cuBLAS round while they load, so that neither factor is copied. oneDNN leaves fp32 as it is where the
+    # processor multiplies no bf16, and cuBLAS rounds to no bf16 of its own accord.
+    setting = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    if precision == "fp32" or (device.type == "cuda" and precision == "bf16"):
+        yield
+        return
+    before = setting.fp32_precision
+    setting.fp32_precision = precision
+    try:
+        yield
+    finally:
+        setting.fp32_precision = before
+
+
+def multiply(left: Tensor, right: Tensor, precision: ClassPrecision, out: Tensor | None = None) -> Tensor:
+    """Matrix product of two fp32 matrices in fp32, inside of `factors_in`; float64 stays float64.
+
+    Args:
+        left: (M, K).
+        right: (K, N).
+        precision: As in `factors_in`.
+        out: Where it is written, (M, N), if that is given.
+    """
+    if precision == "bf16" and left.is_cuda and left.dtype == torch.float32:
+        product = torch.mm(left.bfloat16(), right.bfloat16(), out_dtype=torch.float32)
+        return product if out is None else out.copy_(product)
+    return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
+
+
+def add_product_(total: Tensor, left: Tensor, right: Tensor, precision: ClassPrecision) -> Tensor:
+    """Add the matrix product of `multiply` to ``total``, (M, N), in place."""
+    if precision == "bf16" and left.is_cuda and left.dtype == torch.float32:
+        return total.add_(multiply(left, right, precision))
+    return total.addmm_(left, right)
