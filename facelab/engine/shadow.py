@@ -5,6 +5,7 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab.errors import in_range, one_of
 
@@ -25,11 +26,11 @@ class Shadow(Generic[N]):
             network in training.
         buffers: Where the shadow's buffers, such as BatchNorm's statistics, come from: ``copy`` takes those of the
             network in training, ``average`` averages them like the parameters, ``own`` leaves them to the shadow's own
-            forward passes in training mode.
+            forward passes.
 
     Attributes:
-        network: The shadow itself, for evaluation, export or as a second branch. In evaluation mode, or in training
-            mode if it has its own buffers.
+        network: The shadow itself, for evaluation, export or as a second branch. In evaluation mode; with buffers of
+            its own, its BatchNorm alone is in training mode, so that nothing is dropped at random.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -38,7 +39,11 @@ class Shadow(Generic[N]):
     def __init__(self, network: N, *, decay: float = 0.999, buffers: Buffers = "copy") -> None:
         self.decay = in_range("shadow decay", decay, 0.0, 1.0, high_open=True)
         self.buffers = one_of("shadow buffers", buffers, get_args(Buffers))
-        self.network: N = deepcopy(network).requires_grad_(False).train(buffers == "own")
+        self.network: N = deepcopy(network).requires_grad_(False).eval()
+        if buffers == "own":
+            for part in self.network.modules():
+                if isinstance(part, _BatchNorm):
+                    part.train()
 
     @torch.no_grad()
     def update(self, network: N) -> None:

@@ -95,7 +95,8 @@ def test_buffers(buffers: Buffers) -> None:
     expected = {"copy": mean(net), "average": 0.75 * old + 0.25 * mean(net), "own": old}
     torch.testing.assert_close(mean(shadow.network), expected[buffers])
     assert seen(shadow.network) == (0 if buffers == "own" else 1)
-    assert shadow.network.training == (buffers == "own")
+    assert not shadow.network.training
+    assert shadow.network.norm.training == (buffers == "own")
     if buffers == "own":
         shadow.network(torch.randn(8, 3))
         assert not torch.equal(mean(shadow.network), old)
