@@ -15,7 +15,8 @@ from facelab import distributed
 from facelab.catalogue import build, entries
 from facelab.errors import DataError
 from facelab.head.base import HEADS
-from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.head.classifier import CLASSIFIERS, Classifier, ClassifierOutput
+from facelab.head.rows.feature_rows import FeatureRows
 from facelab.run.assembly import assemble
 from facelab.run.run import RunResult
 from facelab.run.settings import load_config
@@ -25,13 +26,24 @@ from facelab.weights.tensor_files import read_tree
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
 ENTRIES = sorted({*entries(CLASSIFIERS), *CLASSIFIERS.names()})
+# What an owner needs beside its defaults. A new one needs a line only if it needs something.
+SMALL: dict[str, dict[str, Any]] = {"ClassPool": {"fraction": 1.0}, "PrototypeQueue": {"size": 19}}
+MODES = {"ClassPool": "class_pool", "PrototypeQueue": "{semi_siamese: {decay: 0.9}}"}
 TINY = str(Path(__file__).parents[1] / "tiny_run.yaml")
 CLASSES, DIM, BATCH = 11, 6, 8
 
 
 def classifier(name: str) -> Classifier:
     head = build(HEADS, {"CosFace": {"margin": 0.1, "scale": 16}})
-    return build(CLASSIFIERS, name, num_classes=CLASSES, feat_dim=DIM, head=head, seed=1)
+    return build(CLASSIFIERS, {name: SMALL.get(name, {})}, num_classes=CLASSES, feat_dim=DIM, head=head, seed=1)
+
+
+def output_of(model: Classifier, features: Tensor, labels: Tensor) -> ClassifierOutput:
+    """Of a step; who stores features gets some of other images of the same people."""
+    if isinstance(model, FeatureRows):
+        model.offer(features.detach().roll(1, dims=1), labels, keep=True)
+    output: ClassifierOutput = model(features, labels)
+    return output
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -48,7 +60,7 @@ def test_it_documents_its_options(name: str) -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_embeddings_get_a_gradient_and_metrics_none(name: str) -> None:
     features, labels = batch()
-    output = classifier(name)(features.requires_grad_(), labels)
+    output = output_of(classifier(name), features.requires_grad_(), labels)
     output.loss.backward()
     assert features.grad is not None
     assert bool(features.grad.isfinite().all())
@@ -72,13 +84,13 @@ def test_its_rows_are_state(name: str) -> None:
 def test_state_goes_round_through_a_state_dict(name: str) -> None:
     model, other = classifier(name), classifier(name)
     for step in range(2):
-        model(*batch(step))
+        output_of(model, *batch(step))
         model.after_update()
     other.load_state_dict(copy.deepcopy(model.state_dict()))
     losses = []
     for both in (model, other):
         torch.manual_seed(0)
-        losses.append(both(*batch(2)).loss)
+        losses.append(output_of(both, *batch(2)).loss)
     assert losses[0].equal(losses[1])
 
 
@@ -89,7 +101,9 @@ def test_labels_outside_are_refused(name: str) -> None:
 
 
 def words(name: str) -> tuple[str, ...]:
-    return (f"classifier={name}", "checkpoint.keep_every_epochs=1", "training.log_every=3")
+    mode = [f"mode={MODES[name]}", "data.sampler={ClassBalanced: {images_per_class: 2}}"] if name in MODES else []
+    owner = f"classifier={json.dumps({name: SMALL.get(name, {})})}"
+    return (owner, *mode, "checkpoint.keep_every_epochs=1", "training.log_every=3")
 
 
 def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

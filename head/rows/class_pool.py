@@ -1,0 +1,150 @@
+"""A pool of class rows for a part of all people, those seen last: memory does not grow with the number of people."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from facelab import distributed
+from facelab.citation import Citation
+from facelab.errors import in_range
+from facelab.head.base import MarginHead
+from facelab.head.candidates import Candidates, Product
+from facelab.head.classifier import CLASSIFIERS, ClassifierOutput
+from facelab.head.margin_loss import MarginLoss
+from facelab.head.rows.feature_rows import FeatureRows, Offer
+from facelab.head.rows.slot_table import Placement, SlotTable
+
+NEAREST_SHARE, FEWEST_NEAREST, MOST_NEAREST = 0.0002, 3, 10
+
+
+@CLASSIFIERS.register("ClassPool")
+class ClassPool(FeatureRows):
+    """The dynamic class pool of Fast Face Classification (Wang et al., CVPR 2022, arXiv:2105.10375).
+
+    A slot holds two features of a person, its templates. Of a forward pass, the loss is the sum over two templates of
+    the pool: the first of all slots, and the second of those whose person the offer shows again, the first of others.
+    Each is the head's loss, a mean over the samples whose person is in the pool, and a cosine loss for the others: the
+    mean of ``max(cos, 0)`` over them and their ``h`` nearest slots, ``h`` being 0.0002 of the slots within 3 to 10.
+    The head sees each pass twice, so its moving averages, where it has some, move twice.
+
+    The rows are spread over the processes; who has which slot, a number for each person and three for each slot, is on
+    all of them. How many samples are in the pool, the program has to know: a GPU is waited for twice a pass.
+
+    Args:
+        num_classes: C, the people that there are.
+        feat_dim: D.
+        head: A head of cosines that learns no numbers for each class.
+        seed: Random directions that fill the pool at first, as in FFC's program.
+        fraction: Slots of the pool as a part of the people, above 0 and up to 1. FFC's authors take 0.1 to 0.00001.
+
+    Raises:
+        ConfigError: If the fraction is out of range, gives fewer slots than processes, or the head does not fit.
+    """
+
+    citation: ClassVar[Citation | None] = Citation(
+        key="wang2022ffc",
+        title="An Efficient Training Approach for Very Large Scale Face Recognition",
+        authors="Wang, Kai and Wang, Shuo and Zhang, Panpan and Zhou, Zhipeng and Zhu, Zheng and Wang, Xiaobo and "
+        "Peng, Xiaojiang and Sun, Baigui and Li, Hao and You, Yang",
+        venue="CVPR",
+        year=2022,
+        arxiv="2105.10375",
+    )
+
+    def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, seed: int = 0, fraction: float = 0.1) -> None:
+        in_range("ClassPool fraction", fraction, 0.0, 1.0, low_open=True)
+        slots = max(1, round(fraction * num_classes))
+        super().__init__(num_classes, feat_dim, head, slots, seed, rows_per_slot=2)
+        self.table = SlotTable(num_classes, slots)
+        wanted = min(max(int(NEAREST_SHARE * slots), FEWEST_NEAREST), MOST_NEAREST)
+        self.nearest = min(wanted, slots)
+
+    def candidates(self, features: Tensor, labels: Tensor) -> Candidates:
+        """The first template of the owned slots; who is not in the pool has no target on any process."""
+        offer = self.offered
+        placement = self.table.place(offer.people)
+        first, _ = self._templates(offer, placement)
+        return self._targets(first, self.table.find(labels, placement))
+
+    def forward(self, embedding: Tensor, labels: Tensor, weight: Tensor | None = None) -> ClassifierOutput:
+        """Loss of the global batch, see the class; metrics are those of the head's losses, and ``in_pool``.
+
+        Args:
+            embedding: This process's embeddings, (B, D), with B equal on all processes.
+            labels: Their global classes, int64, (B,).
+            weight: What the loss of each is multiplied by before the means, (B,), or None for 1.
+
+        Raises:
+            ConfigError: If nobody offered features.
+            DataError: If labels on the CPU lie outside of 0..C-1.
+        """
+        self._check_labels(labels)
+        offer = self.offered
+        with torch.autocast(embedding.device.type, enabled=False):
+            features = distributed.gather_rows(embedding.to(self.row_dtype))
+            labels = distributed.gather_labels(labels)
+            placement = self.table.place(offer.people)
+            slot = self.table.find(labels, placement)
+            if weight is not None:
+                weight = distributed.gather_rows(weight.to(self.row_dtype))
+            templates = self._templates(offer, placement)
+            outputs = [self._loss(features, labels, slot, rows, weight) for rows in templates]
+        in_pool = (slot >= 0).to(features.dtype).mean()
+        metrics = {name: (value + outputs[1].metrics[name]) / 2 for name, value in outputs[0].metrics.items()}
+        return ClassifierOutput(outputs[0].loss + outputs[1].loss, {**metrics, "in_pool": in_pool})
+
+    def store(self, offer: Offer) -> None:
+        """Those not seen for longest make room."""
+        placement = self.table.place(offer.people)
+        self._write(self.rows, offer, placement)
+        self.table.commit(placement)
+
+    def _templates(self, offer: Offer, placement: Placement) -> tuple[Tensor, Tensor]:
+        """Two templates of the owned slots as they will be when what was offered is in them, (S, D) each."""
+        # Not in place: the offer may be one that is not kept.
+        rows = self.rows.clone()
+        self._write(rows, offer, placement)
+        again = placement.slot[placement.again]
+        own = again[self.owned(again)] - self.shard.start
+        first = rows[:, 0]
+        return first, first.index_copy(0, own, rows[own, 1])
+
+    def _write(self, rows: Tensor, offer: Offer, placement: Placement) -> None:
+        here = self.owned(placement.to_slot)
+        place = placement.to_slot[here] - self.shard.start
+        rows[place, placement.to_row[here]] = offer.features[placement.image[here]]
+
+    def _targets(self, rows: Tensor, slot: Tensor) -> Candidates:
+        column, owned = self.shard.columns(slot)
+        return Candidates(rows, column, owned)
+
+    def _loss(
+        self, features: Tensor, labels: Tensor, slot: Tensor, rows: Tensor, weight: Tensor | None
+    ) -> ClassifierOutput:
+        """Of the samples in the pool and of those outside, against one template."""
+        inside, outside = (slot >= 0).nonzero().squeeze(1), (slot < 0).nonzero().squeeze(1)
+        loss, metrics = features.sum() * 0.0, dict[str, Tensor]()
+        if len(inside):
+            candidates = self._targets(rows, slot[inside])
+            product = self.product(features[inside], candidates)
+            head_loss = MarginLoss(self.head, self.num_classes, self.sample_weight)
+            own = None if weight is None else weight[inside]
+            output = head_loss(features[inside], labels[inside], candidates, product, own)
+            loss, metrics = output.loss, dict(output.metrics)
+        if len(outside):
+            near = self._nearness(self.product(features[outside], self._targets(rows, slot[outside])))
+            loss = loss + (near if weight is None else near * distributed.use_commonly(weight[outside])).mean()
+        return ClassifierOutput(loss, metrics)
+
+    def _nearness(self, product: Product) -> Tensor:
+        """Of each sample the mean of ``max(cos, 0)`` over the nearest slots of all processes, (B,)."""
+        parts = product.over_chunks(lambda cosine, _: cosine.topk(min(self.nearest, cosine.shape[1])).values)
+        own = torch.cat(parts, dim=1).topk(min(self.nearest, self.shard.size)).values
+        # Every process offers as many, so that those of all can be compared; its own among the nearest are its share.
+        offered = pad(own.detach(), (0, self.nearest - own.shape[1]), value=-torch.inf)
+        everybodys = distributed.gather_labels(offered.T).T
+        chosen = torch.zeros_like(everybodys).scatter(1, everybodys.topk(self.nearest).indices, 1.0)
+        mine = chosen[:, self.nearest * distributed.rank() :][:, : own.shape[1]]
+        return distributed.sum_shares((own.clamp_min(0.0) * mine).sum(dim=1)) / self.nearest

@@ -1,0 +1,79 @@
+"""The latest features of a gallery network as class rows, first in, first out."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from facelab.citation import Citation
+from facelab.errors import in_range
+from facelab.head.base import MarginHead
+from facelab.head.candidates import Candidates
+from facelab.head.classifier import CLASSIFIERS
+from facelab.head.rows.feature_rows import FeatureRows, Offer
+
+
+@CLASSIFIERS.register("PrototypeQueue")
+class PrototypeQueue(FeatureRows):
+    """The prototype queue of semi-siamese training (Du et al., ECCV 2020, arXiv:2007.08398, Sec. 3.2).
+
+    Each sample's own prototype is the feature that was offered for it, and the older ones of other people are its
+    negatives. FaceX-Zoo's program also takes for negatives what is left of the same person, and keeps people that are
+    in the queue out of the next epoch, so that a queue that holds everybody of a small set leaves nothing to train on;
+    here older features of the same person are no negatives, and the queue has any size from that of a batch on.
+
+    Args:
+        num_classes: C, the people that there are.
+        feat_dim: D.
+        head: A head of cosines that learns no numbers for each class.
+        seed: Random directions that fill the queue at first, as in FaceX-Zoo's program.
+        size: Features in the queue, over all processes.
+
+    Attributes:
+        people: Whom each slot shows, int64, (size,); -1 while it holds a random direction.
+        next: Slot of the next feature, int64, ().
+
+    Raises:
+        ConfigError: If the size is below 1 or the number of processes, or the head does not fit.
+    """
+
+    citation: ClassVar[Citation | None] = Citation(
+        key="du2020semisiamese",
+        title="Semi-Siamese Training for Shallow Face Learning",
+        authors="Du, Hang and Shi, Hailin and Liu, Yuchi and Wang, Jun and Lei, Zhen and Zeng, Dan and Mei, Tao",
+        venue="ECCV",
+        year=2020,
+        arxiv="2007.08398",
+    )
+    people: Tensor
+    next: Tensor
+
+    def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, seed: int = 0, size: int = 16384) -> None:
+        in_range("PrototypeQueue size", size, 1, float("inf"))
+        super().__init__(num_classes, feat_dim, head, size, seed)
+        self.register_buffer("people", torch.full((size,), -1))
+        self.register_buffer("next", torch.zeros((), dtype=torch.int64))
+
+    def candidates(self, features: Tensor, labels: Tensor) -> Candidates:
+        """The owned slots, as they will be when what was offered is in them."""
+        offer = self.offered
+        slot, here = self._slots(offer)
+        # Not in place: the offer may be one that is not kept.
+        rows = self.rows.index_copy(0, slot[here] - self.shard.start, offer.features[here])
+        people = self.people.index_copy(0, slot, offer.people)[self.shard.start : self.shard.stop]
+        column, owned = self.shard.columns(slot)
+        same = people == labels.unsqueeze(1)
+        same &= ~torch.zeros_like(same).scatter(1, column.unsqueeze(1), owned.unsqueeze(1))
+        return Candidates(rows, column, owned, excluded=same)
+
+    def store(self, offer: Offer) -> None:
+        """The oldest make room."""
+        slot, here = self._slots(offer)
+        self.rows.index_copy_(0, slot[here] - self.shard.start, offer.features[here])
+        self.people.index_copy_(0, slot, offer.people)
+        self.next.add_(len(slot)).remainder_(self.slots)
+
+    def _slots(self, offer: Offer) -> tuple[Tensor, Tensor]:
+        """Slot of each offered feature, (G,), and which of these slots this process owns, bool, (G,)."""
+        slot = (self.next + torch.arange(len(offer.people), device=self.next.device)) % self.slots
+        return slot, self.owned(slot)
