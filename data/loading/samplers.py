@@ -1,11 +1,13 @@
 """Orders in which an epoch visits its images. Each is a pure function of the epoch and the position."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import SAMPLERS, Labels, Sampler
 from facelab.data.loading.keyed_random import permute
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, in_range
 
 Rows = NDArray[np.int64]
 
@@ -102,6 +104,54 @@ class ClassBalanced(Sampler):
         image = permute(member % count, count, self._seed, epoch, visit, drawn)
         index: Rows = self._order[self._starts[drawn] + image]
         return index
+
+
+@SAMPLERS.register("PairsAndInstances")
+class PairsAndInstances(Sampler):
+    """Pairs of one person, and pairs of images as they come: the two loaders of Fast Face Classification in one.
+
+    Rows 2i and 2i + 1 are a pair. In turn, ``same`` pairs show one person each, every person equally often as in
+    `ClassBalanced`, and ``mixed`` pairs two images whosoever, every image equally often as in `Shuffle`. By default
+    there are as many single images as pairs of a person, as in the authors' program. An epoch has as many rows as there
+    are images, rounded down to whole pairs.
+
+    Args:
+        labels: Class of each image, (N,).
+        same: Pairs of one person in a turn, at least 1.
+        mixed: Pairs of any images in a turn, 0 or more.
+        seed: Chooses the orders.
+
+    Raises:
+        ConfigError: If a number is out of range, or there is one image only.
+    """
+
+    rows_per_group = 2
+
+    def __init__(self, labels: Labels, same: int = 2, mixed: int = 1, seed: int = 0) -> None:
+        in_range("PairsAndInstances same", same, 1, math.inf)
+        in_range("PairsAndInstances mixed", mixed, 0, math.inf)
+        self._same, self._mixed = ClassBalanced(labels, images_per_class=2, seed=seed), Shuffle(labels, seed)
+        self._turn, self._same_in_turn = 2 * (same + mixed), 2 * same
+        self._size = len(labels) // 2 * 2
+
+    def __len__(self) -> int:
+        """Rows in one epoch, an even number."""
+        return self._size
+
+    def rows(self, epoch: int, start: int, stop: int) -> Rows:
+        """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
+        positions = np.arange(*_bounds(start, stop, len(self)))
+        of_same = positions % self._turn < self._same_in_turn
+        first, last = (self._same_before(row) for row in (start, stop))
+        index = np.empty(len(positions), np.int64)
+        index[of_same] = self._same.rows(epoch, first, last)
+        index[~of_same] = self._mixed.rows(epoch, start - first, stop - last)
+        return index
+
+    def _same_before(self, row: int) -> int:
+        """How many rows before one belong to pairs of one person."""
+        turns, rest = divmod(row, self._turn)
+        return turns * self._same_in_turn + min(rest, self._same_in_turn)
 
 
 def _bounds(start: int, stop: int, size: int) -> tuple[int, int]:

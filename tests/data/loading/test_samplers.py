@@ -25,7 +25,7 @@ def test_each_image_once(name: str) -> None:
     assert sorted(epoch_of(build(name))) == list(range(len(LABELS)))
 
 
-@pytest.mark.parametrize("name", ["ClassBalanced", "Shuffle", "Sequential"])
+@pytest.mark.parametrize("name", ["ClassBalanced", "PairsAndInstances", "Shuffle", "Sequential"])
 def test_parts_make_the_whole(name: str) -> None:
     sampler = build(name, seed=3)
     whole = sampler.rows(4, 0, len(sampler))
@@ -36,7 +36,7 @@ def test_parts_make_the_whole(name: str) -> None:
     assert whole.dtype == np.int64
 
 
-@pytest.mark.parametrize("name", ["ClassBalanced", "Shuffle"])
+@pytest.mark.parametrize("name", ["ClassBalanced", "PairsAndInstances", "Shuffle"])
 def test_epochs_and_seeds_differ_and_repeat(name: str) -> None:
     assert epoch_of(build(name), 0) != epoch_of(build(name), 1)
     assert epoch_of(build(name, seed=1)) != epoch_of(build(name, seed=2))
@@ -97,3 +97,29 @@ def test_class_balanced_refuses_impossible_sizes(images_per_class: int) -> None:
 def test_rows_outside_an_epoch_are_refused() -> None:
     with pytest.raises(ConfigError, match="rows 50 to 54 are not inside an epoch of 53 rows"):
         build("Shuffle").rows(0, 50, 54)
+
+
+@pytest.mark.parametrize(("same", "mixed"), [(2, 1), (1, 1), (3, 0)])
+def test_pairs_of_one_person_alternate_with_pairs_of_any_images(same: int, mixed: int) -> None:
+    sampler = build("PairsAndInstances", same=same, mixed=mixed)
+    rows = sampler.rows(0, 0, len(sampler))
+    assert len(rows) == 52
+    of_same = np.arange(26) % (same + mixed) < same
+    pairs = rows.reshape(-1, 2)
+    people = LABELS[pairs]
+    assert (people[of_same, 0] == people[of_same, 1]).all()
+    assert sorted(people[of_same, 0][:7].tolist()) == list(range(7))
+    images = pairs[~of_same].ravel()
+    assert len(set(images.tolist())) == len(images)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"same": 0}, r"PairsAndInstances same is 0, but must lie in \[1, inf"),
+        ({"mixed": -1}, "PairsAndInstances mixed is -1"),
+    ],
+)
+def test_a_turn_without_pairs_is_refused(options: dict[str, int], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build("PairsAndInstances", **options)
