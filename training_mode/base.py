@@ -22,6 +22,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
 from facelab.head.class_precision import ClassPrecision, check_class_precision
 from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.head.rows.feature_rows import FeatureRows
 from facelab.head.sample_weight import SAMPLE_WEIGHTS
 from facelab.inputs import normalise
 from facelab.registry import Registry
@@ -77,6 +78,29 @@ class Supplies:
             ConfigError: If the settings have none, classifier, head and backbone do not go together, or the device
                 does not have the precision.
         """
+        classifier = self._build_classifier()
+        if isinstance(classifier, FeatureRows):
+            raise ConfigError(
+                f"the classifier {type(classifier).__name__} stores features of a gallery network, and this mode has "
+                "none; choose mode: semi_siamese or class_pool, or another classifier, such as FullSoftmax."
+            )
+        return classifier
+
+    def build_feature_rows(self) -> FeatureRows:
+        """The same for a mode with a gallery network, whose features it stores.
+
+        Raises:
+            ConfigError: As `build_classifier`, or if the settings' classifier stores no features.
+        """
+        classifier = self._build_classifier()
+        if not isinstance(classifier, FeatureRows):
+            raise ConfigError(
+                f"this mode learns from stored features of a gallery network, and {type(classifier).__name__} stores "
+                "none; set classifier: PrototypeQueue or ClassPool."
+            )
+        return classifier
+
+    def _build_classifier(self) -> Classifier:
         if self.classifier is None or self.head is None:
             raise ConfigError(
                 "this mode learns by class rows, and the settings say classifier: null; name one, such as "

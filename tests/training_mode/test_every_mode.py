@@ -19,17 +19,23 @@ from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
 from facelab.training_mode.base import MODES
 from facelab.weights.checkpoint import CheckpointStore
-from facelab.weights.snapshot import read_model, read_rows
+from facelab.weights.snapshot import count_rows, read_model, read_rows
 from facelab.weights.tensor_files import read_tree
 
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
 TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
-CLASSES, UPDATES_PER_EPOCH = 8, 4
+UPDATES_PER_EPOCH = 4
 # What a mode needs beside its defaults; {base} is a trained run. A new one needs a line only if it needs something.
 SMALL: dict[str, list[str]] = {
     "adaptation": ["backbone=null", "base={base}", "adapter={LoRA: {rank: 4}}"],
     "distillation": ["mode.distillation.teacher={base}"],
+    "class_pool": ["classifier={ClassPool: {fraction: 1.0}}", "data.sampler=PairsAndInstances"],
+    "semi_siamese": [
+        "mode.semi_siamese.decay=0.9",
+        "classifier={PrototypeQueue: {size: 19}}",
+        "data.sampler={ClassBalanced: {images_per_class: 2}}",
+    ],
 }
 
 every_mode = pytest.mark.parametrize("name", MODES.names())
@@ -63,7 +69,8 @@ def state_of(run: Path) -> dict[str, torch.Tensor]:
     """Everything that a run leaves behind: what the mode and the optimiser remember, class rows, the exported model."""
     training = read_tree(last(run) / "training.pt")
     kept = {key: training[key] for key in ("mode", "optimization")}
-    return {**tensors(kept), **read_rows(last(run), 0, CLASSES), **read_model(last(run))}
+    rows = read_rows(last(run), 0, count_rows(last(run), "classifier"), "classifier")
+    return {**tensors(kept), **rows, **read_model(last(run))}
 
 
 def losses(run: Path) -> list[float]:
@@ -139,7 +146,7 @@ def first_losses(base: str) -> dict[str, float]:
     found = {}
     for name in MODES.names():
         parts = assemble(load_config(TINY, settings(name, Path(base))))
-        for module in parts.mode.trained_modules():
+        for module in (*parts.mode.trained_modules(), *parts.mode.networks().values()):
             module.eval()
         found[name] = float(parts.mode.step(next(iter(parts.feed.batches(0, 0)))).loss.detach())
     return found
