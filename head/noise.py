@@ -23,11 +23,16 @@ def normal(seed: int, step: Tensor, size: int) -> Tensor:
     Returns:
         float64, (size,), on the device of ``step``.
     """
+    drawn: Tensor = torch.special.ndtri(uniform(seed, step, size))
+    return drawn
+
+
+def uniform(seed: int, step: Tensor, size: int) -> Tensor:
+    """Independent numbers between 0 and 1, both excluded; arguments and result as of `normal`."""
     key = _mixed(step + (seed << 32))
     bits = _mixed(key + torch.arange(1, size + 1, device=step.device) * INCREMENT)
     # 53 bits, moved to the middle of their cells: 0 and 1 have no quantile.
-    uniform = (_shifted(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
-    drawn: Tensor = torch.special.ndtri(uniform)
+    drawn: Tensor = (_shifted(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
     return drawn
 
 

@@ -18,6 +18,7 @@ REGISTRIES = {
     "samplers": ("facelab.data.base", "SAMPLERS"),
     "transforms": ("facelab.data.transforms.base", "TRANSFORMS"),
     "modes": ("facelab.training_mode.base", "MODES"),
+    "objectives": ("facelab.training_mode.triplet.objective", "OBJECTIVES"),
     "distillations": ("facelab.training_mode.distillation.loss", "DISTILLATIONS"),
     "protocols": ("facelab.test_protocol.base", "PROTOCOLS"),
     "scorers": ("facelab.iqa.base", "SCORERS"),

@@ -36,6 +36,7 @@ SMALL: dict[str, list[str]] = {
         "classifier={PrototypeQueue: {size: 19}}",
         "data.sampler={ClassBalanced: {images_per_class: 2}}",
     ],
+    "triplet": ["data.sampler={ClassBalanced: {images_per_class: 4}}"],
 }
 
 every_mode = pytest.mark.parametrize("name", MODES.names())

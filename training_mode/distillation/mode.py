@@ -22,9 +22,7 @@ from facelab.inputs import normalise
 from facelab.training_mode.base import MODES, Supplies, TrainingMode
 from facelab.training_mode.distillation.loss import DISTILLATIONS, DistillationLoss, Need, Outputs
 from facelab.training_mode.distillation.teacher import Teacher, outputs_of, shapes_of
-
-Losses = Mapping[str, float | dict[str, Any] | None]
-"""Weights by the loss's name, or its options with ``weight`` among them, or null for none of it."""
+from facelab.training_mode.weighted import weighted
 
 
 @MODES.register("distillation")
@@ -62,7 +60,7 @@ class Distillation(TrainingMode):
         self.view = view
         self.classification = in_range("distillation classification", classification, 0.0, math.inf, high_open=True)
         self.classifier = None if supplies.classifier is None else supplies.build_classifier()
-        options = _options({"Angular": 7.0} if losses is None else losses)
+        options = weighted("distillation", DISTILLATIONS, {"Angular": 7.0} if losses is None else losses)
         _check(options, self.classifier, classification)
         if cache is not None:
             _check_cache(options, view)
@@ -155,26 +153,6 @@ class Distillation(TrainingMode):
 def _learns(loss: nn.Module) -> bool:
     """Whether a loss has parameters of its own, such as a map from the student's channels to the teacher's."""
     return any(True for _ in loss.parameters())
-
-
-def _options(losses: Losses) -> dict[str, tuple[float, dict[str, Any]]]:
-    """Weight and options of each loss that is wanted.
-
-    Raises:
-        ConfigError: If a name is unknown, or a weight is no positive number.
-    """
-    found: dict[str, tuple[float, dict[str, Any]]] = {}
-    for name, given in losses.items():
-        if given is None:
-            continue
-        DISTILLATIONS.get(name)
-        options = dict(given) if isinstance(given, dict) else {"weight": given}
-        weight = options.pop("weight", 1.0)
-        if not isinstance(weight, int | float):
-            raise ConfigError(f"distillation losses.{name}.weight is {weight!r}, but must be a number.")
-        in_range(f"distillation losses.{name} weight", weight, 0.0, math.inf, low_open=True, high_open=True)
-        found[name] = float(weight), options
-    return found
 
 
 def _needing(names: Iterable[str], need: Need) -> list[str]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.data.transforms.augment import Augment
-from facelab.distributed import run_processes
 from facelab.engine.loop import StepOutput
 from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.inputs import InputSpec, normalise
@@ -253,20 +252,3 @@ def test_a_teacher_that_needs_scores_is_refused() -> None:
     network.needs_quality = True
     with pytest.raises(ConfigError, match="the teacher 'it' weighs its experts by quality scores"):
         Teacher(network, "it")
-
-
-def first_gradients(teacher: str, losses: str) -> list[Tensor]:
-    """Of what all processes share, for the first batch; in evaluation mode BatchNorm does not see a whole batch."""
-    parts, mode = assembled(Path(teacher), f"mode.distillation.losses={losses}", "mode.distillation.view=clean")
-    for module in mode.trained_modules():
-        module.eval()
-    mode.step(next(iter(parts.feed.batches(0, 0)))).loss.backward()
-    parameters = [parameter for module in mode.trained_modules() for parameter in module.parameters()]
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
-def test_two_processes_have_the_gradients_of_one(teacher: Path) -> None:
-    losses = f"{{{MOST}}}"
-    alone = first_gradients(str(teacher), losses)
-    for shared in run_processes(first_gradients, 2, str(teacher), losses):
-        torch.testing.assert_close(shared, alone, rtol=1e-3, atol=1e-5)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from facelab.distributed import run_processes
 from facelab.errors import ConfigError
 from facelab.training_mode.distillation.loss import DISTILLATIONS, DistillationLoss, Outputs, Shapes
 from facelab.training_mode.distillation.losses.margin import given_margins
@@ -107,42 +106,6 @@ def test_margins_follow_the_teacher() -> None:
     found = given_margins(torch.tensor([0.8, 0.4, 0.0, -0.5]), 0.2, 0.5)
     torch.testing.assert_close(found, torch.tensor([0.5, 0.35, 0.2, 0.2]))
     assert bool(given_margins(torch.tensor([-0.1, -0.5]), 0.2, 0.5).isfinite().all())
-
-
-def share_of_each(count: int) -> dict[str, tuple[float, Tensor, Tensor]]:
-    """Loss, and gradients of embeddings and logits, of this process's part of a batch, for every loss of no maps."""
-    from facelab import distributed
-
-    rank = distributed.rank()
-    part = slice(rank * BATCH // count, (rank + 1) * BATCH // count)
-    classes = slice(*distributed.class_range(CLASSES, rank, count))
-    found = {}
-    for name in DISTILLATIONS.names():
-        if "maps" in DISTILLATIONS.get(name).needs:
-            continue
-        whole, other = outputs(2), outputs(1)
-        assert whole.logits is not None
-        assert other.logits is not None
-        embedding = whole.embedding[part].double().requires_grad_()
-        logits = whole.logits[:, classes].double().requires_grad_()
-        rows = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(1)).double()[classes]
-        loss = DISTILLATIONS.build(name, student=SHAPES, teacher=SHAPES, rows=rows, num_classes=CLASSES)
-        teacher = Outputs(other.embedding[part].double(), logits=other.logits[:, classes].double())
-        value = loss(Outputs(embedding, logits=logits), teacher, LABELS[part])
-        value.backward()
-        zero = torch.zeros_like
-        # A network in DistributedDataParallel would get the mean over the processes.
-        own = zero(embedding) if embedding.grad is None else embedding.grad / count
-        found[name] = (float(value.detach()), own, zero(logits) if logits.grad is None else logits.grad)
-    return found
-
-
-def test_two_processes_have_the_losses_and_gradients_of_one() -> None:
-    alone, shares = share_of_each(1), run_processes(share_of_each, 2, 2)
-    for name, (value, embedding, logits) in alone.items():
-        assert sum(share[name][0] for share in shares) / 2 == pytest.approx(value, rel=1e-9), name
-        torch.testing.assert_close(torch.cat([share[name][1] for share in shares]), embedding, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(torch.cat([share[name][2] for share in shares], 1), logits, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Selectors and losses give what FaceX-Zoo's give, in float64."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facelab.training_mode.triplet.objectives.contrastive import contrastive
+from facelab.training_mode.triplet.selection import Select, mean_where, positive_pairs, squared_distances, triplets
+
+Arrays = dict[str, Tensor]
+COPY = Path(__file__).resolve().parents[2] / "golden" / "algorithms"
+NAMES: dict[Any, str] = {"hardest": "hardest", "random": "random_first", "semihard": "semihard_first", "all": "all"}
+CASES = list(product((2.5, 0.5, 0.05), get_args(Select)))
+
+
+def read(folder: Path) -> Arrays:
+    with np.load(folder / "triplet.npz") as arrays:
+        found = {name: torch.from_numpy(arrays[name]) for name in arrays}
+    return {name: one.double() if one.is_floating_point() else one for name, one in found.items()}
+
+
+def check(golden: Arrays, margin: float, select: Select) -> None:
+    embedding, label = golden["embeddings"].clone().requires_grad_(), golden["labels"]
+    pairs = positive_pairs(label)
+    first = -torch.arange(len(label), dtype=torch.float64).expand(len(pairs), -1)
+    found = triplets(squared_distances(embedding), label, pairs, margin, select, first)
+    key = f"margin{margin:g}/{NAMES[select]}"
+    if bool(golden.get(f"{key}/is_dummy", torch.tensor(False))):
+        assert not bool(found.taken.any()), "the original takes a triplet that does not qualify"
+        assert float(mean_where(found.excess.clamp_min(0.0), found.taken).detach()) == 0.0
+        return
+    loss = mean_where(found.excess.clamp_min(0.0), found.taken)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), golden[f"{key}/loss"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(embedding.grad, golden[f"{key}/grad_embeddings"], rtol=1e-4, atol=1e-5)
+    if found.negative is None:
+        rows, negative = found.taken.nonzero().unbind(dim=1)
+        chosen, expected = torch.cat([pairs[rows], negative.unsqueeze(1)], dim=1), golden["all_triplets"]
+    else:
+        chosen = torch.cat([pairs, found.negative.unsqueeze(1)], dim=1)[found.taken]
+        expected = golden[f"{key}/triplets"]
+    assert sorted(map(tuple, chosen.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def check_pairs(golden: Arrays) -> None:
+    embedding, label = golden["embeddings"], golden["labels"]
+    torch.testing.assert_close(squared_distances(embedding), golden["squared_distance"], rtol=1e-4, atol=1e-6)
+    assert positive_pairs(label).tolist() == golden["pairs/positive"].tolist()
+    for margin in (2.5, 1.0):
+        moved = embedding.clone().requires_grad_()
+        loss = contrastive(squared_distances(moved), label, margin, hardest=True)
+        loss.backward()
+        key = f"contrastive_margin{margin:g}"
+        torch.testing.assert_close(loss.detach(), golden[f"{key}/loss"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(moved.grad, golden[f"{key}/grad_embeddings"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def golden() -> Arrays:
+    return read(COPY)
+
+
+@pytest.mark.parametrize(("margin", "select"), CASES)
+def test_triplets_equal_those_of_the_original(margin: float, select: Select, golden: Arrays) -> None:
+    check(golden, margin, select)
+
+
+def test_pairs_equal_those_of_the_original(golden: Arrays) -> None:
+    check_pairs(golden)
+
+
+@pytest.mark.golden
+def test_the_golden_folder(golden_root: Path) -> None:
+    arrays = read(golden_root / "algorithms")
+    check_pairs(arrays)
+    for margin, select in CASES:
+        check(arrays, margin, select)

@@ -1,0 +1,1 @@
+"""Losses over the embeddings of a batch: one file each."""
