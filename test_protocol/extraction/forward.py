@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from facelab.backbone.base import check_quality, takes_quality
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec, normalise
+from facelab.undisturbed import undisturbed
 from facelab.weights.state_hash import state_hash
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -49,7 +50,7 @@ class Forward:
 
     def __enter__(self) -> "Forward":
         """Bring the network to its device and into evaluation mode, and start the threads."""
-        self._open.enter_context(_undisturbed(self._network, self._device))
+        self._open.enter_context(undisturbed(self._network, self._device))
         if self._threads > 1:
             self._open.callback(torch.set_num_threads, self._threads)  # later threads would start with one core
             self._pool = self._open.enter_context(
@@ -126,17 +127,3 @@ def model_hash(network: nn.Module) -> str:
     # Addresses of functions in the text differ from one run to the next.
     structure = re.sub(r" at 0x[0-9a-f]+", "", f"{network!r} {getattr(network, 'input_spec', None)}")
     return state_hash(network.state_dict(), structure)
-
-
-@contextmanager
-def _undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode; afterwards every module's mode and the random generators are as before."""
-    training = [module for module in network.modules() if module.training]
-    devices = [device] if device.type == "cuda" else []
-    network.eval()
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        for module in training:
-            module.training = True
