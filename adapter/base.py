@@ -15,7 +15,7 @@ from facelab.adapter.low_rank import Experts, LowRankLayer
 from facelab.adapter.structure import Structure
 from facelab.adapter.targets import replace
 from facelab.adapter.two_spaces import join_spaces
-from facelab.backbone.base import Backbone, Features
+from facelab.backbone.base import Backbone, Features, PatchGrid
 from facelab.citation import Citation
 from facelab.errors import CheckpointError, ConfigError
 from facelab.quality.card import ScorerCard
@@ -133,6 +133,11 @@ class AdaptedBackbone(Backbone):
     def quality_scorer(self) -> ScorerCard | None:
         """Who made the scores that the gate was calibrated on."""
         return None if self.gate is None else self.gate.scorer
+
+    @property
+    def gated_patches(self) -> PatchGrid | None:
+        """Those of the base."""
+        return self.network.gated_patches
 
     def features(self, image: Tensor, quality: Tensor | None = None) -> Features:
         """Embedding and inner features of normalised images (B, 3, H, W) with quality scores (B,)."""

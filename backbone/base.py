@@ -18,6 +18,26 @@ FACEXZOO_INPUT = InputSpec(colour="BGR", std=128.0)
 
 
 @dataclass(frozen=True)
+class PatchGrid:
+    """Square patches of an image, row by row from its upper left corner; what is left at the other borders is in none.
+
+    Attributes:
+        rows: Of patches.
+        columns: Of patches.
+        side: Of a patch, in pixels.
+    """
+
+    rows: int
+    columns: int
+    side: int
+
+    @property
+    def count(self) -> int:
+        """N, the number of patches."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
 class Features:
     """What a backbone can give besides its embedding, for distillation, occlusion and patch methods.
 
@@ -78,6 +98,11 @@ class Backbone(nn.Module, ABC):
     def inference_form(self) -> "Backbone":
         """A network of equal embeddings in evaluation mode that costs less; itself unless its family knows one."""
         return self
+
+    @property
+    def gated_patches(self) -> PatchGrid | None:
+        """The patches that the network weighs by a gate, ``features(image).patch_gate``; None if it weighs none."""
+        return None
 
     @property
     def embedding_dim(self) -> int:

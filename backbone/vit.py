@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.backbone.base import BACKBONES, Backbone, Features, PatchGrid
 from facelab.backbone.layers.recompute import recomputed
 from facelab.backbone.layers.transformer import (
     INITIAL_DEVIATION,
@@ -132,6 +132,11 @@ class ViT(Backbone):
         initialise_transformer(self)
         for table in (self.pos_embed, self.mask_token):
             nn.init.trunc_normal_(table, std=INITIAL_DEVIATION)
+
+    @property
+    def gated_patches(self) -> PatchGrid | None:
+        """All patches, if there is a gate."""
+        return None if self.gate is None else PatchGrid(*self.patch_embed.grid, self.patch_embed.side)
 
     def features(self, image: Tensor) -> Features:
         """Embedding, tokens (B, N, dim) as they enter the output, and the gate (B, N) if there is one."""

@@ -106,6 +106,7 @@ class Patches(nn.Module):
 
     Attributes:
         grid: Patches in (height, width).
+        side: Of a patch, in pixels.
 
     Raises:
         ConfigError: If not a single patch fits, or a token has no width.
@@ -117,6 +118,7 @@ class Patches(nn.Module):
             raise ConfigError(f"patches of {patch} pixels do not fit into images of {spec.height}x{spec.width}.")
         in_range("width of a token, dim,", dim, 1, math.inf)
         self.grid = (spec.height // patch, spec.width // patch)
+        self.side = patch
         self.proj = nn.Conv2d(3, dim, patch, patch)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
 

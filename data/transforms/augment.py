@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from facelab.data.base import Batch
+from facelab.data.loading.keyed_random import Words
 from facelab.data.transforms.base import TRANSFORMS, Transform
 from facelab.data.transforms.draws import Draws, draws_of_batch
 from facelab.errors import ConfigError, DataError
@@ -49,7 +50,7 @@ class Augment:
         self._seed = seed
 
     def __call__(self, batch: Batch, epoch: int, step: int, first_row: int = 0, view: View = "same") -> Batch:
-        """The batch with changed images, on the same device; the given one stays as it is.
+        """The batch with changed images and its `Batch.draws`, on the same device; the given one stays as it is.
 
         Args:
             batch: Images uint8, (B, 3, H, W).
@@ -62,12 +63,13 @@ class Augment:
             DataError: If a transform gives images of another shape, type or device.
         """
         image = reference = batch.image
-        for name, draw in self._draws(batch.size, epoch, step, first_row).items():
+        state = self._state(batch.size, epoch, step, first_row)
+        for name, draw in self._draws(state).items():
             changed = self._changed(name, image, draw)
             if view == "clean" and not self.transforms[name].changes_quality:
                 reference = changed if reference is image else self._changed(name, reference, draw)
             image = changed
-        return replace(batch, image=image, reference=None if view == "same" else reference)
+        return replace(batch, image=image, reference=None if view == "same" else reference, draws=state)
 
     def _changed(self, name: str, image: Tensor, draw: Draws) -> Tensor:
         changed = self.transforms[name].image(image, draw)
@@ -84,15 +86,17 @@ class Augment:
             step: Its number in the epoch.
             first_row: Row of its first image in the global batch.
         """
-        for name, draw in self._draws(len(keypoints), epoch, step, first_row).items():
+        for name, draw in self._draws(self._state(len(keypoints), epoch, step, first_row)).items():
             moved = self.transforms[name].keypoints(keypoints, size, draw)
             _require_alike(name, moved, keypoints)
             keypoints = moved
         return keypoints
 
-    def _draws(self, size: int, epoch: int, step: int, first_row: int) -> dict[str, Draws]:
-        # What the keys of all transforms begin with is mixed once.
-        state = draws_of_batch(self._seed, epoch, step, np.arange(first_row, first_row + size))
+    def _state(self, size: int, epoch: int, step: int, first_row: int) -> Words:
+        """What the keys of all transforms begin with, mixed once."""
+        return draws_of_batch(self._seed, epoch, step, np.arange(first_row, first_row + size))
+
+    def _draws(self, state: Words) -> dict[str, Draws]:
         return {name: Draws(state, name) for name in self.transforms}
 
 
