@@ -14,7 +14,7 @@ that what else runs on the machine counts less.
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations, product
@@ -109,7 +109,7 @@ def call(chain: nn.Module, x: Tensor, gate: Tensor, precision: Precision, backwa
     return once
 
 
-def measure(programs: dict[str, Callable[[], None]], rounds: int, least: float) -> dict[str, list[float]]:
+def measure(programs: Mapping[str, Callable[[], object]], rounds: int, least: float) -> dict[str, list[float]]:
     """Seconds of a call in each round; a round calls each program for about ``least`` seconds."""
     for program in programs.values():
         program()
@@ -122,7 +122,7 @@ def measure(programs: dict[str, Callable[[], None]], rounds: int, least: float) 
     return seconds
 
 
-def _seconds(program: Callable[[], None], calls: int) -> float:
+def _seconds(program: Callable[[], object], calls: int) -> float:
     start = time.process_time()
     for _ in range(calls):
         program()

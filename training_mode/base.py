@@ -167,8 +167,12 @@ class TrainingMode(ABC):
 
     def embed(self, batch: Batch) -> Tensor:
         """Embeddings (B, D) of a batch, with gradients; a network that takes quality scores gets those of the batch."""
+        return self.replica(*self.inputs(batch))
+
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the network takes of a batch: normalised images, and quality scores if it takes those."""
         quality = (batch.quality,) if batch.quality is not None and self.network.needs_quality else ()
-        return self.replica(normalise(batch.image, self.network.input_spec), *quality)
+        return normalise(batch.image, self.network.input_spec), *quality
 
     def networks(self) -> Mapping[str, nn.Module]:
         """Every network by its name in checkpoints: ``network`` is the one in training; others, say, a ``teacher``."""

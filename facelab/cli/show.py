@@ -75,11 +75,13 @@ def _registry_table(registry: "Registry[Any]") -> Table:
         citation = citation_of(registry, name)
         return citation.short() if citation else "-"
 
+    recipes = _recipes() if registry.kind == "mode" else {}
     table = plain_table(title=f"{registry.kind}s")
-    for column in ("name", "options and defaults", "paper"):
+    for column in ("name", "options and defaults", "paper", *(["configurations"] if recipes else [])):
         table.add_column(column, overflow="fold")
     for name in registry.names():
-        table.add_row(name, _options(registry, name), paper(name))
+        shipped = [", ".join(recipes.get(name, ())) or "-"] if recipes else []
+        table.add_row(name, _options(registry, name), paper(name), *shipped)
     for name, (registered, options) in sorted(entries(registry).items()):
         if name != registered:
             settings = ", ".join(f"{key}={value}" for key, value in options.items())
@@ -93,6 +95,16 @@ def _options(registry: "Registry[Any]", name: str) -> str:
         for key, parameter in registry.options(name).items()
     ]
     return ", ".join(shown) or "-"
+
+
+def _recipes() -> dict[str, list[str]]:
+    """Shipped configurations by the mode in whose folder they lie."""
+    from facelab.run.shipped import shipped_configs
+
+    recipes: dict[str, list[str]] = {}
+    for name in shipped_configs():
+        recipes.setdefault(name.partition("/")[0], []).append(name)
+    return recipes
 
 
 def _config_table() -> Table:

@@ -26,6 +26,7 @@ Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
 TINY = str(Path(__file__).parent.parent / "tiny_run.yaml")
 UPDATES_PER_EPOCH = 4
+GATED = "{ViT: {patch: 8, dim: 16, depth: 1, heads: 2, feat_dim: 16, patch_gate: true}}"
 # What a mode needs beside its defaults; {base} is a trained run. A new one needs a line only if it needs something.
 SMALL: dict[str, list[str]] = {
     "adaptation": ["backbone=null", "base={base}", "adapter={LoRA: {rank: 4}}"],
@@ -37,7 +38,10 @@ SMALL: dict[str, list[str]] = {
         "data.sampler={ClassBalanced: {images_per_class: 2}}",
     ],
     "triplet": ["data.sampler={ClassBalanced: {images_per_class: 4}}"],
+    "transface": [f"backbone={GATED}", "mode.transface.patches=3", "mode.transface.probability=0.5"],
 }
+# What looks at this process's part of the batch alone, left out where two processes are to see the loss of one.
+WITHOUT_PARTS: dict[str, list[str]] = {"transface": ["mode.transface.probability=0"]}
 
 every_mode = pytest.mark.parametrize("name", MODES.names())
 
@@ -146,7 +150,7 @@ def first_losses(base: str) -> dict[str, float]:
     """Loss of the first batch in each mode; in evaluation mode BatchNorm does not look at a whole batch."""
     found = {}
     for name in MODES.names():
-        parts = assemble(load_config(TINY, settings(name, Path(base))))
+        parts = assemble(load_config(TINY, settings(name, Path(base), *WITHOUT_PARTS.get(name, []))))
         for module in (*parts.mode.trained_modules(), *parts.mode.networks().values()):
             module.eval()
         found[name] = float(parts.mode.step(next(iter(parts.feed.batches(0, 0)))).loss.detach())

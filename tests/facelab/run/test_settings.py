@@ -136,6 +136,38 @@ def test_the_published_recipes_of_petalface() -> None:
         assert (run.data.size, run.training.precision, run.data.augment["flip"]) == (120, "fp32", 0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "lr", "batch", "epochs", "warmup"),
+    [
+        ("ms1mv2-s", 1e-3, 8 * 512, 35, 3),
+        ("ms1mv2-b", 1e-3, 8 * 512, 35, 3),
+        ("ms1mv2-l", 1e-3, 8 * 512, 35, 3),
+        ("glint360k-s", 1e-4, 8 * 128, 40, 4),
+        ("glint360k-b", 1e-4, 8 * 128, 35, 3),
+        ("glint360k-l", 1e-4, 8 * 128, 35, 3),
+    ],
+)
+def test_the_published_recipes_of_transface(name: str, lr: float, batch: int, epochs: int, warmup: int) -> None:
+    run = load_config(f"transface/{name}")
+    assert run.name == f"transface-{name}"
+    assert run.backbone == f"TransFace-{name[-1].upper()}"
+    assert (run.optimizer.name, run.optimizer.lr, run.optimizer.weight_decay) == ("adamw", lr, 0.1)
+    assert (run.training.batch_size, run.training.epochs, run.schedule.warmup_epochs) == (batch, epochs, warmup)
+    assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 2, "transface")
+    assert (run.training.precision, run.training.clip_norm, run.training.clip) == ("fp16", 5, "network")
+    assert (run.head, run.classifier) == ("InsightFace-ArcFace", {"FullSoftmax": {"initial": "normal"}})
+    options = {
+        "patches": 7,
+        "probability": 0.2,
+        "strength": 1.0,
+        "ranking": "fresh",
+        "entropy": "deviation",
+        "gamma": 1.0,
+    }
+    assert run.mode == {"transface": options}
+    assert run.data.augment == {"flip": 0.5}
+
+
 def test_the_published_recipe_of_insightface() -> None:
     run = load_config("conventional/insightface")
     assert (run.backbone, run.head) == ("r50", "InsightFace-ArcFace")
