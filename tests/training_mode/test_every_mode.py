@@ -19,7 +19,8 @@ from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
 from facelab.training_mode.base import MODES
 from facelab.weights.checkpoint import CheckpointStore
-from facelab.weights.snapshot import count_rows, read_model, read_rows
+from facelab.weights.class_rows import count_rows, read_rows
+from facelab.weights.snapshot import read_model
 from facelab.weights.tensor_files import read_tree
 
 Run = Callable[..., RunResult]
@@ -74,7 +75,7 @@ def state_of(run: Path) -> dict[str, torch.Tensor]:
     """Everything that a run leaves behind: what the mode and the optimiser remember, class rows, the exported model."""
     training = read_tree(last(run) / "training.pt")
     kept = {key: training[key] for key in ("mode", "optimization")}
-    rows = read_rows(last(run), 0, count_rows(last(run), "classifier"), "classifier")
+    rows = read_rows(last(run), 0, count_rows(last(run)).get("classifier", 0), "classifier")
     return {**tensors(kept), **rows, **read_model(last(run))}
 
 
