@@ -82,7 +82,7 @@ class FullSoftmax(Classifier):
         self.shard = ClassShard.of_this_process(num_classes)
         # Numbered through, so that sub-centres too start alike on any number of processes.
         centres = ClassShard(self.shard.start * rows_per_class, self.shard.stop * rows_per_class)
-        rows = initial_rows(centres, feat_dim, initial, deviation, seed)
+        rows = initial_rows(centres, feat_dim, initial, deviation, seed, self._memory)
         self.weight = nn.Parameter(rows if rows_per_class == 1 else rows.view(-1, rows_per_class, feat_dim))
         self.class_parameters = nn.ParameterDict(
             {
@@ -91,6 +91,10 @@ class FullSoftmax(Classifier):
             }
         )
         self.class_bias = nn.Parameter(torch.zeros(self.shard.size)) if head.bias else None
+
+    def _memory(self, shape: tuple[int, ...]) -> Tensor:
+        """Where the rows are kept."""
+        return torch.empty(shape)
 
     @property
     def row_range(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from facelab.threads import thread_count
 
 Array = npt.NDArray[Any]
 Initial = Literal["unit", "normal"]
+Memory = Callable[[tuple[int, ...]], Tensor]
 
 # Rows of one random stream. With one stream for all rows, a process would have to draw all that come before its own to
 # get the rows of a run on one process; with one a row, seeding would cost more than drawing. The number is part of
@@ -24,7 +25,9 @@ BLOCK = 1024
 PIECE = 2**15
 
 
-def initial_rows(shard: ClassShard, feat_dim: int, initial: Initial, deviation: float, seed: int) -> Tensor:
+def initial_rows(
+    shard: ClassShard, feat_dim: int, initial: Initial, deviation: float, seed: int, memory: Memory = torch.empty
+) -> Tensor:
     """Rows ``[start, stop)`` of the matrix that ``seed`` stands for, whoever owns the other rows.
 
     Args:
@@ -33,6 +36,7 @@ def initial_rows(shard: ClassShard, feat_dim: int, initial: Initial, deviation: 
         initial: ``unit`` gives directions spread evenly over the sphere, with norm 1; ``normal`` independent entries.
         deviation: Standard deviation of the entries of ``normal``.
         seed: Not negative.
+        memory: Gives the tensor of a shape that they are written into; on the CPU.
 
     Returns:
         float32, (stop - start, D).
@@ -46,7 +50,7 @@ def initial_rows(shard: ClassShard, feat_dim: int, initial: Initial, deviation: 
             else:
                 piece.mul_(deviation)
 
-    return _blocks(shard, (feat_dim,), draw)
+    return _blocks(shard, memory((shard.size, feat_dim)), draw)
 
 
 def initial_numbers(shard: ClassShard, low: float, high: float, seed: int, number: int) -> Tensor:
@@ -66,12 +70,12 @@ def initial_numbers(shard: ClassShard, low: float, high: float, seed: int, numbe
     def draw(block: int, numbers: Array) -> None:
         numbers[:] = np.random.default_rng((seed, block, 1 + number)).uniform(low, high, BLOCK)
 
-    return _blocks(shard, (), draw)
+    return _blocks(shard, torch.empty(shard.size), draw)
 
 
-def _blocks(shard: ClassShard, shape: tuple[int, ...], draw: Callable[[int, Array], None]) -> Tensor:
-    """Rows of ``shape`` of a shard; ``draw`` fills the rows of a block, several blocks at a time."""
-    rows = np.empty((shard.size, *shape), np.float32)
+def _blocks(shard: ClassShard, memory: Tensor, draw: Callable[[int, Array], None]) -> Tensor:
+    """Rows of a shard, written into memory; ``draw`` fills the rows of a block, several blocks at a time."""
+    rows: Array = memory.numpy()
 
     def fill(block: int) -> None:
         first = block * BLOCK - shard.start
@@ -80,7 +84,7 @@ def _blocks(shard: ClassShard, shape: tuple[int, ...], draw: Callable[[int, Arra
             draw(block, part)
             return
         # A whole block even where a part is wanted: its stream depends on its number only.
-        whole = np.empty((BLOCK, *shape), np.float32)
+        whole = np.empty((BLOCK, *rows.shape[1:]), np.float32)
         draw(block, whole)
         part[:] = whole[max(-first, 0) :][: len(part)]
 
@@ -88,4 +92,4 @@ def _blocks(shard: ClassShard, shape: tuple[int, ...], draw: Callable[[int, Arra
     with ThreadPoolExecutor(thread_count(0)) as pool:
         for _ in pool.map(fill, range(shard.start // BLOCK, -(-shard.stop // BLOCK))):
             pass
-    return torch.from_numpy(rows)
+    return memory

@@ -1,9 +1,10 @@
 """A sample of the classes in every step, the classes of the batch among them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from facelab.head.classifier import CLASSIFIERS, UpdateRule
 from facelab.head.noise import shuffled
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.initial import Initial
+from facelab.head.rows.row_files import RowFiles
 from facelab.head.rows.row_optimizers import RowAdamW, RowSGD
 
 Unsampled = Literal["lazy", "exact"]
@@ -49,6 +51,8 @@ class PartialFC(FullSoftmax):
         initial: As in `FullSoftmax`.
         deviation: As in `FullSoftmax`.
         rows_per_class: As in `FullSoftmax`.
+        folder: Where class rows and their state lie in files, for more of them than memory holds, in training on the
+            CPU; best on a disk of this machine. None keeps them in memory. Nothing is left in it when the run ends.
 
     Attributes:
         updates: How often `after_update` was called, int64, ().
@@ -79,7 +83,9 @@ class PartialFC(FullSoftmax):
         initial: Initial = "unit",
         deviation: float = 0.01,
         rows_per_class: int = 1,
+        folder: Path | None = None,
     ) -> None:
+        self._files = None if folder is None else RowFiles(folder)  # before the rows are drawn into them
         super().__init__(num_classes, feat_dim, head, seed, initial, deviation, rows_per_class)
         self.seed = seed
         self.rates = _checked_rates(sample_rate)
@@ -112,8 +118,8 @@ class PartialFC(FullSoftmax):
         if all(rate == 1.0 for _, rate in self.rates):
             return None
         if rule.name == "adamw":
-            return RowAdamW(self._row_parameters(), rule)
-        sgd = RowSGD(self._row_parameters(), rule, exact=self.unsampled == "exact")
+            return RowAdamW(self._row_parameters(), rule, self._zeros)
+        sgd = RowSGD(self._row_parameters(), rule, self._zeros, exact=self.unsampled == "exact")
         self._row_sgd = sgd if sgd.exact else None
         return sgd
 
@@ -121,6 +127,8 @@ class PartialFC(FullSoftmax):
         """Draw other classes from now on."""
         self.updates += 1
         self._update += 1
+        if self._files is not None and self.sample_rate < 1.0:
+            self._files.read_ahead(self._next_rows())
 
     @property
     def sample_rate(self) -> float:
@@ -161,6 +169,30 @@ class PartialFC(FullSoftmax):
             Different columns, int64, (N,); a column that is none of this process counts for nothing.
         """
         return shuffled(self.seed, self.updates + (self.shard.start << 40), self.shard.size, count)
+
+    def _next_rows(self) -> Tensor:
+        """Rows that the next update will ask for, beside those of its batch."""
+        count = max(1, int(self.sample_rate * self.shard.size))
+        order = self.order(count)[:count]
+        return order[(order >= 0) & (order < self.shard.size)].sort().values
+
+    def _memory(self, shape: tuple[int, ...]) -> Tensor:
+        return super()._memory(shape) if self._files is None else self._files.zeros(shape)
+
+    def _zeros(self, parameter: Tensor) -> Tensor:
+        if self._files is None or parameter.ndim == 1:
+            return torch.zeros_like(parameter, requires_grad=False)
+        return self._files.zeros(parameter.shape, parameter.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved = fn(torch.empty(0))
+        if self._files is not None and (moved.device.type, moved.dtype) != ("cpu", torch.float32):
+            raise ConfigError(
+                f"PartialFC folder: rows in files are float32 and for training on the CPU, not {moved.dtype} on "
+                f"{moved.device}; leave classifier.PartialFC.folder out."
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _all_classes(self, labels: Tensor) -> Candidates:
         """For evaluation: nothing moves, so rows are caught up in a copy."""

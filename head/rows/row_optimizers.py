@@ -1,7 +1,7 @@
 """SGD and AdamW that read and write the rows that took part and no others, and what the others miss meanwhile."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ ROWS_AT_A_TIME_ELSEWHERE = 65536
 HORIZON = 4096
 
 Rows = Tensor | slice
+Zeros = Callable[[Tensor], Tensor]
+
+
+def _in_memory(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter, requires_grad=False)
 
 
 class RowOptimizer(Optimizer):
@@ -98,12 +103,19 @@ class RowSGD(RowOptimizer):
     Args:
         parameters: Tensors with a row for each class.
         rule: How they move.
+        zeros: Gives zeros of a parameter's shape and type, for its state.
         exact: Whether rows catch up; not with Nesterov's momentum.
         horizon: Updates after which all rows are caught up, 1 to 32767.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], rule: UpdateRule, *, exact: bool = False, horizon: int = HORIZON
+        self,
+        parameters: Iterable[nn.Parameter],
+        rule: UpdateRule,
+        zeros: Zeros = _in_memory,
+        *,
+        exact: bool = False,
+        horizon: int = HORIZON,
     ) -> None:
         super().__init__(parameters, rule, {"momentum": rule.momentum, "nesterov": rule.nesterov})
         self.exact = exact
@@ -111,7 +123,7 @@ class RowSGD(RowOptimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
-                state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+                state["momentum_buffer"] = zeros(parameter)
                 if exact:
                     state["clock"] = torch.zeros(len(parameter), dtype=torch.int16, device=parameter.device)
                     state["maps"] = torch.zeros(horizon + 1, 2, 2, dtype=torch.float64, device=parameter.device)
@@ -195,15 +207,16 @@ class RowAdamW(RowOptimizer):
     Args:
         parameters: Tensors with a row for each class.
         rule: How they move.
+        zeros: Gives zeros of a parameter's shape and type, for its state.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rule: UpdateRule) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], rule: UpdateRule, zeros: Zeros = _in_memory) -> None:
         super().__init__(parameters, rule, {"betas": rule.betas, "eps": rule.eps})
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter] |= {
-                    "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-                    "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+                    "exp_avg": zeros(parameter),
+                    "exp_avg_sq": zeros(parameter),
                     "step": torch.zeros((), dtype=torch.float64, device=parameter.device),
                 }
 

@@ -1,0 +1,68 @@
+"""Rows and their state in files that are mapped into memory, where there are more than memory holds."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facelab.errors import ConfigError
+
+
+class RowFiles:
+    """Tensors in files without a name: whatever ends the process, nothing of them is left.
+
+    All of a file's space is taken at once; were it taken when a page is first written, a disk that is full by then
+    would end the process without a word.
+
+    Args:
+        folder: Where they lie, best a disk of this machine; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: list[tuple[mmap.mmap, int]] = []  # with the bytes of a row
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read rows ahead")
+        self._ahead: Future[None] | None = None
+
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of zeros with a row for each class, (N, ...).
+
+        Raises:
+            ConfigError: If the folder cannot be written, or has not the room.
+        """
+        size = dtype.itemsize * torch.Size(shape).numel()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+                memory = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise ConfigError(
+                f"PartialFC folder: '{self.folder}' cannot take a file of {size / 1e9:.3g} GB with class rows or their "
+                f"state ({error.strerror}); name a folder with more room."
+            ) from None
+        # Rows of a sample lie far apart: what is read ahead behind one of them would be read for nothing.
+        memory.madvise(mmap.MADV_RANDOM)
+        self._files.append((memory, size // shape[0]))
+        return torch.frombuffer(memory, dtype=dtype).view(*shape)
+
+    def read_ahead(self, rows: Tensor) -> None:
+        """Begin to read rows that will be asked for, int64, (N,), and return at once.
+
+        Page by page, as they are touched, the disk would have one request at a time.
+        """
+        if self._ahead is not None:
+            self._ahead.result()
+        self._ahead = self._reader.submit(_read, list(self._files), rows.tolist())
+
+
+def _read(files: list[tuple[mmap.mmap, int]], rows: list[int]) -> None:
+    for memory, size in files:
+        for row in rows:
+            start = row * size // mmap.PAGESIZE * mmap.PAGESIZE
+            memory.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
