@@ -4,13 +4,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from facelab import distributed
 from facelab.citation import Citation
 from facelab.errors import in_range
 from facelab.head.base import MarginHead
-from facelab.head.candidates import Candidates, Product
+from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS, ClassifierOutput
 from facelab.head.margin_loss import MarginLoss
 from facelab.head.rows.feature_rows import FeatureRows, Offer
@@ -134,17 +134,31 @@ class ClassPool(FeatureRows):
             output = head_loss(features[inside], labels[inside], candidates, product, own)
             loss, metrics = output.loss, dict(output.metrics)
         if len(outside):
-            near = self._nearness(self.product(features[outside], self._targets(rows, slot[outside])))
+            near = self._nearness(features[outside], self._targets(rows, slot[outside]))
             loss = loss + (near if weight is None else near * distributed.use_commonly(weight[outside])).mean()
         return ClassifierOutput(loss, metrics)
 
-    def _nearness(self, product: Product) -> Tensor:
+    def _nearness(self, features: Tensor, candidates: Candidates) -> Tensor:
         """Of each sample the mean of ``max(cos, 0)`` over the nearest slots of all processes, (B,)."""
-        parts = product.over_chunks(lambda cosine, _: cosine.topk(min(self.nearest, cosine.shape[1])).values)
-        own = torch.cat(parts, dim=1).topk(min(self.nearest, self.shard.size)).values
+        found: list[Tensor] = []
+        places: list[Tensor] = []
+        seen = 0
+
+        def visit(cosine: Tensor, part: Candidates) -> None:
+            nonlocal seen
+            nearest = cosine.topk(min(self.nearest, len(part.rows)))
+            found.append(nearest.values)
+            places.append(nearest.indices + seen)
+            seen += len(part.rows)
+
+        self.product(features, candidates).over_chunks(visit)
+        own = torch.cat(found, dim=1).detach().topk(min(self.nearest, self.shard.size))
+        place = torch.cat(places, dim=1).gather(1, own.indices)
         # Every process offers as many, so that those of all can be compared; its own among the nearest are its share.
-        offered = pad(own.detach(), (0, self.nearest - own.shape[1]), value=-torch.inf)
+        offered = pad(own.values, (0, self.nearest - own.values.shape[1]), value=-torch.inf)
         everybodys = distributed.gather_labels(offered.T).T
         chosen = torch.zeros_like(everybodys).scatter(1, everybodys.topk(self.nearest).indices, 1.0)
-        mine = chosen[:, self.nearest * distributed.rank() :][:, : own.shape[1]]
-        return distributed.sum_shares((own.clamp_min(0.0) * mine).sum(dim=1)) / self.nearest
+        mine = chosen[:, self.nearest * distributed.rank() :][:, : own.values.shape[1]]
+        # The walk over the slots has no gradient, and these few cosines need one.
+        cosine = (normalize(features).unsqueeze(1) * normalize(candidates.rows[place], dim=2)).sum(dim=2)
+        return distributed.sum_shares((cosine.clamp_min(0.0) * mine).sum(dim=1)) / self.nearest

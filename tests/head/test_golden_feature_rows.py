@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from facelab.head.base import MarginHead
+from facelab.head.fused_product import FusedProduct
 from facelab.head.margins.arcface import ArcFace
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.mv_softmax import MVSoftmax
@@ -145,6 +147,13 @@ def test_the_pool_of_ffc_small_copy() -> None:
 
 
 def test_the_queue_of_facexzoo_small_copy() -> None:
+    check_queue(COPY)
+
+
+def test_pool_and_queue_small_copy_where_cosines_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facelab.head.classifier.LARGEST_WHOLE", 0)
+    monkeypatch.setattr("facelab.head.classifier.FusedProduct", partial(FusedProduct, chunk=8))  # of two or three slots
+    check_pool(COPY)
     check_queue(COPY)
 
 
