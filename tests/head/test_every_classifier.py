@@ -13,9 +13,9 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.catalogue import build, entries
-from facelab.errors import DataError
+from facelab.errors import ConfigError, DataError
 from facelab.head.base import HEADS
-from facelab.head.classifier import CLASSIFIERS, Classifier, ClassifierOutput
+from facelab.head.classifier import CLASSIFIERS, Classifier, ClassifierOutput, UpdateRule
 from facelab.head.rows.feature_rows import FeatureRows
 from facelab.run.assembly import assemble
 from facelab.run.run import RunResult
@@ -29,6 +29,8 @@ ENTRIES = sorted({*entries(CLASSIFIERS), *CLASSIFIERS.names()})
 # What an owner needs beside its defaults. A new one needs a line only if it needs something.
 SMALL: dict[str, dict[str, Any]] = {"ClassPool": {"fraction": 1.0}, "PrototypeQueue": {"size": 19}}
 MODES = {"ClassPool": "class_pool", "PrototypeQueue": "{semi_siamese: {decay: 0.9}}"}
+ALL_HEADS = sorted({*entries(HEADS), *HEADS.names()})
+RULE = UpdateRule(name="sgd", lr=0.05, weight_decay=5e-4, momentum=0.9, nesterov=False, betas=(0.9, 0.999), eps=1e-8)
 TINY = str(Path(__file__).parents[1] / "tiny_run.yaml")
 CLASSES, DIM, BATCH = 11, 6, 8
 
@@ -67,6 +69,48 @@ def test_embeddings_get_a_gradient_and_metrics_none(name: str) -> None:
     assert bool(features.grad.any())
     assert {"accuracy", "target_cosine", "norm"} <= set(output.metrics)
     assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("head", ALL_HEADS)
+def test_every_head_trains_on_it_or_is_refused_by_name(head: str, name: str) -> None:
+    margin = build(HEADS, head, num_classes=CLASSES, feat_dim=DIM)
+    try:
+        given = {"num_classes": CLASSES, "feat_dim": DIM, "head": margin, "seed": 1}
+        model = build(CLASSIFIERS, {name: SMALL.get(name, {})}, **given)
+    except ConfigError as reason:
+        refusal = str(reason)
+    else:
+        refusal = ""
+        require_that_it_trains(model)
+    assert not refusal or type(margin).__name__ in refusal
+
+
+def require_that_it_trains(model: Classifier) -> None:
+    """Three updates: gradients are there and finite, rows move and stay finite."""
+    own = model.optimizer(RULE)
+    moved = [] if own is None else [one for group in own.param_groups for one in group["params"]]
+    others = [one for one in model.parameters() if not any(one is parameter for parameter in moved)]
+    optimizers = [] if own is None else [own]
+    optimizers += [torch.optim.SGD(others, RULE.lr, momentum=0.9)] if others else []
+    before = copy.deepcopy(model.state_dict())
+    features, labels = batch()
+    features = (20 * torch.nn.functional.normalize(features)).requires_grad_()
+    for _ in range(3):
+        features.grad = None
+        output = output_of(model, features, labels)
+        output.loss.backward()
+        assert features.grad is not None
+        assert bool(features.grad.isfinite().all())
+        assert bool(features.grad.any())
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        model.after_update()
+        assert bool(output.loss.isfinite())
+    rows = {key: tensor for key, tensor in model.row_tensors().items() if tensor.is_floating_point()}
+    assert all(bool(tensor.isfinite().all()) for tensor in rows.values())
+    assert any(not tensor.equal(before[key]) for key, tensor in rows.items()), "no row has moved"
 
 
 @pytest.mark.parametrize("name", ENTRIES)
