@@ -73,6 +73,7 @@ class Classifier(nn.Module, ABC):
         head: Gives the logits, and says what they are for.
         sample_weight: Weighs the samples of a batch by their losses, or None; whoever builds the classifier sets it.
         class_precision: Format in which `product` multiplies rows with features, to be added in fp32; set likewise.
+        class_skip: Share of the gradient that chunks of the classes may lack, see `FusedProduct`; set likewise.
     """
 
     citation: ClassVar[Citation | None] = None
@@ -80,6 +81,7 @@ class Classifier(nn.Module, ABC):
     head: MarginHead
     sample_weight: SampleWeight | None = None
     class_precision: ClassPrecision = "fp32"
+    class_skip: float = 0.0
 
     @property
     @abstractmethod
@@ -105,7 +107,7 @@ class Classifier(nn.Module, ABC):
     def product(self, features: Tensor, candidates: Candidates) -> Product:
         """Cosines of the batch, (B, D), to the candidates, or inner products if the head wants those; with gradient."""
         if self.class_precision != "fp32" or len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE:
-            return FusedProduct(features, candidates, self.head.normalised, self.class_precision)
+            return FusedProduct(features, candidates, self.head.normalised, self.class_precision, skip=self.class_skip)
         if self.head.normalised:
             return WholeProduct(cosines(features, candidates.rows), candidates)
         return WholeProduct(linear(features, candidates.rows, candidates.bias), candidates)

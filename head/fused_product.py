@@ -1,6 +1,6 @@
 """The product of a batch with many classes that is never stored: chunks of it come and go, forward and backward."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,11 @@ class FusedProduct(Product):
         normalised: Whether to give cosines.
         precision: Format of the factors; products are added in fp32.
         chunk: Numbers in a chunk, (B, classes times rows of each).
+        skip: Share of the gradient, 0 to 1, that may be left out to spare the backward pass chunks that hardly matter.
+            Let u be the largest derivative of the loss by a sample's reduction (`REDUCTIONS`; for a softmax at most
+            1 / B). Then the derivatives by a sample's logits that are left out are together at most ``skip * u``, so
+            for a head that leaves negatives as they are the gradient of a normalised feature is wrong by at most
+            ``skip * u * scale``. Rows of skipped chunks get 0. Each backward pass then waits for the device once.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class FusedProduct(Product):
         normalised: bool,
         precision: ClassPrecision = "fp32",
         chunk: int = CHUNK,
+        skip: float = 0.0,
     ) -> None:
         self.features = normalize(features, eps=LEAST_NORM) if normalised else features
         self.candidates = candidates
@@ -51,7 +57,7 @@ class FusedProduct(Product):
         index = candidates.column.unsqueeze(1) * centres + torch.arange(centres, device=rows.device)
         self.own, self.rows = _Own.apply(rows, index)  # type: ignore[no-untyped-call]
         size = max(1, chunk // (len(features) * centres))
-        self.walk = _Walk(candidates, normalised, centres, precision, size)
+        self.walk = _Walk(candidates, normalised, centres, precision, size, skip)
 
     def target(self) -> Tensor:
         """See `Product.target`."""
@@ -115,6 +121,7 @@ class _Walk:
         centres: K, rows of each class.
         precision: See `FusedProduct`.
         size: Classes in a chunk.
+        skip: See `FusedProduct`.
         inverses: One over the norms of the rows of each chunk that a walk has come to, (C_chunk K,) each.
     """
 
@@ -123,19 +130,26 @@ class _Walk:
     centres: int
     precision: ClassPrecision
     size: int
+    skip: float
     inverses: list[Tensor] = field(default_factory=list)
 
-    def chunks(self, features: Tensor) -> Iterator[_Chunk]:
-        """All chunks, one after the other, for features that are normalised if that is wanted, (B, D)."""
-        start = 0
+    def chunks(self, features: Tensor, skipped: Sequence[bool] = ()) -> Iterator[_Chunk]:
+        """The chunks, one after the other, for features that are normalised if that is wanted, (B, D).
+
+        Args:
+            features: (B, D).
+            skipped: Which chunks are left out; none if it is empty.
+        """
         with factors_in(self.precision, features.device):
             for number, part in enumerate(self.candidates.parts(self.size)):
+                if skipped and skipped[number]:
+                    continue
                 rows = part.rows.flatten(0, -2)
+                start = number * self.size * self.centres
                 inverse = self._inverse(number, rows) if self.normalised else None
                 products = self._products(features, rows, inverse, part.bias)
                 nearest, centre = self._nearest(products)
                 yield _Chunk(part, slice(start, start + len(rows)), rows, inverse, products, nearest, centre)
-                start += len(rows)
 
     def _products(self, features: Tensor, rows: Tensor, inverse: Tensor | None, bias: Tensor | None) -> Tensor:
         # Classes first in memory: so all three matrix products of a chunk find their factors as they lie fastest.
@@ -193,6 +207,19 @@ class _Logits:
         logits = values.mul_(self.head.scale) if values is chunk.products else self.head.scale * values
         return self.reduction.of_(chunk.part.silence_(logits), chunk.part.weight)
 
+    def negligible(self, numbers: Tensor, total: Tensor, slope: Tensor, share: float) -> list[bool]:
+        """Which chunks have derivatives that are together at most this share of the largest of a sample.
+
+        Args:
+            numbers: The reduction over each chunk, (chunks, B).
+            total: That over all, (B,).
+            slope: Derivative of the loss by it, (B,).
+            share: See `FusedProduct`.
+        """
+        most = self.reduction.most_slope(numbers, total).mul_(slope.abs()).amax(dim=1)
+        small: list[bool] = (most <= share * slope.abs().amax() / len(numbers)).tolist()
+        return small
+
     def slopes(
         self, chunk: _Chunk, total: Tensor, slope: Tensor, shared: tuple[Tensor, ...]
     ) -> tuple[Tensor, list[Tensor | None]]:
@@ -233,12 +260,15 @@ class _Negatives(Function):
         *shared: Tensor,
     ) -> Tensor:
         total: Tensor | None = None
+        numbers: list[Tensor] = []
         for chunk in walk.chunks(features):
             visit(chunk.products, chunk.part)
             number = logits.number(chunk)
+            if walk.skip:
+                numbers.append(number)
             total = number if total is None else logits.reduction.add(total, number)
         assert total is not None, "there is at least one candidate"
-        context.walk, context.logits = walk, logits
+        context.walk, context.logits, context.numbers = walk, logits, numbers
         # Rows and biases too, which the chunks read: autograd then says so if they changed before the backward pass.
         context.save_for_backward(total, features, rows, bias, *shared)
         return total
@@ -250,10 +280,14 @@ class _Negatives(Function):
         walk, logits = context.walk, context.logits
         _, _, _, needs_features, needs_rows, needs_bias, *_ = context.needs_input_grad
         of_features = torch.zeros_like(features) if needs_features else None
-        of_rows = torch.empty_like(rows) if needs_rows else None
-        of_bias = torch.empty_like(bias) if needs_bias else None
+        skipped: list[bool] = []
+        if context.numbers:
+            skipped = logits.negligible(torch.stack(context.numbers), total, slope, walk.skip)
+        fill = torch.zeros_like if any(skipped) else torch.empty_like  # what is not skipped is written over
+        of_rows = fill(rows) if needs_rows else None
+        of_bias = fill(bias) if needs_bias else None
         of_shared: list[Tensor | None] = [None] * len(shared)
-        for chunk in walk.chunks(features):
+        for chunk in walk.chunks(features, skipped):
             of_products, of_terms = logits.slopes(chunk, total, slope, tuple(shared))
             slopes = chunk.slopes_of_all(of_products)
             of_shared = [_sum(*pair) for pair in zip(of_shared, of_terms, strict=True)]

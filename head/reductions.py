@@ -47,6 +47,15 @@ class Reduction(ABC):
         """
 
     @abstractmethod
+    def most_slope(self, number: Tensor, total: Tensor) -> Tensor:
+        """What the sum of `slope_` over the classes of a chunk cannot exceed.
+
+        Args:
+            number: The number over the chunk, (..., B).
+            total: That over all chunks, (B,).
+        """
+
+    @abstractmethod
     def over_processes(self, share: Tensor) -> Tensor:
         """The number over the classes of all processes, of that over this one's, (B,) -> (B,), with gradient."""
 
@@ -74,6 +83,10 @@ class LogSumExp(Reduction):
         """The share of each class in the sum, see `Reduction.slope_`."""
         return logits.sub_(total.unsqueeze(1)).exp_()
 
+    def most_slope(self, number: Tensor, total: Tensor) -> Tensor:
+        """The share of the chunk in the sum, see `Reduction.most_slope`."""
+        return (number - total).exp()
+
     def over_processes(self, share: Tensor) -> Tensor:
         """See `Reduction.over_processes`."""
         return log_sum_over_processes(share)
@@ -100,6 +113,10 @@ class SumOfSoftplus(Reduction):
         """The probability of each decision, see `Reduction.slope_`."""
         slopes = logits.sigmoid_()
         return slopes if weight is None else slopes.mul_(weight)
+
+    def most_slope(self, number: Tensor, total: Tensor) -> Tensor:
+        """The number itself, because ``x / (1 + x)`` is at most ``log(1 + x)``; see `Reduction.most_slope`."""
+        return number
 
     def over_processes(self, share: Tensor) -> Tensor:
         """See `Reduction.over_processes`."""

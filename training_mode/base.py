@@ -57,6 +57,7 @@ class Supplies:
             kept in a folder.
         sample_weight: What weighs the samples of a batch by their losses over class rows, or None.
         class_precision: Format in which class rows are multiplied with embeddings.
+        class_skip: Share of the gradient that may be left out where classes hardly matter.
     """
 
     backbone: Backbone
@@ -70,6 +71,7 @@ class Supplies:
     embed_source: Callable[[Backbone, Path], NDArray[np.float32]] = _nothing_to_load
     sample_weight: Spec | None = None
     class_precision: ClassPrecision = "fp32"
+    class_skip: float = 0.0
 
     def build_classifier(self) -> Classifier:
         """The classifier of the settings with its head, on the backbone's device; a new one at each call.
@@ -118,7 +120,7 @@ class Supplies:
             classifier.sample_weight = build(SAMPLE_WEIGHTS, self.sample_weight)
         device = next(self.backbone.parameters()).device
         check_class_precision(self.class_precision, device)
-        classifier.class_precision = self.class_precision
+        classifier.class_precision, classifier.class_skip = self.class_precision, self.class_skip
         return classifier.to(device)
 
 

@@ -121,6 +121,8 @@ class TrainingSettings(Strict):
         precision: ``fp32``, ``bf16`` or ``fp16``.
         class_precision: Format of the class rows and embeddings in the products that make the logits, which are added
             in fp32: ``fp32``, ``bf16``, or on a GPU ``tf32``. Rows and gradients stay fp32.
+        class_skip: Share of the gradient, 0 to 1, that may be left out where chunks of many classes hardly matter, to
+            spare their part of the backward pass; 0 leaves out nothing.
         amp: ``native``, or ``apex`` where NVIDIA apex is installed.
         clip_norm: Largest gradient norm, or null.
         clip: Which gradients that norm is of, and which are clipped: ``all`` together, or those of the ``network``
@@ -137,6 +139,7 @@ class TrainingSettings(Strict):
     accumulate: int = Field(default=1, ge=1)
     precision: Precision = "fp32"
     class_precision: ClassPrecision = "fp32"
+    class_skip: float = Field(default=0.0, ge=0.0, lt=1.0)
     amp: AmpBackend = "native"
     clip_norm: float | None = Field(default=None, gt=0)
     clip: Clip = "all"

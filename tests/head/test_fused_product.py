@@ -3,6 +3,7 @@
 `test_sharded` compares them with the whole matrix for every head.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,10 @@ from facelab.head.margin_loss import MarginLoss
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.softmax import Softmax
 from facelab.head.rows.full_softmax import FullSoftmax
+from facelab.run.assembly import assemble
+from facelab.run.settings import load_config
 
+TINY = str(Path(__file__).parents[1] / "tiny_run.yaml")
 BATCH, DIM, CLASSES = 8, 6, 23
 
 
@@ -267,3 +271,47 @@ def test_sums_over_two_banks_of_rows_are_added_in_one_logarithm() -> None:
     torch.testing.assert_close(output.loss, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found, gradient(features), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(rows, gradient(model.weight), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["CosFace", "UniFace"])
+@pytest.mark.parametrize("skip", [1e-6, 1e-3, 0.3])
+def test_chunks_that_are_skipped_lack_no_more_than_was_said(name: str, skip: float) -> None:
+    """Rows of all distances to the batch, so that some chunks hold nearly nothing of the softmax."""
+    head = head_of(name)
+    features, labels = batch()
+    rows = torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    rows = normalize(rows)
+    rows[4:] -= (
+        1.5 * torch.linspace(0, 1, CLASSES - 4, dtype=torch.float64)[:, None] * normalize(features.sum(0), dim=0)
+    )
+    labels = labels % 4
+    unit = normalize(features)
+    results = []
+    for share in (0.0, skip):
+        weight, values = rows.clone().requires_grad_(), unit.clone().requires_grad_()
+        candidates = Candidates(weight, labels, torch.ones(BATCH, dtype=torch.bool))
+        product = FusedProduct(values, candidates, True, chunk=2 * BATCH, skip=share)
+        product.features = values  # its gradient is what the bound is about
+        terms = head.prepare(product.target().detach(), values.norm(dim=1).detach(), labels)
+        total = product.over_negatives(head, terms, lambda cosine, part: None)
+        slope = torch.linspace(0.1, 1.0, BATCH, dtype=torch.float64)
+        total.backward(slope)
+        results.append((total.detach(), gradient(values), gradient(weight)))
+    (total, of_values, of_rows), (same, fewer, of_fewer) = results
+    assert same.equal(total)
+    bound = skip * float(slope.max()) * head.scale
+    assert float((of_values - fewer).norm(dim=1).max()) <= bound
+    missing = ((of_rows - of_fewer) * rows.norm(dim=1, keepdim=True)).norm(dim=1)
+    assert float(missing.sum()) <= bound * BATCH
+    untouched = ~of_fewer.any(dim=1)
+    assert bool(untouched.any()) == bool(missing.any())
+    if name == "CosFace" and skip >= 1e-3:
+        assert bool(untouched.any())
+
+
+def test_settings_reach_the_classifier() -> None:
+    words = ("training.class_precision=bf16", "training.class_skip=0.01", "head=CosFace")
+    (owner,) = assemble(load_config(TINY, words)).mode.row_owners().values()
+    assert (owner.class_precision, owner.class_skip) == ("bf16", 0.01)
+    with pytest.raises(ConfigError, match="class_precision is 'tf32', a format of NVIDIA's GPUs"):
+        assemble(load_config(TINY, ("training.class_precision=tf32", "training.device=cpu")))

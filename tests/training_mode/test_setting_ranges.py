@@ -24,7 +24,7 @@ RANGES: dict[type[Strict], dict[str, str]] = {
     DataSettings: {"workers": NOT_NEGATIVE, "prefetch": COUNT},
     TrainingSettings: {
         **dict.fromkeys(("epochs", "batch_size", "accumulate", "log_every"), COUNT),
-        "clip_norm": POSITIVE,
+        **{"clip_norm": POSITIVE, "class_skip": "[0, 1)"},
     },
     EvaluationSettings: {"every_epochs": NOT_NEGATIVE, "every_updates": COUNT, "batch_size": COUNT},
     CheckpointSettings: dict.fromkeys(("every_epochs", "every_updates", "keep_every_epochs"), COUNT),
