@@ -303,3 +303,18 @@ def test_scores_of_whole_images_are_refused_for_cropped_ones() -> None:
     for quality in ("table.csv", None):
         with pytest.raises(ConfigError, match="online_quality needs a scorer in quality, such as {Sharpness: {}}"):
             data(quality=quality, online_quality=True)
+
+
+def test_the_published_recipe_of_adaface() -> None:
+    run = load_config("conventional/adaface")
+    assert (run.backbone, run.head) == ("AdaFace-IR101", "AdaFace")
+    assert (run.optimizer.lr, run.optimizer.momentum, run.optimizer.weight_decay) == (0.1, 0.9, 5e-4)
+    assert not run.optimizer.decay_norms_and_biases
+    assert (run.schedule.milestones, run.training.epochs, run.training.batch_size) == ((12, 20, 24), 26, 512)
+    jitter = dict.fromkeys(("brightness", "contrast", "saturation"), 0.5)
+    assert run.data.augment == {
+        "flip": 0.5,
+        "crop_in_place": {"probability": 0.2, "smallest": 0.2, "elongation": 4 / 3},
+        "low_resolution": {"probability": 0.2, "resolution": [22, 111], "recipe": "interpolation"},
+        "colour_jitter": {"probability": 0.2, **jitter},
+    }
