@@ -12,6 +12,7 @@ from facelab import distributed
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.catalogue import Spec, build, resolve
 from facelab.data.base import Source
+from facelab.data.sources.resized import ResizedImages
 from facelab.errors import CheckpointError, ConfigError
 from facelab.model.face_model import find_checkpoint, load_backbone, load_model
 from facelab.run.settings import RunConfig
@@ -85,7 +86,7 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
 def embed_source(
     network: Backbone, source: Source, folder: Path, config: RunConfig, show: "Show | None" = None
 ) -> NDArray[np.float32]:
-    """Embeddings of every image of ``source`` as it is stored, (N, D), kept on disk like those of protocols.
+    """Embeddings of every image of ``source`` as it lies on disk, (N, D), kept like those of protocols.
 
     Args:
         network: On its device.
@@ -97,15 +98,17 @@ def embed_source(
     Raises:
         FacelabError: If an image cannot be read, or what is kept is damaged.
     """
-    other_size = network.input_spec.size != config.data.height_width
+    # A teacher of larger images sees them before they are made small for its student.
+    stored = source.images if isinstance(source, ResizedImages) else source
+    resized = config.data.resize or network.input_spec.size != config.data.height_width
     embeddings = embed(
         network,
-        source,
+        stored,
         device=next(network.parameters()).device,
         batch_size=config.evaluation.batch_size,
         channels_last=config.training.channels_last,
-        resize=other_size,
-        any_photo=other_size,
+        resize=resized,
+        any_photo=resized and (config.data.any_photo or not config.data.resize),
         workers=config.data.workers,
         cache=folder,
         on_corrupt="error" if config.data.on_corrupt == "error" else "zero",

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from facelab.backbone.base import BACKBONES, Backbone, Features
+from facelab.catalogue import build
+from facelab.data.base import SOURCES
+from facelab.data.sources.resized import Resized
 from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import StepOutput
 from facelab.errors import CheckpointError, ConfigError, DataError
@@ -16,6 +20,7 @@ from facelab.inputs import InputSpec, normalise
 from facelab.run.assembly import Parts, assemble
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
+from facelab.run.trained import embed_source
 from facelab.training_mode.distillation.mode import Distillation
 from facelab.training_mode.distillation.teacher import Teacher, outputs_of
 from facelab.weights.card import model_card
@@ -165,6 +170,17 @@ def test_kept_embeddings_are_those_of_the_teacher(teacher: Path, tmp_path: Path)
     files[0].write_bytes(files[0].read_bytes()[:-30])
     with pytest.raises(DataError, match="the cached embeddings are damaged .* delete the file"):
         assembled(teacher, *cached)
+
+
+def test_a_teacher_of_larger_images_sees_them_before_they_are_made_small(tmp_path: Path) -> None:
+    stored = build(SOURCES, {"SyntheticFaces": {"identities": 2, "per_identity": 2}}, size=48)
+    config = load_config(TINY, ["data.size=24", "data.resize=true"])
+    network = Mean(InputSpec(48, 48))
+    found = embed_source(network, Resized(stored, 24, 24), tmp_path, config)
+    pixels = torch.from_numpy(stored.read_many(np.arange(4))).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = network(normalise(pixels, network.input_spec))
+    torch.testing.assert_close(torch.from_numpy(found), expected)
 
 
 def test_another_teacher_or_source_has_other_embeddings(teacher: Path, base: Path, tmp_path: Path) -> None:
