@@ -137,13 +137,16 @@ class TransFace(Conventional):
 
     def _weight(self, features: Features) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Weight of each sample, (B,), and metrics; over all processes, as those of the classifier are."""
-        if self.entropy is None:
-            return None, {}
-        entropy = token_entropy(_given(features.patch_deviation).float(), self.entropy)
-        weight = entropy_weight(entropy, self.gamma)
-        means = distributed.all_reduce_sum(torch.stack([entropy.mean(), weight.mean()])) / distributed.world_size()
-        metrics = {"token_entropy": means[0], "sample_weight": means[1]}
-        return (weight if self.entropy_gradient else weight.detach()), metrics
+        deviation = _given(features.patch_deviation).float()
+        if not self.entropy_gradient:
+            deviation = deviation.detach()
+        weight = None if self.entropy is None else entropy_weight(token_entropy(deviation, self.entropy), self.gamma)
+        # The same entropy whatever weighs, so that runs can be compared.
+        logged = {"token_entropy": token_entropy(deviation.detach(), "gaussian").mean()}
+        if weight is not None:
+            logged["sample_weight"] = weight.detach().mean()
+        means = distributed.all_reduce_sum(torch.stack(list(logged.values()))) / distributed.world_size()
+        return weight, dict(zip(logged, means, strict=True))
 
 
 def _gated_grid(supplies: Supplies) -> PatchGrid:
