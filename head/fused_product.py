@@ -1,7 +1,7 @@
 """The product of a batch with many classes that is never stored: chunks of it come and go, forward and backward."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -122,7 +122,8 @@ class _Walk:
         precision: See `FusedProduct`.
         size: Classes in a chunk.
         skip: See `FusedProduct`.
-        inverses: One over the norms of the rows of each chunk that a walk has come to, (C_chunk K,) each.
+        inverse: One over the norm of each row, (C K,), as far as a walk has come.
+        known: How far that is.
     """
 
     candidates: Candidates
@@ -131,7 +132,8 @@ class _Walk:
     precision: ClassPrecision
     size: int
     skip: float
-    inverses: list[Tensor] = field(default_factory=list)
+    inverse: Tensor | None = None
+    known: int = 0
 
     def chunks(self, features: Tensor, skipped: Sequence[bool] = ()) -> Iterator[_Chunk]:
         """The chunks, one after the other, for features that are normalised if that is wanted, (B, D).
@@ -146,7 +148,7 @@ class _Walk:
                     continue
                 rows = part.rows.flatten(0, -2)
                 start = number * self.size * self.centres
-                inverse = self._inverse(number, rows) if self.normalised else None
+                inverse = self._inverse(start, rows) if self.normalised else None
                 products = self._products(features, rows, inverse, part.bias)
                 nearest, centre = self._nearest(products)
                 yield _Chunk(part, slice(start, start + len(rows)), rows, inverse, products, nearest, centre)
@@ -166,11 +168,16 @@ class _Walk:
         nearest = products.view(len(products), -1, self.centres).max(dim=2)
         return nearest.values, nearest.indices
 
-    def _inverse(self, number: int, rows: Tensor) -> Tensor:
-        # Here and not for all rows at once: the matrix product then reads them from the cache.
-        if number == len(self.inverses):
-            self.inverses.append(torch.linalg.vector_norm(rows, dim=1).clamp_min_(LEAST_NORM).reciprocal_())
-        return self.inverses[number]
+    def _inverse(self, start: int, rows: Tensor) -> Tensor:
+        if self.inverse is None:
+            # In one piece: many that stay, between chunks that go, would keep their memory from being used again.
+            self.inverse = rows.new_empty(len(self.candidates.rows) * self.centres)
+        here = self.inverse[start : start + len(rows)]
+        # Here and not for all rows before the walk: the matrix product then reads them from the cache.
+        if start == self.known:
+            torch.linalg.vector_norm(rows, dim=1, out=here).clamp_min_(LEAST_NORM).reciprocal_()
+            self.known += len(rows)
+        return here
 
 
 @dataclass(frozen=True)
