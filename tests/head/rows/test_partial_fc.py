@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from facelab import distributed
 from facelab.catalogue import Spec, build, entries
+from facelab.engine.optimizers import is_rowwise, load_optimizer
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
 from facelab.head.classifier import UpdateRule
@@ -27,7 +28,7 @@ COPY = Path(__file__).parents[2] / "golden" / "rows" / "partial_fc.npz"
 TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
 SPARSE = "newest/algorithms/sparse_optimiser.npz"
 ENTRIES = sorted({*entries(HEADS), *HEADS.names()})
-CLASSES, DIM, BATCH = 23, 6, 8
+CLASSES, DIM, BATCH = 23, 6, 12
 RULE = UpdateRule("sgd", 0.1, 5e-4, 0.9, False, (0.9, 0.999), 1e-8)
 ADAMW = UpdateRule("adamw", 0.01, 0.05, 0.9, False, (0.9, 0.999), 1e-8)
 ARC: Spec = {"CombinedMargin": {"gradient": "straight_through", "boundary": "none"}}
@@ -182,7 +183,7 @@ def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Te
 @pytest.mark.parametrize("rule", [RULE, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_only_what_takes_part_moves_with_every_head(name: str, rule: UpdateRule) -> None:
-    rows = PartialFC(CLASSES, DIM, head_of(name), sample_rate=0.5).double()
+    rows = PartialFC(CLASSES, DIM, head_of(name), sample_rate=0.6).double()
     optimizer = rows.optimizer(rule)
     assert optimizer is not None
     before = {key: value.detach().clone() for key, value in rows.row_tensors().items()}
@@ -202,7 +203,7 @@ def _taken(rows: PartialFC, features: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_sub_centres_move_together() -> None:
-    rows = PartialFC(CLASSES, DIM, head_of("ArcFace"), sample_rate=0.5, rows_per_class=3).double()
+    rows = PartialFC(CLASSES, DIM, head_of("ArcFace"), sample_rate=0.6, rows_per_class=3).double()
     sgd = rows.optimizer(RULE)
     assert sgd is not None
     before = rows.weight.detach().clone()
@@ -393,19 +394,57 @@ class Shared(PartialFC):
         return taken, torch.ones(len(taken), dtype=self.row_dtype)
 
 
-Updates = tuple[list[Tensor], dict[str, Tensor]]
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint keeps of the rows of a process, by parameter, and what is equal on all processes."""
+
+    rows: dict[str, Tensor]
+    rowwise: dict[tuple[int, str], Tensor]
+    common: dict[tuple[int, str], Any]
+    updates: int
 
 
-def several_updates(head: Spec, rule: UpdateRule, unsampled: Any) -> Updates:
+Updates = tuple[list[Tensor], Stored]
+
+
+def several_updates(head: Spec, rule: UpdateRule, unsampled: Any, count: int, stored: Stored | None = None) -> Updates:
+    """Losses of some updates, from the start or from what all processes together stored; and what is stored then."""
     rows = Shared(CLASSES, DIM, head_of(head), unsampled=unsampled).double()
     rows.head.eval()  # running means of heads follow their weights, which are not those of a sample here
     optimizer = rows.optimizer(rule)
     assert isinstance(optimizer, RowOptimizer)
-    start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
-    losses = [update(rows, optimizer, *(one[start:stop] for one in batch(number))) for number in range(4)]
-    if isinstance(optimizer, RowSGD):
-        optimizer.catch_up()
-    return losses, {key: value.detach() for key, value in rows.row_tensors().items()}
+    if stored is not None:
+        own = slice(*rows.row_range)
+        rows.load_state_dict({key: value[own] for key, value in stored.rows.items()}, strict=False)
+        rows.load_state_dict({"updates": torch.tensor(stored.updates)}, strict=False)
+        state: dict[int, dict[str, Any]] = {}
+        for (index, key), value in {**stored.common, **{at: one[own] for at, one in stored.rowwise.items()}}.items():
+            state.setdefault(index, {})[key] = value
+        load_optimizer(optimizer, state)
+    samples = slice(*distributed.class_range(BATCH, distributed.rank(), distributed.world_size()))
+    start = 0 if stored is None else stored.updates
+    batches = [batch(number) for number in range(start, start + count)]
+    losses = [update(rows, optimizer, features[samples], labels[samples]) for features, labels in batches]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = {
+        (index, key): value
+        for index, state_of in optimizer.state_dict()["state"].items()
+        for key, value in state_of.items()
+    }
+    rowwise = {at: value for at, value in held.items() if is_rowwise(value, parameters[at[0]])}
+    common = {at: value for at, value in held.items() if at not in rowwise}
+    tensors = {key: value.detach() for key, value in rows.row_tensors().items()}
+    return losses, Stored(tensors, rowwise, common, start + count)
+
+
+def together(shares: list[Stored]) -> Stored:
+    """The rows of all processes."""
+    return Stored(
+        {key: torch.cat([share.rows[key] for share in shares]) for key in shares[0].rows},
+        {at: torch.cat([share.rowwise[at] for share in shares]) for at in shares[0].rowwise},
+        shares[0].common,
+        shares[0].updates,
+    )
 
 
 CASES: list[tuple[Spec, UpdateRule, str]] = [
@@ -428,7 +467,7 @@ def several_processes(sparse: Path | None) -> Results:
     two = distributed.world_size() == 2
     golden = [golden_case(name) for name in golden_cases(2)] if two else []
     exact = [golden_updates(name, sparse) for name in ("cosface", "arcface_strong_decay")] if two and sparse else []
-    return Results(golden, exact, [several_updates(*case) for case in CASES])
+    return Results(golden, exact, [several_updates(*case, count=3) for case in CASES])
 
 
 @pytest.fixture(scope="module")
@@ -460,10 +499,38 @@ def test_four_processes_give_what_one_gives() -> None:
 
 def assert_equal_to_one(processes: list[Results]) -> None:
     for number, case in enumerate(CASES):
-        losses, rows = several_updates(*case)
+        losses, alone = several_updates(*case, count=3)
         shares = [results.updates[number] for results in processes]
         for share, _ in shares:
             torch.testing.assert_close(share, losses, rtol=0, atol=1e-9)
-        for key, value in rows.items():
-            found = torch.cat([share[key] for _, share in shares])
-            torch.testing.assert_close(found, value, rtol=0, atol=1e-9)
+        assert_near(together([stored for _, stored in shares]), alone)
+
+
+def assert_near(found: Stored, expected: Stored) -> None:
+    """Rows, momenta and clocks."""
+    torch.testing.assert_close(found.rows, expected.rows, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.rowwise, expected.rowwise, rtol=0, atol=1e-9)
+    for at, value in expected.common.items():
+        assert torch.as_tensor(found.common[at]).equal(torch.as_tensor(value))
+
+
+def test_one_process_goes_on_where_two_stopped(two: list[Results]) -> None:
+    for number, case in enumerate(CASES):
+        stored = together([results.updates[number][1] for results in two])
+        _, found = several_updates(*case, count=3, stored=stored)
+        _, expected = several_updates(*case, count=6)
+        assert_near(found, expected)
+
+
+def go_on(stored: list[Stored]) -> list[Stored]:
+    return [several_updates(*case, count=2, stored=one)[1] for case, one in zip(CASES, stored, strict=True)]
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_three_stopped_after_two(two: list[Results]) -> None:
+    stored = [together([results.updates[number][1] for results in two]) for number in range(len(CASES))]
+    three = distributed.run_processes(go_on, 3, stored)
+    for number, case in enumerate(CASES):
+        _, found = several_updates(*case, count=2, stored=together([shares[number] for shares in three]))
+        _, expected = several_updates(*case, count=7)
+        assert_near(found, expected)
