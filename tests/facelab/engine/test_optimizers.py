@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from facelab.engine.optimizers import (
     OptimizerConfig,
@@ -156,3 +157,27 @@ def test_momentum_switched_on_when_resuming_starts_from_zero() -> None:
 def test_state_of_other_parameters_is_refused(stored: dict[int, dict[str, Tensor]]) -> None:
     with pytest.raises(CheckpointError, match="optimiser is of other parameters than this run trains"):
         load_optimizer(Run("sgd", True).optimizer, stored)
+
+
+class Largest(TorchDispatchMode):
+    """Numbers in the largest tensor that operations give back, but for those that they change in place."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not any(result is one for one in args):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+@pytest.mark.parametrize(("name", "fused"), KINDS)
+def test_a_fused_step_copies_no_class_rows(name: Any, fused: bool) -> None:
+    rows = nn.Parameter(torch.ones(100, 6))
+    group = ParameterGroup("class rows", (rows,), 0.1, 5e-4, True)
+    optimizer = make_optimizer([group], OptimizerConfig(name=name, fused=fused))
+    for _ in range(2):  # the first step makes the state
+        rows.grad = torch.ones_like(rows)
+        with Largest() as largest:
+            guarded_step(optimizer, GO)
+    assert (largest.numbers < rows.numel()) == fused
