@@ -45,6 +45,17 @@ def test_what_comes_first_stands_first_in_the_help() -> None:
     assert places == sorted(places)
 
 
+def test_modes_are_listed_with_their_paper_and_configurations() -> None:
+    text = output_of("list", "modes")
+    for words in (
+        "Dan et al., ICCV 2023",
+        "transface/ms1mv2-s",
+        "conventional/insightface",
+        "adaptation/petalface-briar",
+    ):
+        assert words in text
+
+
 def test_lists_options_papers_and_catalogue_entries() -> None:
     text = output_of("list", "heads")
     assert "margin=0.5, scale=64.0, boundary='linear'" in text
