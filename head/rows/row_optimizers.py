@@ -12,7 +12,7 @@ from facelab.head.classifier import UpdateRule
 
 # Rows that are worked on at a time: on a CPU they stay in its cache, on a GPU there shall be few launches.
 ROWS_AT_A_TIME = {"cpu": 1024}
-ROWS_AT_A_TIME_ELSEWHERE = 65536
+ROWS_AT_A_TIME_ELSEWHERE = 16384
 
 # After so many updates all rows are caught up once, so that no history is longer. A pass over all rows divided by so
 # many updates costs less than sampling does, and a row's clock fits into 16 bits.
@@ -151,7 +151,7 @@ class RowSGD(RowOptimizer):
         state = self.state[parameter]
         for _, place in parts(parameter, rows) if state["now"] else ():
             parameter[place], state["momentum_buffer"][place] = self._caught_up(parameter, place)
-            state["clock"][place] = state["now"]
+            _fill(state["clock"], place, state["now"])
 
     def _caught_up(self, parameter: nn.Parameter, rows: Rows) -> tuple[Tensor, Tensor]:
         state = self.state[parameter]
@@ -170,9 +170,9 @@ class RowSGD(RowOptimizer):
             self._put(parameter, rows, weight, torch.add(weight, direction, alpha=-lr))
             self._put(state["momentum_buffer"], rows, before, momentum)
             if self.exact:
-                state["clock"][rows] = state["now"] + 1
+                _fill(state["clock"], rows, state["now"] + 1)
         if self.exact:
-            self._remember([[1.0 - lr * decay, -lr * mu], [decay, mu]], state)
+            self._remember(state, lr, decay, mu)
             if state["now"] == self.horizon:
                 self._catch_up(parameter, None)
             if state["now"] == self.horizon or (parameter.grad is not None and not parameter.grad.is_sparse):
@@ -182,19 +182,26 @@ class RowSGD(RowOptimizer):
     def _begin(state: dict[str, Any]) -> None:
         state["now"] = 0
         state["clock"].zero_()
-        state["maps"][0] = torch.eye(2)
+        torch.eye(2, out=state["maps"][0])
 
-    def _remember(self, entries: list[list[float]], state: dict[str, Any]) -> None:
+    def _remember(self, state: dict[str, Any], lr: float, decay: float, mu: float) -> None:
         """Multiply the map of this update to what rows have missed."""
         maps, now = state["maps"], state["now"]
-        new = torch.tensor(entries, dtype=maps.dtype, device=maps.device)
-        nothing = torch.eye(2).to(maps)
+        weight, momentum = maps[: now + 1].unbind(1)
+        # From numbers and not with a matrix, which would have to be copied to the device.
+        after = torch.stack([(1.0 - lr * decay) * weight - lr * mu * momentum, decay * weight + mu * momentum], dim=1)
         skip = getattr(self, "found_inf", None)
-        if skip is not None:
-            new = torch.where(skip > 0, nothing, new)
-        maps[: now + 1] = new @ maps[: now + 1]
-        maps[now + 1] = nothing
+        maps[: now + 1] = after if skip is None else torch.where(skip > 0, maps[: now + 1], after)
         state["now"] = now + 1
+        torch.eye(2, out=maps[now + 1])
+
+
+def _fill(clock: Tensor, rows: Rows, number: int) -> None:
+    # By index a number would be copied to the device, and the host wait for it.
+    if isinstance(rows, slice):
+        clock[rows] = number
+    else:
+        clock.index_fill_(0, rows, number)
 
 
 class RowAdamW(RowOptimizer):
