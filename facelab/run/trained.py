@@ -55,7 +55,7 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
     """Class rows of a run that was trained on the people of ``source``: those of this process, (C_own, D), fp32.
 
     Raises:
-        CheckpointError: If it is no run, has no rows, or several for each class.
+        CheckpointError: If it is no run, or does not have one row for each class.
         ConfigError: If it was trained on other people, whose rows would be taken for those of ours.
     """
     if isinstance(of, dict):
@@ -75,12 +75,15 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
             "classes; train it on the same source, or choose losses that need no class rows."
         )
     start, stop = distributed.class_range(source.num_classes, distributed.rank(), distributed.world_size())
-    rows = open_rows(checkpoint, start, stop)["weight"].read()  # and nothing of what the optimiser keeps
-    if rows.ndim != 2:
+    counted = count_rows(checkpoint)[FIRST_OWNER]
+    rows = {} if counted != source.num_classes else open_rows(checkpoint, start, stop)
+    # A queue or a pool has rows too, but they are no classes.
+    if "weight" not in rows or len(rows["weight"].shape) != 2:
         raise CheckpointError(
-            f"'{of}' has {rows.shape[1]} rows for each class, but one is needed; choose a run without sub-centres."
+            f"'{of}' does not have one row for each class, as FullSoftmax has them; choose a run without sub-centres, "
+            "queue or pool, or losses that need no class rows."
         )
-    return rows.to(device, torch.float32)
+    return rows["weight"].read().to(device, torch.float32)  # and nothing of what the optimiser keeps
 
 
 def embed_source(

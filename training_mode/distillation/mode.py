@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from facelab import distributed
+from facelab.citation import Citation
 from facelab.data.base import Batch
 from facelab.data.transforms.augment import View
 from facelab.engine.loop import StepOutput
@@ -21,6 +22,7 @@ from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import normalise
 from facelab.training_mode.base import MODES, Supplies, TrainingMode
 from facelab.training_mode.distillation.loss import DISTILLATIONS, DistillationLoss, Need, Outputs
+from facelab.training_mode.distillation.losses.soft_target import SoftTarget
 from facelab.training_mode.distillation.teacher import Teacher, outputs_of, shapes_of
 from facelab.training_mode.weighted import weighted
 
@@ -46,6 +48,8 @@ class Distillation(TrainingMode):
     Raises:
         ConfigError: If losses, networks and classifier do not go together.
     """
+
+    citation: ClassVar[Citation | None] = SoftTarget.citation
 
     def __init__(
         self,
@@ -175,7 +179,8 @@ def _check(options: Mapping[str, Any], classifier: Classifier | None, weight: fl
             "embeddings, such as Angular, or a classifier."
         )
     for name in _needing(options, "logits"):
-        if not isinstance(classifier, FullSoftmax) or not classifier.head.normalised:
+        # Exactly this one: subclasses leave rows out of a step.
+        if type(classifier) is not FullSoftmax or not classifier.head.normalised:
             owner = "null" if classifier is None else type(classifier).__name__
             raise ConfigError(
                 f"{name} compares cosines to all classes, so it needs classifier: FullSoftmax with a head of cosines, "

@@ -17,6 +17,7 @@ from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import StepOutput
 from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.inputs import InputSpec, normalise
+from facelab.run import trained
 from facelab.run.assembly import Parts, assemble
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
@@ -246,6 +247,10 @@ def test_a_teacher_may_be_a_model_or_weights_of_a_backbone(teacher: Path, tmp_pa
             ["mode.distillation.losses={SoftTarget: 1}", "classifier=null", "head=null"],
             "SoftTarget compares cosines to all classes, .* but the classifier is null",
         ),
+        (
+            ["mode.distillation.losses={SNN-MIMIC: 1}", "classifier=PartialFC"],
+            "SNN-MIMIC compares cosines to all classes, .* but the classifier is PartialFC",
+        ),
         (["mode.distillation.cache=x"], "with view: same the teacher sees each image as it was changed"),
         (
             ["mode.distillation.cache=x", "mode.distillation.view=stored", "mode.distillation.losses={NST: 1}"],
@@ -261,6 +266,12 @@ def test_a_teacher_may_be_a_model_or_weights_of_a_backbone(teacher: Path, tmp_pa
 def test_what_cannot_be_combined_is_refused_with_the_reason(words: list[str], sentence: str, teacher: Path) -> None:
     with pytest.raises(ConfigError, match=sentence):
         assembled(teacher, *words)
+
+
+def test_rows_that_are_no_classes_are_refused(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trained, "count_rows", lambda _: {"classifier": 19})  # as a queue has slots
+    with pytest.raises(CheckpointError, match="does not have one row for each class, as FullSoftmax has them; choose"):
+        assembled(teacher, "mode.distillation.losses={SoftTarget: 1}")
 
 
 def test_a_teacher_that_needs_scores_is_refused() -> None:
