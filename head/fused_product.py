@@ -1,6 +1,7 @@
 """The product of a batch with many classes that is never stored: chunks of it come and go, forward and backward."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +72,9 @@ class FusedProduct(Product):
     @torch.no_grad()
     def over_chunks(self, visit: Visit) -> None:
         """See `Product.over_chunks`."""
-        for chunk in self.walk.chunks(self.features.detach()):
-            visit(chunk.products, chunk.part)
+        with self.walk.factors():
+            for chunk in self.walk.chunks(self.features.detach()):
+                visit(chunk.products, chunk.part)
 
     def over_negatives(self, head: MarginHead, terms: Terms, visit: Visit) -> Tensor:
         """See `Product.over_negatives`."""
@@ -142,16 +144,19 @@ class _Walk:
             features: (B, D).
             skipped: Which chunks are left out; none if it is empty.
         """
-        with factors_in(self.precision, features.device):
-            for number, part in enumerate(self.candidates.parts(self.size)):
-                if skipped and skipped[number]:
-                    continue
-                rows = part.rows.flatten(0, -2)
-                start = number * self.size * self.centres
-                inverse = self._inverse(start, rows) if self.normalised else None
-                products = self._products(features, rows, inverse, part.bias)
-                nearest, centre = self._nearest(products)
-                yield _Chunk(part, slice(start, start + len(rows)), rows, inverse, products, nearest, centre)
+        for number, part in enumerate(self.candidates.parts(self.size)):
+            if skipped and skipped[number]:
+                continue
+            rows = part.rows.flatten(0, -2)
+            start = number * self.size * self.centres
+            inverse = self._inverse(start, rows) if self.normalised else None
+            products = self._products(features, rows, inverse, part.bias)
+            nearest, centre = self._nearest(products)
+            yield _Chunk(part, slice(start, start + len(rows)), rows, inverse, products, nearest, centre)
+
+    def factors(self) -> AbstractContextManager[None]:
+        """Context for everything that multiplies matrices of a walk."""
+        return factors_in(self.precision, self.candidates.rows.device)
 
     def _products(self, features: Tensor, rows: Tensor, inverse: Tensor | None, bias: Tensor | None) -> Tensor:
         # Classes first in memory: so all three matrix products of a chunk find their factors as they lie fastest.
@@ -268,12 +273,13 @@ class _Negatives(Function):
     ) -> Tensor:
         total: Tensor | None = None
         numbers: list[Tensor] = []
-        for chunk in walk.chunks(features):
-            visit(chunk.products, chunk.part)
-            number = logits.number(chunk)
-            if walk.skip:
-                numbers.append(number)
-            total = number if total is None else logits.reduction.add(total, number)
+        with walk.factors():
+            for chunk in walk.chunks(features):
+                visit(chunk.products, chunk.part)
+                number = logits.number(chunk)
+                if walk.skip:
+                    numbers.append(number)
+                total = number if total is None else logits.reduction.add(total, number)
         assert total is not None, "there is at least one candidate"
         context.walk, context.logits, context.numbers = walk, logits, numbers
         # Rows and biases too, which the chunks read: autograd then says so if they changed before the backward pass.
@@ -294,20 +300,21 @@ class _Negatives(Function):
         of_rows = fill(rows) if needs_rows else None
         of_bias = fill(bias) if needs_bias else None
         of_shared: list[Tensor | None] = [None] * len(shared)
-        for chunk in walk.chunks(features, skipped):
-            of_products, of_terms = logits.slopes(chunk, total, slope, tuple(shared))
-            slopes = chunk.slopes_of_all(of_products)
-            of_shared = [_sum(*pair) for pair in zip(of_shared, of_terms, strict=True)]
-            if of_bias is not None:
-                of_bias[chunk.place] = slopes.sum(dim=0)
-            radial = None if chunk.inverse is None else _divide_by_norms_(slopes, chunk, chunk.inverse)
-            if of_features is not None:
-                add_product_(of_features, slopes, chunk.rows, walk.precision)
-            if of_rows is not None:
-                written = multiply(slopes.T, features, walk.precision, out=of_rows[chunk.place])
-                if radial is not None:
-                    # A unit vector does not change along itself.
-                    written.addcmul_(chunk.rows, radial.unsqueeze(1), value=-1.0)
+        with walk.factors():
+            for chunk in walk.chunks(features, skipped):
+                of_products, of_terms = logits.slopes(chunk, total, slope, tuple(shared))
+                slopes = chunk.slopes_of_all(of_products)
+                of_shared = [_sum(*pair) for pair in zip(of_shared, of_terms, strict=True)]
+                if of_bias is not None:
+                    of_bias[chunk.place] = slopes.sum(dim=0)
+                radial = None if chunk.inverse is None else _divide_by_norms_(slopes, chunk, chunk.inverse)
+                if of_features is not None:
+                    add_product_(of_features, slopes, chunk.rows, walk.precision)
+                if of_rows is not None:
+                    written = multiply(slopes.T, features, walk.precision, out=of_rows[chunk.place])
+                    if radial is not None:
+                        # A unit vector does not change along itself.
+                        written.addcmul_(chunk.rows, radial.unsqueeze(1), value=-1.0)
         return None, None, None, of_features, of_rows, of_bias, *of_shared
 
 
