@@ -26,6 +26,7 @@ from gpu_table import Figures, Result, described, summary, table, write
 from machine import cores
 
 from facelab.engine.precision import Precision
+from facelab.head.class_precision import ClassPrecision
 
 MS1MV2, MILLION = 93_431, 1_000_000  # people of a usual training set, and of the largest ones by order of magnitude
 IMAGES = 8_192  # of the loader: two batches of 256 for each of 16 threads
@@ -82,9 +83,17 @@ def training_rows(bench: Bench) -> list[Row]:
 def classifier_rows(bench: Bench) -> list[Row]:
     """The class rows alone."""
     size = bench.batch_size(512)
+    ways: list[tuple[str, ClassPrecision]] = [("FullSoftmax", "fp32"), ("FullSoftmax", "bf16"), ("PartialFC", "fp32")]
     return [
-        Row(f"classifier, {classes:,} classes", partial(classifier, bench, size, classes), size, "fp32", seconds)
+        Row(
+            f"classifier {entry}, {classes:,} classes",
+            partial(classifier, bench, size, classes, entry, precision),
+            size,
+            precision,
+            seconds,
+        )
         for classes, seconds in ((bench.classes(MS1MV2), 15.0), (bench.classes(MILLION), 60.0))
+        for entry, precision in ways
     ]
 
 

@@ -27,8 +27,9 @@ from facelab.engine.optimization import Optimization, OptimizerConfig, Precision
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import DivergenceError
 from facelab.head.base import HEADS
+from facelab.head.class_precision import ClassPrecision
 from facelab.head.classifier import CLASSIFIERS, Classifier
-from facelab.run.assembly import open_optimization
+from facelab.run.assembly import open_optimization, update_rule
 from facelab.run.settings import make_config
 from facelab.test_protocol.extraction.forward import Forward
 from facelab.training_mode.base import MODES, Supplies
@@ -80,9 +81,9 @@ def _rate(seconds: float, images: int) -> Figures:
     return {"images/s": images / seconds, "ms": seconds * 1000}
 
 
-def _classifier(bench: Bench, classes: int, feat_dim: int) -> Classifier:
+def _classifier(bench: Bench, entry: str, classes: int, feat_dim: int) -> Classifier:
     head = build(HEADS, "ArcFace", num_classes=classes, feat_dim=feat_dim)
-    rows = build(CLASSIFIERS, "FullSoftmax", head=head, num_classes=classes, feat_dim=feat_dim, seed=0)
+    rows = build(CLASSIFIERS, entry, head=head, num_classes=classes, feat_dim=feat_dim, seed=0)
     return rows.to(bench.device)
 
 
@@ -119,19 +120,25 @@ def _diverged(optim: Optimization) -> Figures:
     return {"not finite": 1.0}
 
 
-def classifier(bench: Bench, batch_size: int, classes: int) -> Figures:
+def classifier(
+    bench: Bench, batch_size: int, classes: int, entry: str = "FullSoftmax", precision: ClassPrecision = "fp32"
+) -> Figures:
     """Updates of the class rows alone: loss of given embeddings, gradients of both, SGD."""
     peak = Peak(bench.device)
     feat_dim = 8 if bench.tiny else FEAT_DIM
-    rows = _classifier(bench, classes, feat_dim)
+    rows = _classifier(bench, entry, classes, feat_dim)
+    rows.class_precision = precision
     config = OptimizerConfig.model_validate(OPTIMIZER)
+    own = rows.optimizer(update_rule(config))
+    moved = [] if own is None else [one for group in own.param_groups for one in group["params"]]
     optim = Optimization(
-        parameter_groups([rows], config, sharded=True),
+        parameter_groups([rows], config, sharded=True, known=moved),
         config,
         ScheduleConfig(),
         total_updates=UPDATES,
         updates_per_epoch=UPDATES,
         device=bench.device,
+        others=[] if own is None else [own],
     )
     embedding = torch.randn(batch_size, feat_dim, device=bench.device, requires_grad=True)
     labels = torch.randint(0, classes, (batch_size,), device=bench.device)
@@ -139,6 +146,7 @@ def classifier(bench: Bench, batch_size: int, classes: int) -> Figures:
     def step() -> None:
         embedding.grad = None
         optim.update(rows(embedding, labels).loss)
+        rows.after_update()
 
     seconds = median_seconds(step, bench)
     # Twice: the rows and their momentum.
