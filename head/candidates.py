@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class Candidates:
             take part estimate those over all; None if each stands for itself.
         excluded: Which candidates are no negatives of a sample although they are not its target either, bool, (B, C),
             such as older features of the same person; None if there are none.
+        taken: Which of the classes of this process they are, int64, (C,); None if they are all of them.
     """
 
     rows: Tensor
@@ -35,6 +36,7 @@ class Candidates:
     class_parameters: Mapping[str, Tensor] = field(default_factory=dict)
     weight: Tensor | None = None
     excluded: Tensor | None = None
+    taken: Tensor | None = None
 
     def at_target(self, values: Tensor) -> Tensor:
         """Of a number for each class, (C,), that of each sample's own class, (B,); 0 where the class is elsewhere."""
@@ -70,7 +72,16 @@ class Candidates:
             class_parameters={name: values[taken] for name, values in self.class_parameters.items()},
             weight=weight,
             excluded=None if self.excluded is None else self.excluded[:, taken],
+            taken=taken if self.taken is None else self.taken[taken],
         )
+
+    def from_bank(self, bank: Tensor) -> "Candidates":
+        """The same classes with the rows of another bank, which has one for each class of this process, (C_own, D)."""
+        return replace(self, rows=self.of_taken(bank))
+
+    def of_taken(self, values: Tensor) -> Tensor:
+        """Of something for each class of this process, (C_own, ...), that of the candidates, (C, ...)."""
+        return values if self.taken is None else values[self.taken]
 
     def parts(self, size: int) -> Iterator["Candidates"]:
         """The same in consecutive chunks of at most ``size`` classes, without gradients and class parameters."""

@@ -158,12 +158,22 @@ class Classifier(nn.Module, ABC):
         with torch.autocast(embedding.device.type, enabled=False):
             features = distributed.gather_rows(embedding.to(self.row_dtype))
             labels = distributed.gather_labels(labels)
-            # Which classes take part is a choice without gradient, also for owners that choose by the features.
-            candidates = self.candidates(features.detach(), labels)
-            loss = MarginLoss(self.head, self.num_classes, self.sample_weight)
             if weight is not None:
                 weight = distributed.gather_rows(weight.to(self.row_dtype))
-            return loss(features, labels, candidates, self.product(features, candidates), weight)
+            return self.loss(features, labels, weight)
+
+    def loss(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> ClassifierOutput:
+        """The head's loss of the batch against the candidates; for owners whose loss has more to it.
+
+        Args:
+            features: Embeddings of the global batch, (B, D), equal on all processes, with gradient.
+            labels: Their classes, int64, (B,).
+            weight: As in `forward`, of the global batch.
+        """
+        # Which classes take part is a choice without gradient, also for owners that choose by the features.
+        candidates = self.candidates(features.detach(), labels)
+        loss = MarginLoss(self.head, self.num_classes, self.sample_weight)
+        return loss(features, labels, candidates, self.product(features, candidates), weight)
 
     def _check_labels(self, labels: Tensor) -> None:
         # On a GPU a look at the labels would wait for the device in every step; there a wrong one makes the loss NaN.

@@ -68,29 +68,22 @@ class ClassPool(FeatureRows):
         first, _ = self._templates(offer, placement)
         return self._targets(first, self.table.find(labels, placement))
 
-    def forward(self, embedding: Tensor, labels: Tensor, weight: Tensor | None = None) -> ClassifierOutput:
+    def loss(self, features: Tensor, labels: Tensor, weight: Tensor | None) -> ClassifierOutput:
         """Loss of the global batch, see the class; metrics are those of the head's losses, and ``in_pool``.
 
         Args:
-            embedding: This process's embeddings, (B, D), with B equal on all processes.
-            labels: Their global classes, int64, (B,).
-            weight: What the loss of each is multiplied by before the means, (B,), or None for 1.
+            features: As in `Classifier.loss`.
+            labels: As there.
+            weight: As there.
 
         Raises:
             ConfigError: If nobody offered features.
-            DataError: If labels on the CPU lie outside of 0..C-1.
         """
-        self._check_labels(labels)
         offer = self.offered
-        with torch.autocast(embedding.device.type, enabled=False):
-            features = distributed.gather_rows(embedding.to(self.row_dtype))
-            labels = distributed.gather_labels(labels)
-            placement = self.table.place(offer.people)
-            slot = self.table.find(labels, placement)
-            if weight is not None:
-                weight = distributed.gather_rows(weight.to(self.row_dtype))
-            templates = self._templates(offer, placement)
-            outputs = [self._loss(features, labels, slot, rows, weight) for rows in templates]
+        placement = self.table.place(offer.people)
+        slot = self.table.find(labels, placement)
+        templates = self._templates(offer, placement)
+        outputs = [self._against(features, labels, slot, rows, weight) for rows in templates]
         in_pool = (slot >= 0).to(features.dtype).mean()
         metrics = {name: (value + outputs[1].metrics[name]) / 2 for name, value in outputs[0].metrics.items()}
         return ClassifierOutput(outputs[0].loss + outputs[1].loss, {**metrics, "in_pool": in_pool})
@@ -120,7 +113,7 @@ class ClassPool(FeatureRows):
         column, owned = self.shard.columns(slot)
         return Candidates(rows, column, owned)
 
-    def _loss(
+    def _against(
         self, features: Tensor, labels: Tensor, slot: Tensor, rows: Tensor, weight: Tensor | None
     ) -> ClassifierOutput:
         """Of the samples in the pool and of those outside, against one template."""

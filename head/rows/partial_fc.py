@@ -157,6 +157,7 @@ class PartialFC(FullSoftmax):
             bias=None if self.class_bias is None else _take(self.class_bias, taken),
             class_parameters={name: _take(values, taken) for name, values in self.class_parameters.items()},
             weight=weight,
+            taken=taken,
         )
 
     def order(self, count: int) -> Tensor:
@@ -197,7 +198,7 @@ class PartialFC(FullSoftmax):
     def _all_classes(self, labels: Tensor) -> Candidates:
         """For evaluation: nothing moves, so rows are caught up in a copy."""
         column, owned = self.shard.columns(labels)
-        rows = {name: self._current(parameter) for name, parameter in self.row_tensors().items()}
+        rows = {name: self._current(parameter) for name, parameter in super().row_tensors().items()}
         numbers = {name: rows[f"class_parameters.{name}"] for name in self.class_parameters}
         return Candidates(rows["weight"], column, owned, rows.get("class_bias"), numbers)
 
@@ -253,7 +254,8 @@ class PartialFC(FullSoftmax):
             gradient._coalesced_(True)
 
     def _row_parameters(self) -> list[nn.Parameter]:
-        return [value for value in self.row_tensors().values() if isinstance(value, nn.Parameter)]
+        # Those above: what subclasses add is not learned.
+        return [value for value in super().row_tensors().values() if isinstance(value, nn.Parameter)]
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state, prefix, *rest)

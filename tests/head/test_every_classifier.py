@@ -27,7 +27,11 @@ Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
 ENTRIES = sorted({*entries(CLASSIFIERS), *CLASSIFIERS.names()})
 # What an owner needs beside its defaults. A new one needs a line only if it needs something.
-SMALL: dict[str, dict[str, Any]] = {"ClassPool": {"fraction": 1.0}, "PrototypeQueue": {"size": 19}}
+SMALL: dict[str, dict[str, Any]] = {
+    "ClassPool": {"fraction": 1.0},
+    "PCO": {"thresholds": [0.0, 0.0], "window": 5},
+    "PrototypeQueue": {"size": 19},
+}
 MODES = {"ClassPool": "class_pool", "PrototypeQueue": "{semi_siamese: {decay: 0.9}}"}
 ALL_HEADS = sorted({*entries(HEADS), *HEADS.names()})
 RULE = UpdateRule(name="sgd", lr=0.05, weight_decay=5e-4, momentum=0.9, nesterov=False, betas=(0.9, 0.999), eps=1e-8)

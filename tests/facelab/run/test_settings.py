@@ -32,6 +32,7 @@ SMALL_BACKBONES: dict[str, dict[str, Any]] = {
     "PETALSwin": SMALL_SWIN,
     "SwinTransformer": {**SMALL_SWIN, "patch": 28, "window": 4},
     "AttentionNet-92": {"width": 0.125},
+    "vit_l": {"dim": 32, "depth": 1},
 }
 STUDIES = [name for name in shipped_configs() if VARIANTS in load_tree(name)]
 RUNS = [name for name in shipped_configs() if name not in STUDIES]
@@ -177,6 +178,15 @@ def test_the_published_recipe_of_insightface() -> None:
     assert (run.schedule.name, run.schedule.power, run.schedule.compat) == ("polynomial", 1, "insightface")
     assert (run.schedule.warmup_epochs, training.clip_norm, training.clip) == (0, 5, "network")
     assert (run.classifier, run.data.augment["flip"]) == ({"FullSoftmax": {"initial": "normal"}}, 0.5)
+
+
+def test_the_published_recipe_of_lvface() -> None:
+    run = load_config("conventional/lvface")
+    optimizer, training = run.optimizer, run.training
+    assert (run.backbone, run.head) == ("vit_l", {"CosFace": {"margin": 0.4, "scale": 64}})
+    assert run.classifier == {"PCO": {"sample_rate": 0.1, "thresholds": [0.2, 0.35], "initial": "normal"}}
+    assert (optimizer.name, optimizer.lr, optimizer.betas, optimizer.weight_decay) == ("adamw", 1e-3, (0.9, 0.999), 0.1)
+    assert (training.epochs, training.batch_size, run.schedule.name) == (60, 64 * 384, "polynomial")
 
 
 def test_the_published_recipe_of_facexzoo() -> None:
