@@ -22,6 +22,7 @@ from lowres_results import joined_sets, markdown, measure, paired_table, plot_em
 from rich.console import Console
 
 from facelab.adapter.gate import Gate
+from facelab.data.transforms.low_resolution import Recipe
 from facelab.errors import DataError, one_of
 
 
@@ -102,6 +103,10 @@ def main(
     steps: Annotated[int, typer.Option(help="Steps of 48 images.")] = 160,
     pairs: Annotated[Path | None, typer.Option(help="LFW's list or a part of it; that of `shared` by default.")] = None,
     threads: Annotated[int, typer.Option(help="Cores to use.")] = 2,
+    train_recipe: Annotated[Recipe, typer.Option(help="How low versions of training images are made.")] = "camera",
+    probe_recipe: Annotated[Recipe, typer.Option(help="How probes are; each pair of recipes has its own --out.")] = (
+        "camera"
+    ),
 ) -> None:
     """Run what is missing, then print the table of everything that is finished."""
     torch.set_num_threads(threads)
@@ -116,12 +121,24 @@ def main(
         if (arm != "frozen" or seed == 0) and not (out / f"{_stem(arm, seed, steps)}.json").is_file()
     ]
     pair_list = pairs or data / "faces" / "lfw_pairs.txt"
-    faces = load_faces(data / "faces" / "lfw112.tar", pair_list, cache) if missing else None
+    archive, recipes = data / "faces" / "lfw112.tar", (train_recipe, probe_recipe)
+    _require_same(out, recipes)
+    faces = load_faces(archive, pair_list, cache, *recipes) if missing else None
     for arm, seed in missing:
         if faces is not None:
             console.print(f"{arm}, seed {seed}", highlight=False)
             run(arm, seed, steps, faces, Files(weights, cnniqa, cache), out)
     report(out, steps, console)
+
+
+def _require_same(out: Path, recipes: tuple[Recipe, Recipe]) -> None:
+    """Refuse runs of several recipes in one table; folders from before there were any are of ``camera``."""
+    path = out / "cache" / "recipes.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = tuple(json.loads(path.read_text())) if path.is_file() else ("camera", "camera")
+    if known != recipes and any(out.glob("*.json")):
+        raise typer.BadParameter(f"'{out}' holds runs of the recipes {' and '.join(known)}; give these another --out.")
+    path.write_text(json.dumps(recipes))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from facelab.data.base import Batch, Pixels, Source
 from facelab.data.sources.degradation import Degraded
 from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.transforms.low_resolution import Recipe
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.model.face_model import load_backbone
 from facelab.quality.card import ScorerCard
@@ -127,13 +128,17 @@ def _scores(scorer: PixelScorer, pixels: Pixels) -> Array:
     return torch.cat(parts).numpy()
 
 
-def load_faces(archive: Path, pair_list: Path, cache: Path) -> Faces:
+def load_faces(
+    archive: Path, pair_list: Path, cache: Path, train_recipe: Recipe = "camera", probe_recipe: Recipe = "camera"
+) -> Faces:
     """Read, split and degrade; the second time from ``cache``.
 
     Args:
         archive: ``lfw112.tar``.
         pair_list: ``pairs.txt`` of LFW.
-        cache: A folder.
+        cache: A folder, of these recipes alone.
+        train_recipe: How low versions of the training images are made, see `Degradation`.
+        probe_recipe: How those of the probes are.
     """
     source = ImageFolder(archive)
     cache.mkdir(parents=True, exist_ok=True)
@@ -143,7 +148,7 @@ def load_faces(archive: Path, pair_list: Path, cache: Path) -> Faces:
     lfw = LFW(archive, pair_list, exclude=known)
     path = cache / f"faces-{len(lfw.images)}.npz"
     if not path.is_file():
-        np.savez(path, **dict(_read(source, train, gallery, probe, lfw)))
+        np.savez(path, **dict(_read(source, train, gallery, probe, lfw, (train_recipe, probe_recipe))))
     with np.load(path) as pixels:
         high_low = {name: pixels[name] for name in pixels}
     numbers = np.unique(source.labels[train], return_inverse=True)[1]
@@ -176,14 +181,16 @@ def split(source: Source) -> tuple[Array, Array, Array]:
     return np.flatnonzero(np.isin(source.labels, trained)), gallery, probe
 
 
-def _read(source: Source, train: Array, gallery: Array, probe: Array, lfw: LFW) -> Iterator[tuple[str, Pixels]]:
+def _read(
+    source: Source, train: Array, gallery: Array, probe: Array, lfw: LFW, recipes: tuple[Recipe, Recipe]
+) -> Iterator[tuple[str, Pixels]]:
     yield "gallery", source.read_many(gallery)
-    for name, rows, sizes, seed in (
-        ("train", train, TRAIN_SIZES, TRAIN_SEED),
-        ("probe", probe, PROBE_SIZES, PROBE_SEED),
+    for name, rows, sizes, seed, recipe in (
+        ("train", train, TRAIN_SIZES, TRAIN_SEED, recipes[0]),
+        ("probe", probe, PROBE_SIZES, PROBE_SEED, recipes[1]),
     ):
         yield name, source.read_many(rows)
-        yield f"{name}_low", Degraded(source, sizes, seed).read_many(rows)
+        yield f"{name}_low", Degraded(source, sizes, seed, recipe=recipe).read_many(rows)
     yield "pairs", lfw.images.read_many(np.arange(len(lfw.images)))
 
 

@@ -1,17 +1,21 @@
 """Realistic low-resolution versions of faces: blur, reduction, noise, JPEG and enlargement, the same in every run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import cv2
 import numpy as np
+import torch
 from pydantic import ConfigDict
 
 from facelab.data.base import SOURCES, ImageSet, Pixels, Source
 from facelab.data.formats.images import decode_image, hash_of
 from facelab.data.loading.keyed_random import mix
 from facelab.data.sources.inner_source import SourceSpec, open_inner
-from facelab.errors import ConfigError, in_range
+from facelab.data.transforms.draws import Draws, draws_of_batch
+from facelab.data.transforms.low_resolution import RECIPES, LowResolution, Recipe
+from facelab.errors import ConfigError, in_range, one_of
 from facelab.progress import OnProgress
 
 LARGEST = 4096  # pixels a side; more is a mistyped number
@@ -26,6 +30,9 @@ class Degradation:
         blur: Deviation of the lens' Gaussian blur, in pixels of the reduced image.
         noise: Deviation of the sensor's Gaussian noise, in grey values of 0..255.
         jpeg: Quality of the JPEG that the reduced image is stored as, 1..100.
+        recipe: What is done, see the transform `LowResolution`; ``camera`` is what this page describes. The others are
+            that transform, and so give squares of the drawn size; ``average`` and ``interpolation`` have no use for
+            blur, noise and JPEG.
 
     Raises:
         ConfigError: If a value is out of range, or a range is upside down.
@@ -37,6 +44,8 @@ class Degradation:
     blur: tuple[float, float] = (0.2, 0.8)
     noise: tuple[float, float] = (0.0, 6.0)
     jpeg: tuple[int, int] = (50, 95)
+    # Not written out, so that keys of what was made before there were other recipes hold.
+    recipe: Recipe = field(default="camera", repr=False)
 
     def __post_init__(self) -> None:
         limits = {"sizes": (1, LARGEST), "blur": (0, 16), "noise": (0, 255), "jpeg": (1, 100)}
@@ -46,6 +55,18 @@ class Degradation:
                 in_range(f"degradation {name}", value, lowest, highest)
             if low > high:
                 raise ConfigError(f"degradation {name} is [{low:g}, {high:g}]; write the lesser value first.")
+        if self.recipe != "camera":
+            one_of("degradation recipe", self.recipe, tuple(RECIPES))
+            in_range("degradation sizes", self.sizes[0], 2, LARGEST)
+
+    @property
+    def key(self) -> str:
+        """All values, for fingerprints."""
+        return repr(self) if self.recipe == "camera" else f"{self!r} {self.recipe}"
+
+    @cached_property
+    def _transform(self) -> LowResolution:
+        return LowResolution(1.0, self.sizes, self.recipe, self.blur, self.noise, self.jpeg)
 
     def __call__(self, pixels: Pixels, seed: int, index: int) -> Pixels:
         """The low-resolution version of an image at its own size; the same for equal arguments, in any order of calls.
@@ -57,6 +78,10 @@ class Degradation:
             seed: Chooses the random numbers.
             index: Number of the image in its set.
         """
+        if self.recipe != "camera":
+            draw = Draws(draws_of_batch(seed, 0, 0, np.array([index])), "low_resolution")
+            image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+            return self._transform.image(image, draw)[0].permute(1, 2, 0).numpy()
         random = np.random.default_rng(int(mix(seed, index)[0]))
         size = int(random.integers(self.sizes[0], self.sizes[1], endpoint=True))
         blur, noise = random.uniform(*self.blur), random.uniform(*self.noise)
@@ -118,11 +143,11 @@ class DegradedImages(ImageSet):
 
     def fingerprint(self) -> str:
         """Hash of the originals, the ranges and the seed."""
-        return hash_of((self.images.fingerprint(), repr(self.degradation), str(self.seed)))
+        return hash_of((self.images.fingerprint(), self.degradation.key, str(self.seed)))
 
     def revision(self) -> str:
         """Hash of the originals as they are now, the ranges and the seed."""
-        return hash_of((self.images.revision(), repr(self.degradation), str(self.seed)))
+        return hash_of((self.images.revision(), self.degradation.key, str(self.seed)))
 
 
 @SOURCES.register("Degraded")
@@ -138,6 +163,7 @@ class Degraded(DegradedImages, Source):
         blur: Range of the blur, in pixels of the reduced image.
         noise: Range of the noise, in grey values.
         jpeg: Range of the JPEG quality.
+        recipe: What is done with them, see `Degradation`.
         size: Passed on to a source that draws its images, in pixels.
         progress: Likewise; called with (images done, images in all).
 
@@ -156,11 +182,12 @@ class Degraded(DegradedImages, Source):
         blur: tuple[float, float] = (0.2, 0.8),
         noise: tuple[float, float] = (0.0, 6.0),
         jpeg: tuple[int, int] = (50, 95),
+        recipe: Recipe = "camera",
         size: int | None = None,
         progress: OnProgress | None = None,
     ) -> None:
         self.source = open_inner(source, size, progress)
-        super().__init__(self.source, Degradation(sizes, blur, noise, jpeg), seed)
+        super().__init__(self.source, Degradation(sizes, blur, noise, jpeg, recipe), seed)
         self.labels, self.num_classes = self.source.labels, self.source.num_classes
 
     def people_hash(self) -> str:

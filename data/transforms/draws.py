@@ -52,6 +52,14 @@ class Draws:
             return uniform(*keys, start=self._state)
         return uniform(*keys, np.arange(count), start=self._state[:, None])
 
+    def words(self, name: str) -> Words:
+        """64 random bits for each image, (B,): the key of what is made of many numbers on the device.
+
+        Args:
+            name: Names the draw.
+        """
+        return mix(*_keys(self._transform, name), start=self._state)
+
     def chosen(self, probability: float) -> NDArray[np.int64]:
         """Which images are changed if each is with this probability: their places in the batch, ascending.
 

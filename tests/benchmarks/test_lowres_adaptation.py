@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 from facelab.adapter.base import ADAPTERS
 from facelab.adapter.gate import GATES
@@ -90,3 +91,11 @@ def test_finished_runs_are_not_run_again(module: Any, tmp_path: Path, capsys: py
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("rates.png", "embeddings.png"))
     with pytest.raises(ConfigError, match="arm is 'duel'. Did you mean 'dual'"):
         program.main(shared=tmp_path, out=tmp_path, arms=["duel"], seeds=1, steps=1, pairs=None, threads=1)
+
+
+def test_a_table_has_runs_of_one_pair_of_recipes(module: Any, tmp_path: Path) -> None:
+    program = module("lowres_adaptation")
+    (tmp_path / "dual-1-0.json").write_text("{}")
+    options = {"shared": tmp_path / "nothing", "out": tmp_path, "arms": ["dual"], "seeds": 1, "steps": 1, "threads": 1}
+    with pytest.raises(typer.BadParameter, match="holds runs of the recipes camera and camera; give these another"):
+        program.main(**options, pairs=None, train_recipe="interpolation")

@@ -15,9 +15,11 @@ from facelab.data.transforms.colour_jitter import jitter
 from facelab.data.transforms.crop_in_place import CropInPlace, keep_boxes
 from facelab.data.transforms.draws import Draws, draws_of_batch
 from facelab.data.transforms.kernels import KERNELS, kernel_weights
-from facelab.data.transforms.low_resolution import reduce_and_enlarge
+from facelab.data.transforms.low_resolution import resized
+from facelab.data.transforms.rows import as_pixels
 
 COPY = Path(__file__).resolve().parents[2] / "golden" / "algorithms"
+WHOLE = np.full((1, 2), 112)
 PARTS = ["brightness", "contrast", "saturation"]
 
 
@@ -30,8 +32,9 @@ def compare(folder: Path) -> None:
     with np.load(folder / "adaface_augment.npz") as arrays:
         image = tensor(arrays["image"])
         for case in options["low_resolution"]:
-            side = np.array([case["small_side"]])
-            found = reduce_and_enlarge(image, side, 112, [case["down"]], [case["up"]])
+            side = np.full((1, 2), case["small_side"])
+            small = as_pixels(resized(image.float(), [case["down"]], WHOLE, side, side[0]))
+            found = as_pixels(resized(small.float(), [case["up"]], side, WHOLE, WHOLE[0]))
             difference = (found.int() - tensor(arrays[f"lowres{case['index']}"]).int()).abs().float()
             assert difference.max() <= (0 if case["down"] == case["up"] == "nearest" else 2), case
             assert difference.mean() <= 0.5, case
