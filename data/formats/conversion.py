@@ -54,7 +54,9 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     return bytes(np.asarray(data).tobytes())
 
 
-def write_image_folder(target: Path, source: Source, progress: Callable[[int], None] = lambda _: None) -> None:
+def write_image_folder(
+    target: Path, source: Source, progress: Callable[[int], None] = lambda _: None, originals: Source | None = None
+) -> None:
     """Write a source as files below ``target``, and its list ``target/train.txt``.
 
     Files keep the names that the source has for them, so that lists of them still fit: those of files, of images packed
@@ -65,12 +67,13 @@ def write_image_folder(target: Path, source: Source, progress: Callable[[int], N
         target: The new folder; it appears when all of it is written, or not at all.
         source: The images.
         progress: Called with the number of images done.
+        originals: Of which the images are made, one for each; files are named as theirs would be.
 
     Raises:
         DataError: If the target exists or the disk is full.
         CorruptImage: If an image cannot be read.
     """
-    encode, names = encoder(source), _stems(source)
+    encode, names = encoder(source), _stems(originals or source)
     with written_folder(target) as folder, (folder / "train.txt").open("wb") as listing:
         for index, label in enumerate(source.labels.tolist()):
             data = encode(index)

@@ -240,6 +240,38 @@ def from_rec(
     show_table({"folder": out, "list": out / "train.txt", "images": len(opened), "classes": opened.num_classes})
 
 
+@data_app.command("mask")
+def mask(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(help="The new folder; its list is train.txt inside it.")],
+    landmarks: Annotated[
+        Path | None, typer.Option(help="File with landmarks of each image; without it the faces are aligned.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="surgical, cloth, ffp2, cup or bandana; may be repeated, all by default.")
+    ] = None,
+    texture: Annotated[
+        list[str] | None, typer.Option(help="plain, pleats, stripes, dots or checks; may be repeated, all by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the masks.", callback=within(0, MOST))] = 0,
+    root: RootOption = None,
+    size: SizeOption = None,
+) -> None:
+    """Write the images of a source with a drawn face mask on each, under their own names."""
+    from facelab.catalogue import build
+    from facelab.data.base import SOURCES
+    from facelab.data.formats.conversion import write_image_folder
+    from facelab.data.formats.writing import refuse_existing
+
+    refuse_existing(out)
+    opened = opened_source(source, root, size)
+    options = {"landmarks": landmarks, "shapes": shape or [], "textures": texture or [], "seed": seed}
+    masked = build(SOURCES, {"Masked": options}, source=opened)
+    with progress_bar("putting masks on", len(opened)) as show:
+        write_image_folder(out, masked, show, opened)
+    show_table({"folder": out, "list": out / "train.txt", "images": len(masked), "classes": masked.num_classes})
+
+
 @data_app.command("index")
 def index(records: Annotated[Path, typer.Argument(help="A .rec file without .idx.")]) -> None:
     """Write the .idx file that a .rec file lacks."""
