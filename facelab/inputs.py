@@ -30,10 +30,11 @@ class InputSpec:
         colour: Order of the three channels.
         mean: Subtracted from a pixel in 0..255.
         std: Divides the result; 127.5 gives -1..1, 128 is FaceX-Zoo's, 255 with mean 0 gives 0..1.
+        face_height: Rows of the aligned face of which the network sees the upper ``height``; None for all.
 
     Raises:
-        ConfigError: If a side is no whole number of pixels, the colour order is another, or mean or std is no number
-            that pixels can be normalised with.
+        ConfigError: If a side is no whole number of pixels, the face has fewer rows than the network sees, the colour
+            order is another, or mean or std is no number that pixels can be normalised with.
     """
 
     # A mistyped key in YAML is refused.
@@ -44,39 +45,50 @@ class InputSpec:
     colour: ColourOrder = "RGB"
     mean: float = 127.5
     std: float = 127.5
+    face_height: int | None = None
 
     def __post_init__(self) -> None:
-        for name, side in (("height", self.height), ("width", self.width)):
+        for name, side in (("height", self.height), ("width", self.width), ("face_height", self.aligned[0])):
             if not isinstance(side, int):
                 raise ConfigError(f"input_spec {name} is {side!r}, but must be a whole number of pixels.")
             in_range(f"input_spec {name}", side, 1, LARGEST_SIDE)
         for name, number in (("mean", self.mean), ("std", self.std)):
             if not isinstance(number, int | float):
                 raise ConfigError(f"input_spec {name} is {number!r}, but must be a number.")
+        if self.aligned[0] < self.height:
+            raise ConfigError(
+                f"input_spec face_height is {self.face_height}, but the network sees {self.height} rows of the face."
+            )
         one_of("input_spec colour", self.colour, get_args(ColourOrder))
         in_range("input_spec mean", self.mean, -math.inf, math.inf, low_open=True, high_open=True)
         in_range("input_spec std", self.std, 0.0, math.inf, low_open=True, high_open=True)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) of what the network sees, in pixels."""
         return self.height, self.width
+
+    @property
+    def aligned(self) -> tuple[int, int]:
+        """(height, width) of the aligned faces that it is cut from, in pixels."""
+        return self.height if self.face_height is None else self.face_height, self.width
 
     def describe(self) -> str:
         """For example ``112x112 RGB, -1..1``."""
         low, high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
-        return f"{self.height}x{self.width} {self.colour}, {low:.4g}..{high:.4g}"
+        cut = "" if self.face_height is None else f" (upper part of {self.face_height}x{self.width})"
+        return f"{self.height}x{self.width}{cut} {self.colour}, {low:.4g}..{high:.4g}"
 
 
 def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
     """Turn stored pixels into a network's input, on whatever device they are.
 
     Args:
-        pixels: RGB, uint8, (B, 3, H, W); any memory format, which is kept.
+        pixels: RGB, uint8, aligned faces of the size ``spec.aligned``, (B, 3, H, W); any memory format, which is kept.
         spec: What the network expects.
 
     Returns:
-        float32, (B, 3, H, W), in the network's colour order and value range.
+        float32, (B, 3, spec.height, W): the upper part, in the network's colour order and value range.
 
     Raises:
         DataError: If the pixels are not uint8, not three channels, or of another size than the network takes.
@@ -85,12 +97,13 @@ def normalise(pixels: Tensor, spec: InputSpec) -> Tensor:
         raise DataError(
             f"images must be uint8 RGB of shape (B, 3, H, W), got {pixels.dtype} of shape {tuple(pixels.shape)}."
         )
-    if tuple(pixels.shape[2:]) != spec.size:
-        height, width = pixels.shape[2:]
+    if tuple(pixels.shape[2:]) != spec.aligned:
+        (height, width), (rows, columns) = pixels.shape[2:], spec.aligned
         raise DataError(
-            f"images are {height}x{width}, but the network takes {spec.height}x{spec.width}; "
+            f"images are {height}x{width}, but the network takes {rows}x{columns}; "
             "set data.size, align the images to that size, or set data.resize=true."
         )
+    pixels = pixels[:, :, : spec.height]
     if spec.colour == "BGR":
         pixels = pixels.flip(1)
     # A pixel has 256 values: each is computed once, and gives the same bits as arithmetic on every pixel.

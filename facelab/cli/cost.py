@@ -152,7 +152,7 @@ def _speed(network: "Backbone", seconds: float, precision: Literal["fp32", "bf16
     from facelab.cost.stopwatch import median_seconds
     from facelab.test_protocol.extraction.forward import Forward
 
-    pixels = torch.randint(256, (BATCH, 3, *network.input_spec.size), dtype=torch.uint8)
+    pixels = torch.randint(256, (BATCH, 3, *network.input_spec.aligned), dtype=torch.uint8)
     with Forward(network, torch.device("cpu"), precision, channels_last=True) as forward:
         latency = median_seconds(lambda: forward(pixels[:1]), seconds)
         throughput = BATCH / median_seconds(lambda: forward(pixels), seconds)

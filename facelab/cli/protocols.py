@@ -40,7 +40,7 @@ def open_protocols(
         console.print(found, highlight=False)
     if not specs:
         raise ConfigError(f"name a protocol, for example {EXAMPLES}; see: facelab list protocols.")
-    sizes = {side for model in models for side in model.input_spec.size}
+    sizes = {side for model in models for side in model.input_spec.aligned}
     supplied = {"size": sizes.pop()} if len(sizes) == 1 else {}
     return [(name, open_protocol(spec, **supplied)) for name, spec in specs.items()]
 

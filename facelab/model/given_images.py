@@ -107,7 +107,7 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
     else:
         pixels = _of_pil(image, where) if _is_pil(image) else _check_array(image, where)
     height, width = pixels.shape[:2]
-    if (height, width) == spec.size:
+    if (height, width) == spec.aligned:
         return pixels
     what = f"{where} is {height}x{width}, but '{model}' takes {spec.describe()}"
     if not resize:
@@ -116,8 +116,8 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
             "(resize=True, --resize)."
         )
     if not any_photo or not min(height, width):
-        check_aligned_shape((height, width), spec.size, what)
-    return resize_image(pixels, *spec.size)
+        check_aligned_shape((height, width), spec.aligned, what)
+    return resize_image(pixels, *spec.aligned)
 
 
 def _location(image: Any, number: int) -> str:

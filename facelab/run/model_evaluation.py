@@ -113,7 +113,7 @@ def _scores(
 ) -> dict[str, QualityScores]:
     """Quality scores of the protocols' images, by their names."""
     scorer = model.card.get("scorer") or {}
-    size = model.input_spec.size if options.resize else None
+    size = model.input_spec.aligned if options.resize else None
     scoring = Scoring(network_of(scorer.get("base"), model.device), model.device, show, size)
     tables = scoring.tables(sources, protocols, model.network, scorer.get("spec"))
     return open_scores(protocols, tables, model.network, complete=options.on_corrupt == "error")

@@ -118,12 +118,14 @@ def open_network(
 
 
 def _new_backbone(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
-    """A network of the registry; its input size is that of the data."""
+    """A network of the registry; its input size is that of the data, or of the part of the face that it sees."""
     if config.backbone is None:
         raise ConfigError("the settings name neither a backbone nor a base model.")
     name, options = resolve(BACKBONES, config.backbone)
-    height, width = config.data.height_width
-    options = merge(options, {"input_spec": {**options.get("input_spec", {}), "height": height, "width": width}})
+    face, width = config.data.height_width
+    seen = config.rows_seen
+    size = {"height": seen, "width": width} | ({"face_height": face} if seen < face else {})
+    options = merge(options, {"input_spec": {**options.get("input_spec", {}), **size}})
     backbone = BACKBONES.build(name, options)
     return backbone, model_card(name, options, backbone, config.plugins)
 
@@ -133,8 +135,13 @@ def _base_model(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:
     if config.backbone is not None:
         raise ConfigError("the settings name a base model and a backbone; the base brings its own, so leave it out.")
     model = load_model(str(config.base), device="cpu")
-    if model.input_spec.size != config.data.height_width:
-        height, width = model.input_spec.size
+    if config.input != "face" and config.rows_seen != model.input_spec.height:
+        raise ConfigError(
+            f"input is {config.input!r}, but the base model '{config.base}' sees {model.input_spec.describe()}; leave "
+            "input out, as a base brings its own."
+        )
+    if model.input_spec.aligned != config.data.height_width:
+        height, width = model.input_spec.aligned
         raise ConfigError(
             f"the base model '{config.base}' takes {height}x{width} images, but data.size is {config.data.size}; "
             f"set data.size: {height if height == width else [height, width]}."

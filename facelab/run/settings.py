@@ -226,6 +226,8 @@ class RunConfig(Strict):
         mode: Training mode; see ``facelab list modes``.
         backbone: Network; see ``facelab list backbones``. Left out where there is a base model.
         base: Trained model to go on from: the folder of a run or of a checkpoint.
+        input: What a new network sees of the aligned faces: all of the ``face``, its ``upper_half``, or so many of its
+            upper rows, in pixels.
         adapter: Changes to the network, see ``facelab list adapters``; null trains all of it.
         gate: Map from quality scores to the weights of an adapter's experts, see ``facelab list gates``.
         head: Margin head; see ``facelab list heads``.
@@ -245,6 +247,7 @@ class RunConfig(Strict):
     mode: Spec = "conventional"
     backbone: Spec | None = None
     base: Path | None = None
+    input: Literal["face", "upper_half"] | int = "face"
     adapter: Spec | None = None
     gate: Spec | None = None
     head: Spec | None = "ArcFace"
@@ -258,6 +261,21 @@ class RunConfig(Strict):
     checkpoint: CheckpointSettings = CheckpointSettings()
     callbacks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     tensorboard: bool = True
+
+    @property
+    def rows_seen(self) -> int:
+        """Rows of the aligned face that a new network sees, in pixels."""
+        height = self.data.height_width[0]
+        named = {"face": height, "upper_half": height // 2}
+        return self.input if isinstance(self.input, int) else named[self.input]
+
+    @model_validator(mode="after")
+    def _input_lies_within_the_face(self) -> Self:
+        if not 1 <= self.rows_seen <= self.data.height_width[0]:
+            raise ValueError(
+                f"input is {self.input}, but the faces have {self.data.height_width[0]} rows of pixels (data.size)"
+            )
+        return self
 
     @field_validator("callbacks", mode="before")
     @classmethod

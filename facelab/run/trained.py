@@ -103,7 +103,7 @@ def embed_source(
     """
     # A teacher of larger images sees them before they are made small for its student.
     stored = source.images if isinstance(source, ResizedImages) else source
-    resized = config.data.resize or network.input_spec.size != config.data.height_width
+    resized = config.data.resize or network.input_spec.aligned != config.data.height_width
     embeddings = embed(
         network,
         stored,

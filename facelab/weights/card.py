@@ -28,7 +28,7 @@ def model_card(
         "format": CARD_FORMAT,
         "facelab": __version__,
         "backbone": {"name": name, "options": kept},
-        "input": asdict(network.input_spec),
+        "input": {key: value for key, value in asdict(network.input_spec).items() if value is not None},
         "feat_dim": network.feat_dim,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "plugins": list(plugins),

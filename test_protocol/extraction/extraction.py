@@ -73,7 +73,7 @@ def embedded_blocks(
     blocks_by_end = {block.stop: block for block in blocks}
     done, total = 0, sum(map(len, blocks))
     plain, mirrored, failed = _Collector(images), _Collector(images), list[FailedImage]()
-    for batch in image_batches(images, batches, forward.spec.size, how):
+    for batch in image_batches(images, batches, forward.spec.aligned, how):
         pixels = torch.from_numpy(batch.pixels).to(how.device).permute(0, 3, 1, 2)
         scores = None if quality is None else quality(pixels, batch).to(how.device)
         failed += batch.failed

@@ -51,6 +51,7 @@ class ExtractionSettings:
         parts = {
             "alignment": images.alignment,
             "size": spec.size,
+            **({} if spec.face_height is None else {"face_height": spec.face_height}),
             "colour": spec.colour,
             "range": (spec.mean, spec.std),
             "resize": RESIZE_RULE if self.resize else None,

@@ -41,7 +41,7 @@ class Teacher:
     def __call__(self, pixels: Tensor, *, maps: bool) -> Outputs:
         """What it makes of stored pixels, uint8, (B, 3, H, W), of any size."""
         spec = self.network.input_spec
-        image = normalise(resize(pixels, *spec.size), spec)
+        image = normalise(resize(pixels, *spec.aligned), spec)
         if not maps:
             return Outputs(self.network(image).float())
         return outputs_of(self.network.features(image))
