@@ -43,6 +43,9 @@ def evaluate_command(
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="A safetensors file for --backbone.")] = None,
+    concat: Annotated[
+        bool, typer.Option("--concat", help="Test too what all models are together, their embeddings side by side.")
+    ] = False,
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = "fp32",
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.")] = 64,
     resize: ResizeOption = False,
@@ -84,6 +87,7 @@ def evaluate_command(
     """Test models on protocols; prints one table and writes the report."""
     from facelab import distributed
     from facelab.inputs import check_any_photo
+    from facelab.model.joined import joined_model
     from facelab.run.model_evaluation import EvaluationOptions, evaluate_models, write_evaluation
 
     check_any_photo(any_photo, resize)
@@ -92,6 +96,8 @@ def evaluate_command(
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         models = open_models(names, checkpoint, backbone, weights, device)
+        if concat:
+            models.append(joined_model(models))
         protocols = open_protocols(chosen, names, models, console)
         sources = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
         reports = evaluate_models(models, protocols, sources, options, console)

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import facelab
+from facelab.cli.main import app
 from facelab.errors import ConfigError, DataError
 from facelab.inputs import InputSpec, normalise
 from facelab.run.network import open_base
 from facelab.run.settings import make_config
+from facelab.test_protocol.report.report_store import read_reports
 
 HALF = InputSpec(height=30, width=64, face_height=56)
 
@@ -92,3 +95,13 @@ def test_a_base_brings_its_own_input(run_tiny: Any, tmp_path: Path) -> None:
     assert facelab.load(tmp_path / "on").input_spec == facelab.load(tmp_path / "base").input_spec
     with pytest.raises(ConfigError, match="input is 20, but the base model .* leave input out"):
         run_tiny(tmp_path / "other", *on, "input=20")
+
+
+def test_the_command_line_joins_a_run_with_another(run_tiny: Any, tmp_path: Path) -> None:
+    for name, given in (("whole", "face"), ("upper", "upper_half")):
+        run_tiny(tmp_path / name, f"input={given}", "training.epochs=1")
+    words = ["test", "--concat", str(tmp_path / "whole"), str(tmp_path / "upper"), "--out", str(tmp_path / "out")]
+    pairs = "SyntheticPairs={identities: 12, per_identity: 3, folds: 2, pairs: 40}"
+    shown = CliRunner().invoke(app, [*words, pairs, "--draws", "0"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert list(read_reports(tmp_path / "out")) == ["whole", "upper", "whole + upper"]
