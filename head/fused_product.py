@@ -15,8 +15,9 @@ from facelab.head.candidates import Candidates, Product, Visit
 from facelab.head.class_precision import ClassPrecision, add_product_, factors_in, multiply
 from facelab.head.reductions import REDUCTIONS, Reduction
 
-CHUNK = 2**19
+CHUNK = {"cpu": 2**19}
 """Numbers in a chunk of the product: 2 MiB of fp32, which a core's cache holds while several passes go over them."""
+CHUNK_ELSEWHERE = 2**23  # on a GPU, where each of the passes of a chunk must first be launched
 
 LEAST_NORM = 1e-12  # as in torch.nn.functional.normalize, so that a row of zeros has a finite gradient
 
@@ -33,7 +34,7 @@ class FusedProduct(Product):
         candidates: The classes.
         normalised: Whether to give cosines.
         precision: Format of the factors; products are added in fp32.
-        chunk: Numbers in a chunk, (B, classes times rows of each).
+        chunk: Numbers in a chunk, (B, classes times rows of each); None for what suits the device.
         skip: Share of the gradient, 0 to 1, that may be left out to spare the backward pass chunks that hardly matter.
             Let u be the largest derivative of the loss by a sample's reduction (`REDUCTIONS`; for a softmax at most
             1 / B). Then the derivatives by a sample's logits that are left out are together at most ``skip * u``, so
@@ -47,7 +48,7 @@ class FusedProduct(Product):
         candidates: Candidates,
         normalised: bool,
         precision: ClassPrecision = "fp32",
-        chunk: int = CHUNK,
+        chunk: int | None = None,
         skip: float = 0.0,
     ) -> None:
         self.features = normalize(features, eps=LEAST_NORM) if normalised else features
@@ -57,6 +58,8 @@ class FusedProduct(Product):
         centres = len(rows) // len(candidates.rows)
         index = candidates.column.unsqueeze(1) * centres + torch.arange(centres, device=rows.device)
         self.own, self.rows = _Own.apply(rows, index)  # type: ignore[no-untyped-call]
+        if chunk is None:
+            chunk = CHUNK.get(features.device.type, CHUNK_ELSEWHERE)
         size = max(1, chunk // (len(features) * centres))
         self.walk = _Walk(candidates, normalised, centres, precision, size, skip)
 
