@@ -60,7 +60,9 @@ def cuda_tests() -> Figures:
     if not files:
         raise RowSkipped("not measured: the checkout has no tests")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *files]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Before what is there: libraries may come from that path, too.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TEST_SECONDS)
     return counts(f"{done.stderr}\n{done.stdout}", done.returncode)
 

@@ -17,7 +17,7 @@ from facelab.head.reductions import REDUCTIONS, Reduction
 
 CHUNK = {"cpu": 2**19}
 """Numbers in a chunk of the product: 2 MiB of fp32, which a core's cache holds while several passes go over them."""
-CHUNK_ELSEWHERE = 2**23  # on a GPU, where each of the passes of a chunk must first be launched
+CHUNK_ELSEWHERE = 2**25  # on a GPU, where each pass over a chunk must first be launched: 128 MiB
 
 LEAST_NORM = 1e-12  # as in torch.nn.functional.normalize, so that a row of zeros has a finite gradient
 

@@ -293,5 +293,7 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (taken,) = context.saved_tensors
-        rows = taken.unsqueeze(0)
-        return torch.sparse_coo_tensor(rows, gradient, context.shape, is_coalesced=True, check_invariants=False), None
+        # Torch 2.11 warns of checks that are left out by this argument alone.
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            rows = torch.sparse_coo_tensor(taken.unsqueeze(0), gradient, context.shape, is_coalesced=True)
+        return rows, None

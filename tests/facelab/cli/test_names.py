@@ -85,7 +85,7 @@ def test_what_needs_no_network_imports_none(words: list[str], said: str) -> None
         ("facelab train adapter=Dual", ["adapter=DualLoRA"]),
         ("facelab train optimizer.lr=", []),
         ("facelab show conventional data.source=Synth", ["data.source=SyntheticFaces"]),
-        ("facelab train conventional data.augment.cr", ["data.augment.crop"]),
+        ("facelab train conventional data.augment.crop_", ["data.augment.crop_in_place"]),
         ("facelab test runs/mine TinyF", ["TinyFace."]),
         ("facelab cost MobileFaceN", [name for name in names_of("backbones") if name.startswith("MobileFaceN")]),
         ("facelab cite AM-S", ["AM-Softmax"]),
