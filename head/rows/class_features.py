@@ -16,7 +16,9 @@ def class_means(values: Tensor, labels: Tensor) -> Tensor:
     """
     # As a matrix product: GPUs add in the order of its terms, index_add_ in that in which they arrive.
     same = (labels.unsqueeze(1) == labels).to(values.dtype)
-    return same @ values / same.sum(dim=1, keepdim=True)
+    means = same @ values / same.sum(dim=1, keepdim=True)
+    # Of one class the same bits for all, which rows of a product need not have.
+    return means[class_last(labels)]
 
 
 def class_last(labels: Tensor) -> Tensor:

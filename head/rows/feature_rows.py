@@ -1,4 +1,4 @@
-"""Rows that are features of a gallery network: nothing is learned here, the training mode brings them."""
+"""Rows that are features in slots: nothing is learned here; what a gallery network gives, the training mode brings."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -27,12 +27,8 @@ class Offer:
     people: Tensor
 
 
-class FeatureRows(Classifier):
+class SlotRows(Classifier):
     """A store of unit features in slots, which each process owns a range of; the tables of who is where all have.
-
-    Before each forward pass the mode offers features of other images, which that pass takes for stored already. Of
-    those that are to be kept, `after_update` stores the features; the others leave nothing behind. The features of
-    all processes travel to all, since everybody keeps the tables; rows and cosines are spread.
 
     Args:
         num_classes: C, the people that there are.
@@ -68,8 +64,6 @@ class FeatureRows(Classifier):
         numbered = ClassShard(self.shard.start * rows_per_slot, self.shard.stop * rows_per_slot)
         rows = initial_rows(numbered, feat_dim, "unit", 1.0, seed)
         self.register_buffer("rows", rows if rows_per_slot == 1 else rows.view(-1, rows_per_slot, feat_dim))
-        self._offer: Offer | None = None
-        self._kept: list[Offer] = []
 
     @property
     def row_range(self) -> tuple[int, int]:
@@ -91,6 +85,37 @@ class FeatureRows(Classifier):
                 f"{type(self).__name__} has room for {self.slots} features, but a batch brings those of {offered} "
                 "images at once; make it larger, or lower training.batch_size."
             )
+
+    def owned(self, slot: Tensor) -> Tensor:
+        """Which of some slots this process owns, bool, of their shape."""
+        return (slot >= self.shard.start) & (slot < self.shard.stop)
+
+
+class FeatureRows(SlotRows):
+    """Rows that are features of a gallery network.
+
+    Before each forward pass the mode offers features of other images, which that pass takes for stored already. Of
+    those that are to be kept, `after_update` stores the features; the others leave nothing behind. The features of
+    all processes travel to all, since everybody keeps the tables; rows and cosines are spread.
+
+    Args:
+        num_classes: As in `SlotRows`.
+        feat_dim: As in `SlotRows`.
+        head: As in `SlotRows`.
+        slots: As in `SlotRows`.
+        seed: As in `SlotRows`.
+        rows_per_slot: As in `SlotRows`.
+
+    Raises:
+        ConfigError: As in `SlotRows`.
+    """
+
+    def __init__(
+        self, num_classes: int, feat_dim: int, head: MarginHead, slots: int, seed: int = 0, rows_per_slot: int = 1
+    ) -> None:
+        super().__init__(num_classes, feat_dim, head, slots, seed, rows_per_slot)
+        self._offer: Offer | None = None
+        self._kept: list[Offer] = []
 
     def offer(self, features: Tensor, people: Tensor, keep: bool = False) -> None:
         """Say what the next forward pass compares with.
@@ -136,7 +161,3 @@ class FeatureRows(Classifier):
     @abstractmethod
     def store(self, offer: Offer) -> None:
         """Put features into slots."""
-
-    def owned(self, slot: Tensor) -> Tensor:
-        """Which of some slots this process owns, bool, of their shape."""
-        return (slot >= self.shard.start) & (slot < self.shard.stop)

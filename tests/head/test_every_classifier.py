@@ -30,11 +30,13 @@ ENTRIES = sorted({*entries(CLASSIFIERS), *CLASSIFIERS.names()})
 SMALL: dict[str, dict[str, Any]] = {
     "ClassPool": {"fraction": 1.0},
     "PCO": {"thresholds": [0.0, 0.0], "window": 5},
+    "PrototypeMemory": {"size": 8},  # as many as people, so that none of the strangers of the start is left
     "PrototypeQueue": {"size": 19},
 }
 MODES = {"ClassPool": "class_pool", "PrototypeQueue": "{semi_siamese: {decay: 0.9}}"}
 ALL_HEADS = sorted({*entries(HEADS), *HEADS.names()})
 RULE = UpdateRule(name="sgd", lr=0.05, weight_decay=5e-4, momentum=0.9, nesterov=False, betas=(0.9, 0.999), eps=1e-8)
+IMAGES = {**dict.fromkeys(MODES, 2), "PrototypeMemory": 4}  # of a person in a batch, where it needs several
 TINY = str(Path(__file__).parents[1] / "tiny_run.yaml")
 CLASSES, DIM, BATCH = 11, 6, 8
 
@@ -149,9 +151,10 @@ def test_labels_outside_are_refused(name: str) -> None:
 
 
 def words(name: str) -> tuple[str, ...]:
-    mode = [f"mode={MODES[name]}", "data.sampler={ClassBalanced: {images_per_class: 2}}"] if name in MODES else []
+    mode = [f"mode={MODES[name]}"] if name in MODES else []
+    sampler = [f"data.sampler={{ClassBalanced: {{images_per_class: {IMAGES[name]}}}}}"] if name in IMAGES else []
     owner = f"classifier={json.dumps({name: SMALL.get(name, {})})}"
-    return (owner, *mode, "checkpoint.keep_every_epochs=1", "training.log_every=3")
+    return (owner, *mode, *sampler, "checkpoint.keep_every_epochs=1", "training.log_every=3")
 
 
 def tensors(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

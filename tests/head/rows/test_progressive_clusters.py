@@ -129,10 +129,7 @@ def test_means_have_a_head_of_their_own_that_remembers() -> None:
     pco(*batch(1))
     after = pco.state_dict()
     assert not after["mean_head.t"].equal(before["mean_head.t"])
-    other = owner(CurricularFace(), sample_rate=1.0, window=1)
-    other.load_state_dict(before)
-    assert pco.state_dict().keys() == other.state_dict().keys()
-    assert other(*batch(1)).loss.equal(other(*batch(1)).loss) is False, "t moved"
+    assert not after["mean_head.t"].equal(after["head.t"])
 
 
 def test_means_begin_at_rows_that_are_caught_up() -> None:
