@@ -294,6 +294,6 @@ class _Take(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (taken,) = context.saved_tensors
         # Torch 2.11 warns of checks that are left out by this argument alone.
-        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             rows = torch.sparse_coo_tensor(taken.unsqueeze(0), gradient, context.shape, is_coalesced=True)
         return rows, None
