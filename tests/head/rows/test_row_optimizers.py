@@ -1,10 +1,7 @@
-"""Optimisers of rows against golden trajectories, torch's dense ones, and calls to leave everything as it is."""
+"""Optimisers of rows against torch's dense ones, and calls to leave everything as it is."""
 
 import copy
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,8 +10,6 @@ from facelab.engine.optimizers import guarded_step, load_optimizer
 from facelab.head.classifier import UpdateRule
 from facelab.head.rows.row_optimizers import RowAdamW, RowOptimizer, RowSGD
 
-GOLDEN = "newest/algorithms/sparse_optimiser.npz"
-DECAYS = [0.0, 0.0005, 0.05]
 KINDS = ["sgd", "exact", "adamw"]
 
 
@@ -30,64 +25,6 @@ def of_kind(kind: str, parameter: nn.Parameter, horizon: int = 4096) -> RowOptim
 
 def sparse(values: Tensor, rows: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(rows[None], values[rows], values.shape)
-
-
-@pytest.fixture(scope="module")
-def golden(golden_root: Path) -> dict[str, Tensor]:
-    with np.load(golden_root / GOLDEN) as arrays:
-        return {
-            key.removeprefix("optimiser/"): torch.from_numpy(arrays[key]) for key in arrays if key.startswith("opt")
-        }
-
-
-def follow(golden: dict[str, Tensor], optimizer: RowOptimizer, weight: nn.Parameter, factor: float = 1.0) -> Any:
-    """Each update of the golden gradients: its number, the rows that were sampled, and whether any state is wrong."""
-    for number, (gradient, sampled, rate) in enumerate(
-        zip(golden["grad"], golden["sampled"], golden["learning_rates"], strict=True)
-    ):
-        rows = sampled.nonzero()[:, 0]
-        if isinstance(optimizer, RowSGD):
-            optimizer.catch_up(rows)
-        weight.grad = sparse(gradient, rows)
-        optimizer.param_groups[0]["lr"] = factor * float(rate)
-        optimizer.step()
-        yield number
-
-
-@pytest.mark.parametrize("decay", DECAYS)
-def test_lazy_sgd_is_the_golden_one(decay: float, golden: dict[str, Tensor]) -> None:
-    weight = nn.Parameter(golden["weight"].clone())
-    sgd = RowSGD([weight], rule(decay=decay))
-    for number in follow(golden, sgd, weight):
-        for key, found in (("weight", weight.detach()), ("momentum", sgd.state[weight]["momentum_buffer"])):
-            torch.testing.assert_close(found, golden[f"sgd_lazy/wd{decay}/{key}"][number], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("horizon", [4096, 7])
-@pytest.mark.parametrize("decay", DECAYS)
-def test_exact_sgd_is_the_dense_golden_one(decay: float, horizon: int, golden: dict[str, Tensor]) -> None:
-    weight = nn.Parameter(golden["weight"].clone())
-    sgd = RowSGD([weight], rule(decay=decay), exact=True, horizon=horizon)
-    for number in follow(golden, sgd, weight):
-        torch.testing.assert_close(
-            sgd.caught_up(weight), golden[f"sgd_dense/wd{decay}/weight"][number], rtol=0, atol=1e-12
-        )
-    sgd.catch_up()
-    assert weight.equal(sgd.caught_up(weight))
-    momentum = golden[f"sgd_dense/wd{decay}/momentum"][-1]
-    torch.testing.assert_close(sgd.state[weight]["momentum_buffer"], momentum, rtol=0, atol=1e-12)
-
-
-def test_lazy_adamw_is_the_golden_one(golden: dict[str, Tensor]) -> None:
-    weight = nn.Parameter(golden["weight"].clone())
-    adamw = RowAdamW([weight], rule("adamw", decay=0.05))
-    stored = [0, 1, 15, 30, 58, 59]
-    for number in follow(golden, adamw, weight, 0.1):
-        if number in stored:
-            state = {"weight": weight.detach(), **adamw.state[weight]}
-            for key in ("weight", "exp_avg", "exp_avg_sq"):
-                expected = golden[f"adamw_lazy/{key}"][stored.index(number)]
-                torch.testing.assert_close(state[key], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adamw"])
