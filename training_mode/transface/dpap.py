@@ -1,5 +1,6 @@
 """Dominant patch amplitude perturbation: patches get the amplitudes of others and keep their own phases."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,23 +55,46 @@ class Donors:
         )
 
 
-def mix_amplitudes(own: Tensor, donor: Tensor, share: Tensor) -> Tensor:
+def mix_amplitudes(own: Tensor, donor: Tensor, share: Tensor, part: float = 1.0) -> Tensor:
     """Patches with a mixed amplitude spectrum and their own phase (Dan et al., ICCV 2023, arXiv:2308.10133).
 
     Args:
         own: (…, H, W), each channel on its own.
         donor: Of the same shape.
         share: Of the donor's amplitude, 0..1, broadcast to (…, 1, 1).
+        part: Share of the spectrum that is mixed, above 0, at most 1: a square around frequency 0. The published
+            training mixes all of it.
 
     Returns:
         Values of the same shape and type, which may lie outside of those of grey values.
     """
+    if part < 1.0:
+        return _mixed_in_part(own, donor, share, part)
     # Where there is no amplitude there is no phase to keep: this makes it 0, and changes no other number.
     spectrum = torch.fft.rfft2(own) + NO_AMPLITUDE
     ratio = (_power(torch.fft.rfft2(donor)) / _power(spectrum)).sqrt()
     # The amplitude is scaled where it stands: to take the phase out and put it back costs twice as much.
     mixed: Tensor = torch.fft.irfft2(spectrum * (1.0 - share + share * ratio), s=own.shape[-2:])
     return mixed
+
+
+def _mixed_in_part(own: Tensor, donor: Tensor, share: Tensor, part: float) -> Tensor:
+    spectrum = torch.fft.fft2(own) + NO_AMPLITUDE
+    factor = 1.0 - share + share * (_power(torch.fft.fft2(donor)) / _power(spectrum)).sqrt()
+    inside = torch.zeros(own.shape[-2:], dtype=torch.bool, device=own.device)
+    square = [_around_middle(length, math.sqrt(part)) for length in inside.shape]
+    inside[square[0], square[1]] = True
+    # With the frequencies in the order of their size the square may reach further to one side than to the other; what
+    # that leaves of imaginary numbers is dropped, as in the published program.
+    spectrum *= torch.where(torch.fft.ifftshift(inside), factor, 1.0)
+    mixed: Tensor = torch.fft.ifft2(spectrum).real
+    return mixed
+
+
+def _around_middle(length: int, share: float) -> slice:
+    side = int(length * share)
+    start = length // 2 - side // 2
+    return slice(start, start + side)
 
 
 def _power(spectrum: Tensor) -> Tensor:
