@@ -14,6 +14,7 @@ from facelab.head.base import HEADS
 from facelab.head.classifier import Classifier
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.softmax import Softmax
+from facelab.head.rows.progressive_clusters import PCO
 from facelab.head.rows.prototype_memory import PrototypeMemory
 from facelab.head.rows.variational_prototypes import VPL
 
@@ -147,25 +148,31 @@ Share = tuple[list[Tensor], dict[str, Tensor]]
 
 
 def run_owners() -> list[Share]:
-    """Of some steps of each owner: losses and gradients of this process's features; its rows."""
+    """Of some updates of each owner: losses and gradients of this process's features; its rows."""
     start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
-    owners: list[Classifier] = [vpl(age=2), memory()]
+    stages = PCO(CLASSES, DIM, CosFace(MARGIN, SCALE), seed=1, sample_rate=1.0, thresholds=(0.0, 0.0), window=2)
+    owners: list[Classifier] = [vpl(age=2), memory(), stages.double()]
     results = []
     for owner in owners:
+        sgd = torch.optim.SGD([{"params": list(owner.parameters())}], 0.1)
         seen = []
-        for number in range(4):
+        for number in range(6):
             features, labels = batch(number)
             own = features[start:stop].requires_grad_()
             output = owner(own, labels[start:stop])
             output.loss.backward()
+            sgd.step()
+            sgd.zero_grad()
             owner.after_update()
             assert own.grad is not None
             seen += [output.loss.detach(), own.grad / distributed.world_size()]
         results.append((seen, {key: one.detach() for key, one in owner.row_tensors().items()}))
+    assert int(stages.stage) == 3
     return results
 
 
 def test_two_processes_equal_one() -> None:
+    """Also those that go through the stages of PCO."""
     for one, *shares in zip(run_owners(), *distributed.run_processes(run_owners, 2), strict=True):
         for number, expected in enumerate(one[0]):
             found = [share[0][number] for share in shares]

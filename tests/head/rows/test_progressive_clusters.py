@@ -1,4 +1,4 @@
-"""Progressive cluster optimisation: the loss of each stage, the means, when stages change, refusals, two processes."""
+"""Progressive cluster optimisation: the loss of each stage, the means, when stages change, refusals."""
 
 import copy
 from typing import Any
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from facelab import distributed
 from facelab.catalogue import build
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
@@ -193,37 +192,3 @@ def test_rows_of_other_processes_are_not_written(owned: list[bool]) -> None:
         if own:
             expected[place] = value
     assert bank.equal(expected)
-
-
-Share = tuple[list[Tensor], Tensor, Tensor]
-
-
-def run_stages() -> Share:
-    """Losses and gradients of this process's features through all stages, its means and rows."""
-    start, stop = distributed.class_range(BATCH, distributed.rank(), distributed.world_size())
-    pco = owner(sample_rate=1.0)
-    sgd = torch.optim.SGD([pco.weight], 0.1)
-    seen = []
-    for number in range(6):
-        features, labels = batch(number)
-        own = features[start:stop].requires_grad_()
-        output = pco(own, labels[start:stop])
-        output.loss.backward()
-        sgd.step()
-        sgd.zero_grad()
-        pco.after_update()
-        assert own.grad is not None
-        seen += [output.loss.detach(), own.grad / distributed.world_size(), pco.stage.clone()]
-    return seen, pco.means, pco.weight.detach()
-
-
-def test_two_processes_equal_one() -> None:
-    one, shares = run_stages(), distributed.run_processes(run_stages, 2)
-    for number, expected in enumerate(one[0]):
-        found = [share[0][number] for share in shares]
-        together = torch.cat(found) if expected.ndim else found[0]
-        torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-9)
-        assert expected.ndim or found[0].equal(found[1])
-    for place in (1, 2):
-        torch.testing.assert_close(torch.cat([share[place] for share in shares]), one[place], rtol=1e-9, atol=1e-9)
-    assert int(one[0][-1]) == 3
