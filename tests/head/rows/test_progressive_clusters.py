@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from facelab.catalogue import build
+from facelab.catalogue import build, entries
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
 from facelab.head.classifier import UpdateRule
@@ -19,6 +19,7 @@ from facelab.head.rows.class_features import class_last, class_means, write_rows
 from facelab.head.rows.progressive_clusters import PCO
 
 CLASSES, DIM, BATCH, MARGIN, SCALE = 23, 6, 8, 0.3, 8.0
+OTHERS = {"Softmax", "AdaM-Softmax", "SphereFace2", "SphereFace2-A", "SphereFace2-M", "UniFace"}  # refused
 ALWAYS = (0.0, 0.0)  # the cosines exceed these thresholds after each window
 
 
@@ -143,6 +144,19 @@ def test_means_begin_at_rows_that_are_caught_up() -> None:
         pco.after_update()
     assert not stale.equal(pco.weight.detach()), "some rows had missed an update"
     torch.testing.assert_close(pco.means, normalize(pco.weight.detach()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted({*entries(HEADS), *HEADS.names()} - OTHERS))
+def test_every_head_with_a_softmax_of_cosines_goes_through_the_stages(name: str) -> None:
+    pco = owner(build(HEADS, name, num_classes=CLASSES), window=1)
+    for number in range(3):
+        features, labels = batch(number)
+        pco(features.requires_grad_(), labels).loss.backward()
+        pco.after_update()
+        assert features.grad is not None
+        assert bool(features.grad.isfinite().all())
+        assert bool(features.grad.any())
+    assert int(pco.stage) == 3
 
 
 @pytest.mark.parametrize(
