@@ -7,7 +7,8 @@ Gallery: one image without a mask of each person, and of people who are never lo
 they are and with masks. By default all faces are drawn; two YAML lines take others:
 
     python benchmarks/masked.py --out runs/masked
-    python benchmarks/masked.py --train '{RecordIO: {path: a}}' --test '{ImageFolder: {root: lfw112.tar}}' --size=112
+    python benchmarks/masked.py --out runs/real --size 112 --train '{RecordIO: {path: train.rec}}' \\
+        --test '{ImageFolder: {root: lfw112.tar}}'
 """
 
 import json

@@ -79,6 +79,17 @@ def test_a_probability_of_zero_changes_nothing(name: str) -> None:
 
 
 @every_transform
+@pytest.mark.cuda
+def test_a_cuda_device_gives_the_same(name: str) -> None:
+    """But for sums in another order, which may round a pixel to its neighbour, or a coefficient of JPEG to its next."""
+    batch, change = batch_of(), alone(name)
+    found = change(batch.to(torch.device("cuda")), 1, 2).image
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    apart = (found.cpu().int() - change(batch, 1, 2).image.int()).abs()
+    assert (apart <= 1).float().mean() > 0.999
+
+
+@every_transform
 def test_what_a_run_writes_down_builds_the_same(name: str) -> None:
     written = {key: change for key, change in with_defaults({name: options(name)}).items() if key == name}
     assert torch.equal(Augment(written, 0)(batch_of(), 0, 0).image, alone(name)(batch_of(), 0, 0).image)
