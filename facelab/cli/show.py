@@ -77,7 +77,7 @@ def _registry_table(registry: "Registry[Any]") -> Table:
 
     recipes = _recipes() if registry.kind == "mode" else {}
     table = plain_table(title=f"{registry.kind}s")
-    for column in ("name", "options and defaults", "paper", *(["configurations"] if recipes else [])):
+    for column in ("name", "options and defaults", "paper", *(["configurations NAME/"] if recipes else [])):
         table.add_column(column, overflow="fold")
     for name in registry.names():
         shipped = [", ".join(recipes.get(name, ())) or "-"] if recipes else []
@@ -98,12 +98,13 @@ def _options(registry: "Registry[Any]", name: str) -> str:
 
 
 def _recipes() -> dict[str, list[str]]:
-    """Shipped configurations by the mode in whose folder they lie."""
+    """Shipped configurations beside that of each mode's own name, by the mode in whose folder they lie."""
     from facelab.run.shipped import shipped_configs
 
     recipes: dict[str, list[str]] = {}
     for name in shipped_configs():
-        recipes.setdefault(name.partition("/")[0], []).append(name)
+        mode, _, recipe = name.partition("/")
+        recipes.setdefault(mode, []).extend([recipe] if recipe else [])
     return recipes
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.adapter.base import AdaptedBackbone
+from facelab.adapter.dual_lora import DualLoRA
 from facelab.adapter.gate import Gate
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
@@ -47,6 +48,8 @@ class Adaptation(Conventional):
     Raises:
         ConfigError: If the network has no adapter, a weight is negative, or there is alignment and no gate.
     """
+
+    citation = DualLoRA.citation
 
     def __init__(
         self,

@@ -49,9 +49,9 @@ def test_modes_are_listed_with_their_paper_and_configurations() -> None:
     text = output_of("list", "modes")
     for words in (
         "Dan et al.,",
-        "transface/ms1mv2-s",
-        "conventional/insightface",
-        "adaptation/petalface-briar",
+        "ms1mv2-s",
+        "facexzoo-swin, finetune",
+        "petalface-webface12m",
     ):
         assert words in text
 
