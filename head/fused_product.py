@@ -14,6 +14,7 @@ from facelab.head.base import MarginHead, Terms
 from facelab.head.candidates import Candidates, Product, Visit
 from facelab.head.class_precision import ClassPrecision, add_product_, factors_in, multiply
 from facelab.head.reductions import REDUCTIONS, Reduction
+from facelab.head.same_class import class_first, class_sums
 
 CHUNK = {"cpu": 2**19}
 """Numbers in a chunk of the product: 2 MiB of fp32, which a core's cache holds while several passes go over them."""
@@ -363,8 +364,7 @@ class _Own(Function):
         (index,) = context.saved_tensors
         number, values = index.flatten(), of_own.flatten(0, 1)
         # Rows that several samples share are added up here, in a fixed order; GPUs would add in that of their arrival.
-        same = number.unsqueeze(1) == number
-        first = same.int().argmax(dim=1) == torch.arange(len(number), device=number.device)
-        values = (same.to(values.dtype) @ values) * first.unsqueeze(1)
+        first = class_first(number) == torch.arange(len(number), device=number.device)
+        values = class_sums(values, number) * first.unsqueeze(1)
         total = values.new_zeros(context.shape) if of_all is None else of_all
         return total.index_add_(0, number, values), None

@@ -6,6 +6,8 @@ Nothing here has a shape that depends on who is in the batch, so that no GPU is 
 import torch
 from torch import Tensor
 
+from facelab.head.same_class import class_last, class_sums
+
 
 def class_means(values: Tensor, labels: Tensor) -> Tensor:
     """For each sample the mean over all samples of its class, (B, D) -> (B, D).
@@ -14,17 +16,9 @@ def class_means(values: Tensor, labels: Tensor) -> Tensor:
         values: Of the samples, (B, D).
         labels: Their classes, int64, (B,).
     """
-    # As a matrix product: GPUs add in the order of its terms, index_add_ in that in which they arrive.
-    same = (labels.unsqueeze(1) == labels).to(values.dtype)
-    means = same @ values / same.sum(dim=1, keepdim=True)
+    means = class_sums(values, labels) / class_sums(values.new_ones(len(values), 1), labels)
     # Of one class the same bits for all, which rows of a product need not have.
     return means[class_last(labels)]
-
-
-def class_last(labels: Tensor) -> Tensor:
-    """For each sample the place in the batch of the last sample of its class, int64, (B,)."""
-    ordered, order = labels.sort(stable=True)
-    return order[torch.searchsorted(ordered, labels, right=True) - 1]
 
 
 def write_rows(bank: Tensor, column: Tensor, owned: Tensor, values: Tensor) -> None:

@@ -13,9 +13,10 @@ from facelab.errors import ConfigError, in_range
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS
-from facelab.head.rows.class_features import class_last, write_rows
+from facelab.head.rows.class_features import write_rows
 from facelab.head.rows.initial import Initial
 from facelab.head.rows.partial_fc import PartialFC, Unsampled
+from facelab.head.same_class import class_last
 
 NEVER = -1
 

@@ -15,8 +15,9 @@ from facelab.head.classifier import UpdateRule
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.curricularface import CurricularFace
 from facelab.head.margins.softmax import Softmax
-from facelab.head.rows.class_features import class_last, class_means, write_rows
+from facelab.head.rows.class_features import class_means, write_rows
 from facelab.head.rows.progressive_clusters import PCO
+from facelab.head.same_class import class_last
 
 CLASSES, DIM, BATCH, MARGIN, SCALE = 23, 6, 8, 0.3, 8.0
 OTHERS = {"Softmax", "AdaM-Softmax", "SphereFace2", "SphereFace2-A", "SphereFace2-M", "UniFace"}  # refused
