@@ -39,6 +39,7 @@ class Loader:
         seed: Chooses what replaces corrupt images.
         pin_memory: Put the images where a copy to a CUDA device need not wait.
         quality: Quality score of each image of the source, float32, (N,), for ``Batch.quality``.
+        size_name: What messages call ``batch_size``.
 
     Attributes:
         corrupt: The images that this process found corrupt so far; ``corrupt.write(path)`` writes the report.
@@ -61,13 +62,14 @@ class Loader:
         seed: int = 0,
         pin_memory: bool = False,
         quality: NDArray[np.float32] | None = None,
+        size_name: str = "batch_size",
     ) -> None:
         one_of("on_corrupt", on_corrupt, ("error", "skip"))
         if prefetch < 1:
             raise ConfigError(f"prefetch is {prefetch}, but at least 1 batch must be read ahead.")
         if quality is not None and quality.shape != (len(source),):
             raise ConfigError(f"quality has the shape {quality.shape}, but the source has {len(source)} images.")
-        _check_batch(batch_size, rank, world_size, sampler)
+        _check_batch(batch_size, rank, world_size, sampler, size_name)
         if pin_memory and not torch.cuda.is_available():
             raise ConfigError("pin_memory speeds up copies to a CUDA device, and there is none; set it to false.")
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
@@ -158,23 +160,24 @@ class Loader:
             )
 
 
-def _check_batch(batch_size: int, rank: int, world_size: int, sampler: Sampler) -> None:
+def _check_batch(batch_size: int, rank: int, world_size: int, sampler: Sampler, name: str) -> None:
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank is {rank}, but must lie in [0, {world_size - 1}] with {world_size} processes.")
     if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}, but must be at least 1.")
+        raise ConfigError(f"{name} is {batch_size}, but must be at least 1.")
     if batch_size % world_size:
         near = max(batch_size // world_size, 1) * world_size
         raise ConfigError(
-            f"batch_size is {batch_size}, which {world_size} processes cannot share evenly; take {near}, for example."
+            f"{name} is {batch_size}, which {world_size} processes cannot share evenly; take {near}, for example."
         )
     if batch_size > len(sampler):
         count = f"{len(sampler)} image{'' if len(sampler) == 1 else 's'}"
-        advice = f"set batch_size to {len(sampler)} or less" if len(sampler) > 1 else "training needs more"
-        raise ConfigError(f"batch_size is {batch_size}, but an epoch of the data set has only {count}; {advice}.")
+        advice = f"set it to {len(sampler)} or less" if len(sampler) > 1 else "training needs more"
+        raise ConfigError(f"{name} is {batch_size}, but an epoch of the data set has only {count}; {advice}.")
     if batch_size // world_size % sampler.rows_per_group:
+        share = f", {batch_size // world_size} images on each of {world_size} processes" if world_size > 1 else ""
         raise ConfigError(
-            f"batch_size is {batch_size}, {batch_size // world_size} images on each of {world_size} processes, but the "
-            f"rows of {type(sampler).__name__} come in groups of {sampler.rows_per_group} that must stay together; "
+            f"{name} is {batch_size}{share}, but the rows of {type(sampler).__name__} come in groups of "
+            f"{sampler.rows_per_group} that must stay together; "
             f"take a multiple of {sampler.rows_per_group * world_size}."
         )

@@ -169,10 +169,12 @@ def supplied_size(config: RunConfig) -> dict[str, int]:
 def open_loader(config: RunConfig, source: Source, device: torch.device, scores: QualityScores | None) -> Loader:
     """The loader of this process."""
     sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed)
+    accumulate = config.training.accumulate
     return Loader(
         source,
         sampler,
-        batch_size=config.training.batch_size // config.training.accumulate,
+        batch_size=config.training.batch_size // accumulate,
+        size_name="training.batch_size" if accumulate == 1 else "training.batch_size / training.accumulate",
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         workers=config.data.workers,

@@ -310,7 +310,7 @@ def test_pixels_of_a_wrong_kind_are_refused() -> None:
     [
         (
             {"batch_size": 101},
-            "batch_size is 101, but an epoch of the data set has only 100 images; set batch_size to 100",
+            "batch_size is 101, but an epoch of the data set has only 100 images; set it to 100",
         ),
         ({"batch_size": 0}, "batch_size is 0, but must be at least 1"),
         ({"world_size": 3}, "batch_size is 20, which 3 processes cannot share evenly; take 18, for example"),
@@ -318,7 +318,14 @@ def test_pixels_of_a_wrong_kind_are_refused() -> None:
         ({"workers": -1}, "workers is -1, but must lie in"),
         ({"prefetch": 0}, "prefetch is 0, but at least 1 batch"),
         ({"on_corrupt": "skipp"}, "on_corrupt is 'skipp'. Did you mean 'skip'"),
-        ({"sampler": ClassBalanced(Dots().labels, 8)}, "groups of 8 that must stay together; take a multiple of 8"),
+        (
+            {"sampler": ClassBalanced(Dots().labels, 8)},
+            "batch_size is 20, but the rows .* groups of 8 .* a multiple of 8",
+        ),
+        (
+            {"sampler": ClassBalanced(Dots().labels, 8), "world_size": 2},
+            "batch_size is 20, 10 images on each of 2 processes, but .*; take a multiple of 16",
+        ),
     ],
 )
 def test_refusals(options: dict[str, Any], message: str) -> None:

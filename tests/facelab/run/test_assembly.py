@@ -145,6 +145,13 @@ def test_an_update_that_needs_more_passes_than_an_epoch_has_is_refused() -> None
         assemble(load_config(TINY, words))
 
 
+def test_a_batch_that_passes_cannot_share_is_named_by_both_settings() -> None:
+    words = ["training.batch_size=12", "training.accumulate=4", "data.sampler=PairsAndInstances"]
+    said = "training.batch_size / training.accumulate is 3, but the rows of PairsAndInstances come in groups of 2"
+    with pytest.raises(ConfigError, match=said):
+        assemble(load_config(TINY, words))
+
+
 def test_sources_that_draw_get_the_size_of_square_networks_alone() -> None:
     assert supplied_size(load_config(TINY, ["data.size=48"])) == {"size": 48}
     assert supplied_size(load_config(TINY, ["data.size=[32, 24]"])) == {}
