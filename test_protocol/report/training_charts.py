@@ -64,7 +64,7 @@ def read_curves(jsonl: Path) -> TrainingCurves:
     lines = _lines(jsonl)
     for number, line in enumerate(lines, 1):
         try:
-            values = parse_json(line, f"{jsonl}:{number}", "an object with an update", limit=MAX_LINE)
+            values = parse_json(line, f"{jsonl}:{number}", "an object with an update", limit=MAX_LINE, not_finite=True)
             update = _update(values)
         except DataError:
             if number == len(lines):

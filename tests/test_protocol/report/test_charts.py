@@ -1,6 +1,7 @@
 """What charts show of reports and of a training run."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,13 @@ def test_training_charts(tmp_path: Path) -> None:
     assert charts[3].lines[0].y[0] == pytest.approx(70)
     assert charts[0].y_range[0] == 0
     assert charts[2].y_range[0] < 0.1 < charts[2].y_range[1]
+
+
+def test_what_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:
+    """A loss scale that is still too high makes the gradient norm of the first updates NaN."""
+    values = [{"update": 1, "loss": 3.0, "grad_norm": math.nan}, {"update": 2, "loss": math.inf, "grad_norm": 2.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in values))
+    assert read_curves(tmp_path / "metrics.jsonl") == {"loss": ([1.0], [3.0]), "grad_norm": ([2.0], [2.0])}
 
 
 def test_training_charts_refuse(tmp_path: Path) -> None:
