@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from facelab.errors import ConfigError, did_you_mean
 from facelab.outside.file import is_file
@@ -204,8 +205,7 @@ def _children(value: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _explain(model: type[BaseModel], tree: Mapping[str, Any], error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = dotted_place(tree, error)
+    first, path = first_error(tree, error)
     location = path.split(".")
     if first["type"] == "extra_forbidden":
         fields = _fields_at(model, location[:-1])
@@ -217,19 +217,30 @@ def _explain(model: type[BaseModel], tree: Mapping[str, Any], error: ValidationE
     return f"'{path}' is {shown(first['input'])}: {message.rstrip('.')}." if path else f"{message.rstrip('.')}."
 
 
-def dotted_place(given: Any, error: ValidationError) -> str:
-    """Where in what was given the first error is; pydantic adds the types that it tried, which are left out here."""
-    first = error.errors()[0]
+def first_error(given: Any, error: ValidationError) -> tuple[ErrorDetails, str]:
+    """The first error and its place in what was given, dotted.
+
+    Where several types are allowed there is an error for each; it is that of the type which fits deepest.
+    """
+    places = [(details, _place(given, details)) for details in error.errors()]
+    first = places[0][1]
+    same = [found for found in places if found[1][: len(first)] == first]
+    details, place = max(same, key=lambda found: len(found[1]))
+    return details, ".".join(place)
+
+
+def _place(given: Any, details: ErrorDetails) -> list[str]:
+    """Pydantic adds the types that it tried, which are left out here."""
     place: list[str] = []
-    for part in first["loc"]:
+    for part in details["loc"]:
         try:
             given = given[part]
         except (KeyError, IndexError, TypeError):
             continue
         place.append(str(part))
-    if first["type"] == "missing":
-        place.append(str(first["loc"][-1]))
-    return ".".join(place)
+    if details["type"] == "missing":
+        place.append(str(details["loc"][-1]))
+    return place
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

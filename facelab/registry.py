@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from facelab.config import check_converted, check_numbers, dotted_place, shown
+from facelab.config import check_converted, check_numbers, first_error, shown
 from facelab.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
@@ -173,7 +173,8 @@ class Registry(Generic[T]):
             checked = adapter.validate_python(value)
             check_converted(value, checked, key)
         except ValidationError as error:
-            first, path = error.errors()[0], ".".join(filter(None, (key, dotted_place(value, error))))
+            first, place = first_error(value, error)
+            path = ".".join(filter(None, (key, place)))
             raise ConfigError(
                 f"{self.kind} '{name}' option '{path}' is {shown(first['input'])}: {first['msg']}."
             ) from None

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from facelab.config import check_converted, check_numbers, dotted_place, shown
+from facelab.config import check_converted, check_numbers, first_error, shown
 from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
@@ -121,7 +121,7 @@ def check_part(kind: type[_Part], card: Mapping[str, Any], what: str) -> None:
         check_numbers({name: card[name] for name in kind.model_fields if name in card})
         check_converted(card, kind.model_validate(card))
     except ValidationError as error:
-        first, place = error.errors()[0], dotted_place(card, error)
+        first, place = first_error(card, error)
         if first["type"] == "missing":
             raise CheckpointError(f"{what} is incomplete: '{place}' is missing.") from None
         raise CheckpointError(f"{front}'{place}' is {shown(first['input'])}: {first['msg'].rstrip('.')}.") from None

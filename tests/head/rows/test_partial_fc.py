@@ -15,7 +15,7 @@ from facelab.catalogue import Spec, build, entries
 from facelab.engine.optimizers import is_rowwise, load_optimizer
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
-from facelab.head.classifier import UpdateRule
+from facelab.head.classifier import CLASSIFIERS, UpdateRule
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.partial_fc import PartialFC
 from facelab.head.rows.row_optimizers import RowOptimizer, RowSGD
@@ -379,3 +379,18 @@ def test_one_process_goes_on_where_three_stopped_after_two(two: list[list[Update
         _, found = several_updates(*case, count=2, stored=together([shares[number] for shares in three]))
         _, expected = several_updates(*case, count=7)
         assert_near(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        ("ten", "option 'sample_rate' is 'ten': Input should be a valid number"),
+        ([0.1, 0.2], r"option 'sample_rate.0' is 0.1: Input should be a valid tuple"),
+        ([[0, 0.1, 3]], r"option 'sample_rate.0' is \[0, 0.1, 3\]: Tuple should have at most 2 items"),
+        ([[0.5, 0.1]], "option 'sample_rate.0.0' is 0.5: Input should be a valid integer"),
+        ([[0, 0.1], [4, "x"]], "option 'sample_rate.1.1' is 'x': Input should be a valid number"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused_at_the_place(rate: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        CLASSIFIERS.check("PartialFC", {"sample_rate": rate})
