@@ -31,15 +31,19 @@ class ClassShard:
     stop: int
 
     @classmethod
-    def of_this_process(cls, num_classes: int) -> Self:
+    def of_this_process(cls, num_classes: int, what: str = "classes") -> Self:
         """What this process owns where all of them share ``num_classes`` classes evenly.
+
+        Args:
+            num_classes: On all processes together.
+            what: Names them in the message.
 
         Raises:
             ConfigError: If there are fewer classes than processes.
         """
         if num_classes < distributed.world_size():
             raise ConfigError(
-                f"there are {num_classes} classes for {distributed.world_size()} processes, and each owns "
+                f"there are {num_classes} {what} for {distributed.world_size()} processes, and each owns "
                 "at least one; start fewer processes."
             )
         return cls(*distributed.class_range(num_classes, distributed.rank(), distributed.world_size()))

@@ -53,6 +53,8 @@ class ClassPool(FeatureRows):
         arxiv="2105.10375",
     )
 
+    size_option: ClassVar[str] = "fraction"
+
     def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, seed: int = 0, fraction: float = 0.1) -> None:
         in_range("ClassPool fraction", fraction, 0.0, 1.0, low_open=True)
         slots = max(1, round(fraction * num_classes))

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ class SlotRows(Classifier):
         rows_per_slot: Features that a slot holds.
 
     Attributes:
+        size_option: The name of the option that says how many slots there are.
         slots: As above.
         rows: The features of this process's slots, (S, D), or (S, K, D) if a slot holds several.
 
@@ -46,6 +48,7 @@ class SlotRows(Classifier):
         ConfigError: If the head does not fit, or there are fewer slots than processes.
     """
 
+    size_option: ClassVar[str]
     rows: Tensor
 
     def __init__(
@@ -60,7 +63,7 @@ class SlotRows(Classifier):
                 "such as {Softmax: {normalise: true}}."
             )
         self.num_classes, self.head, self.slots = num_classes, head, slots
-        self.shard = ClassShard.of_this_process(slots)
+        self.shard = ClassShard.of_this_process(slots, f"slots of {name}")
         numbered = ClassShard(self.shard.start * rows_per_slot, self.shard.stop * rows_per_slot)
         rows = initial_rows(numbered, feat_dim, "unit", 1.0, seed)
         self.register_buffer("rows", rows if rows_per_slot == 1 else rows.view(-1, rows_per_slot, feat_dim))
@@ -81,9 +84,10 @@ class SlotRows(Classifier):
             ConfigError: If so.
         """
         if offered > self.slots:
+            name = type(self).__name__
             raise ConfigError(
-                f"{type(self).__name__} has room for {self.slots} features, but a batch brings those of {offered} "
-                "images at once; make it larger, or lower training.batch_size."
+                f"{name} has room for {self.slots} features, but a batch brings those of {offered} images at once; "
+                f"raise classifier.{name}.{self.size_option}, or lower training.batch_size."
             )
 
     def owned(self, slot: Tensor) -> Tensor:

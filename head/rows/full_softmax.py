@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from facelab import distributed
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
 from facelab.head.base import ClassShard, MarginHead
@@ -75,7 +74,7 @@ class FullSoftmax(Classifier):
                 f"{name} rows_per_class is {rows_per_class}, but {type(head).__name__} takes inner products, "
                 "which have no nearest centre; choose a head of cosines."
             )
-        in_range(f"{name} num_classes", num_classes, max(2, distributed.world_size()), math.inf)
+        in_range(f"{name} num_classes", num_classes, 2, math.inf)
         in_range(f"{name} deviation", deviation, 0.0, math.inf, low_open=True, high_open=True)
         self.num_classes = num_classes
         self.head = head

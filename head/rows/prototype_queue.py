@@ -45,6 +45,7 @@ class PrototypeQueue(FeatureRows):
         year=2020,
         arxiv="2007.08398",
     )
+    size_option: ClassVar[str] = "size"
     people: Tensor
     next: Tensor
 

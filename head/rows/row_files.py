@@ -43,8 +43,8 @@ class RowFiles:
                 memory = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise ConfigError(
-                f"PartialFC folder: '{self.folder}' cannot take a file of {size / 1e9:.3g} GB with class rows or their "
-                f"state ({error.strerror}); name a folder with more room."
+                f"classifier.PartialFC.folder: '{self.folder}' cannot take a file of {size / 1e9:.3g} GB with class "
+                f"rows or their state ({error.strerror}); name a folder that can be written and has room for it."
             ) from None
         # Rows of a sample lie far apart: what is read ahead behind one of them would be read for nothing.
         memory.madvise(mmap.MADV_RANDOM)

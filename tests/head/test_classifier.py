@@ -15,6 +15,7 @@ from facelab.head.base import HEADS, ClassShard, MarginHead
 from facelab.head.classifier import CLASSIFIERS
 from facelab.head.margins.cosface import CosFace
 from facelab.head.margins.softmax import Softmax
+from facelab.head.rows.class_pool import ClassPool
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.initial import BLOCK, Initial, initial_rows
 
@@ -193,3 +194,7 @@ def test_classes_are_not_shared_by_more_processes(monkeypatch: pytest.MonkeyPatc
         ConfigError, match="there are 2 classes for 3 processes, and each owns at least one; start fewer"
     ):
         ClassShard.of_this_process(2)
+    with pytest.raises(ConfigError, match="there are 2 classes for 3 processes"):
+        FullSoftmax(2, 4, CosFace())
+    with pytest.raises(ConfigError, match="there are 2 slots of ClassPool for 3 processes"):
+        ClassPool(20, 4, CosFace(), fraction=0.1)

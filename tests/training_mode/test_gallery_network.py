@@ -28,9 +28,15 @@ QUEUE, POOL = "classifier={PrototypeQueue: {size: 8}}", "classifier={ClassPool: 
             [POOL],
             "ClassPool stores features of a gallery network, and this mode has none; choose mode",
         ),
-        (["mode=class_pool", PAIRS, "classifier=ClassPool"], "ClassPool has room for 1 features, .* those of 8 images"),
-        (["mode=semi_siamese", PAIRS, "classifier={PrototypeQueue: {size: 7}}"], "has room for 7 .* those of 8 images"),
-        (["mode={semi_siamese: {decay: 1}}", PAIRS, QUEUE], "decay is 1"),
+        (
+            ["mode=class_pool", PAIRS, "classifier=ClassPool"],
+            "1 features, .* 8 images at once; raise .*ClassPool.fraction",
+        ),
+        (
+            ["mode=semi_siamese", PAIRS, "classifier={PrototypeQueue: {size: 7}}"],
+            "room for 7 .* raise classifier.PrototypeQueue.size",
+        ),
+        (["mode={semi_siamese: {decay: 1}}", PAIRS, QUEUE], r"mode: decay is 1.0, but must lie in \[0, 1\)"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_training(words: list[str], said: str) -> None:

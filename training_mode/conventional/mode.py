@@ -9,6 +9,7 @@ from facelab.backbone.base import Backbone
 from facelab.data.base import Batch
 from facelab.engine.loop import StepOutput
 from facelab.engine.shadow import Shadow
+from facelab.errors import in_range
 from facelab.head.classifier import Classifier
 from facelab.training_mode.base import MODES, Supplies, TrainingMode
 
@@ -23,12 +24,14 @@ class Conventional(TrainingMode):
             exported.
 
     Raises:
-        ConfigError: If the settings have no classifier.
+        ConfigError: If the settings have no classifier, or ema is out of range.
     """
 
     def __init__(self, supplies: Supplies, ema: float | None = None) -> None:
         super().__init__(supplies)
         self.classifier = supplies.build_classifier()
+        if ema is not None:
+            in_range("mode: ema", ema, 0.0, 1.0, high_open=True)
         self.shadow = None if ema is None else Shadow(self.network, decay=ema)
 
     @classmethod

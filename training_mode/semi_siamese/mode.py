@@ -13,7 +13,7 @@ from facelab.citation import Citation
 from facelab.data.base import Batch, Labels
 from facelab.engine.loop import StepOutput
 from facelab.engine.shadow import Shadow
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, in_range
 from facelab.head.classifier import Classifier
 from facelab.head.rows.prototype_queue import PrototypeQueue
 from facelab.inputs import normalise
@@ -47,6 +47,7 @@ class SemiSiamese(TrainingMode):
     def __init__(self, supplies: Supplies, decay: float = 0.999) -> None:
         super().__init__(supplies)
         self.rows = supplies.build_feature_rows()
+        in_range("mode: decay", decay, 0.0, 1.0, high_open=True)
         self.gallery = Shadow(self.network, decay=decay, buffers="own")
 
     @classmethod

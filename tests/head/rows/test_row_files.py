@@ -80,14 +80,14 @@ def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    sentence = r"PartialFC folder: '.*rows' cannot take a file of 9.6e-05 GB .* \(No space left on device\)"
+    sentence = r"PartialFC.folder: '.*rows' cannot take a file of 9.6e-05 GB .* \(No space left on device\)"
     with pytest.raises(ConfigError, match=sentence):
         partial_fc(tmp_path / "rows")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows").write_text("a file")
-    with pytest.raises(ConfigError, match=r"cannot take a file of .*; name a folder with more room"):
+    with pytest.raises(ConfigError, match=r"folder: '.*' cannot take a file of .*; name a folder that can be written"):
         partial_fc(tmp_path / "rows")
 
 
