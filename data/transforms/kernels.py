@@ -1,7 +1,7 @@
 """OpenCV's five ways to resize, each as the weights that take a line of pixels to another length."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,9 @@ CUBIC = -0.75
 """Slope of the cubic kernel at 1; Pillow and MATLAB have -0.5."""
 
 
-@cache
+@lru_cache(
+    maxsize=1024
+)  # pairs of sizes are many where an image is reduced twice; one takes up to 100 kB at 112 pixels
 def kernel_weights(kernel: Kernel, size: int, length: int) -> Numbers:
     """Weights of ``size`` pixels at ``length`` places of their line, (length, size); each row adds up to 1.
 

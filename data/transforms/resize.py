@@ -1,6 +1,6 @@
 """Images of a batch at another size, on their device: averaged where they shrink, bilinear where they grow."""
 
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return as_pixels(down @ image.float() @ across.mT).contiguous(memory_format=torch.channels_last)
 
 
-@cache
+@lru_cache(maxsize=256)
 def area_weights(size: int, smaller: int) -> Numbers:
     """Share of each of ``size`` pixels in each of ``smaller`` equal parts of their line, (smaller, size)."""
     edges = np.arange(smaller + 1) * (size / smaller)
@@ -43,7 +43,7 @@ def area_weights(size: int, smaller: int) -> Numbers:
     return shares
 
 
-@cache
+@lru_cache(maxsize=256)
 def linear_weights(size: int, larger: int) -> Numbers:
     """Weights of ``size`` pixels at ``larger`` places of their line, (larger, size); two at most for each."""
     place = ((np.arange(larger) + 0.5) * (size / larger) - 0.5).clip(0.0, size - 1.0)
