@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from facelab.backbone.base import BACKBONES, Backbone
-from facelab.catalogue import build, entries
+from facelab.catalogue import build, entries, resolve
 from facelab.citation import Citation
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec
@@ -66,6 +66,20 @@ def test_every_entry_builds_as_it_is_shipped(entry: str) -> None:
         network = build(BACKBONES, entry)
         features = network.eval().features(torch.zeros(2, 3, *network.input_spec.size))
     assert features.embedding.shape == (2, 512)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [56, 60])
+@pytest.mark.parametrize("entry", CATALOGUE)
+def test_every_entry_takes_the_upper_part_of_faces(entry: str, rows: int) -> None:
+    """Of 112 rows; of larger faces as large a part."""
+    name, options = resolve(BACKBONES, entry)
+    with torch.device("meta"):
+        whole = BACKBONES.build(name, options).input_spec
+        height = rows * whole.height // 112
+        spec = {**options.get("input_spec", {}), "height": height, "width": whole.width, "face_height": whole.height}
+        network = BACKBONES.build(name, {**options, "input_spec": spec}).eval()
+        assert network(torch.zeros(2, 3, height, whole.width)).shape == (2, 512)
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
