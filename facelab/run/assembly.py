@@ -37,13 +37,12 @@ from facelab.run.trained import class_rows_of, embed_source, load_network
 from facelab.run.training_set import KEY, describe
 from facelab.training_mode.base import MODES, Supplies, TrainingMode, check_parts
 from facelab.weights.card_check import check_card
-from facelab.weights.class_rows import ClassRows, StoredRows, count_rows, open_rows
+from facelab.weights.class_rows import OF_OPTIMIZER, ClassRows, StoredRows, count_rows, open_rows
 from facelab.weights.plain_values import require_plain
 from facelab.weights.snapshot import Snapshot, read_card, read_local
 from facelab.weights.state_fit import require_fit
 from facelab.weights.tensor_files import read_tree
 
-OF_OPTIMIZER = "optimizer."  # what begins so among class rows is state of their optimiser
 PREVIEW = 100  # batches that a mode may look through at the start
 
 

@@ -1,7 +1,8 @@
 """What a mode may take from other trained models: network, class rows, embeddings of the training images."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from facelab.catalogue import Spec, build, resolve
 from facelab.data.base import Source
 from facelab.data.sources.resized import ResizedImages
 from facelab.errors import CheckpointError, ConfigError
+from facelab.head.rows.row_optimizers import caught_up
 from facelab.model.face_model import find_checkpoint, load_backbone, load_model
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.test_protocol.extraction.embed import embed
-from facelab.weights.class_rows import FIRST_OWNER, count_rows, open_rows
+from facelab.weights.class_rows import FIRST_OWNER, OF_OPTIMIZER, StoredRows, count_rows, open_rows
 from facelab.weights.snapshot import TRAINING
 from facelab.weights.tensor_files import read_tree
 
@@ -69,7 +71,8 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
             f"'{of}' has no class rows, only a network; name the folder of a run on the same people, or choose losses "
             "that need none."
         )
-    if read_tree(checkpoint / TRAINING, lazily=True).get(KEY) != describe(source):
+    training = read_tree(checkpoint / TRAINING, lazily=True)
+    if training.get(KEY) != describe(source):
         raise ConfigError(
             f"'{of}' was trained on other people or images than those of data.source, so its class rows mean other "
             "classes; train it on the same source, or choose losses that need no class rows."
@@ -83,7 +86,20 @@ def class_rows_of(of: Path | Spec, source: Source, device: torch.device) -> Tens
             f"'{of}' does not have one row for each class, as FullSoftmax has them; choose a run without sub-centres, "
             "queue or pool, or losses that need no class rows."
         )
-    return rows["weight"].read().to(device, torch.float32)  # and nothing of what the optimiser keeps
+    return _read_caught_up(rows, training["optimization"]["optimizers"]).to(device, torch.float32)
+
+
+def _read_caught_up(rows: Mapping[str, StoredRows], optimizers: Sequence[Mapping[int, Mapping[str, Any]]]) -> Tensor:
+    """The rows ``weight``, with all that those have missed that rest until they are sampled (`RowSGD`)."""
+    weight = rows["weight"].read()
+    for name in rows:
+        of = name.removesuffix(".clock")
+        if of == name or rows[f"{of}.momentum_buffer"].shape != weight.shape:  # a bias has a clock too
+            continue
+        number, index = map(int, of.removeprefix(OF_OPTIMIZER).split("."))
+        momentum, clock = rows[f"{of}.momentum_buffer"].read(), rows[name].read()
+        return caught_up(weight, momentum, clock, optimizers[number][index]["maps"])[0]
+    return weight
 
 
 def embed_source(

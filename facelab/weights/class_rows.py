@@ -14,6 +14,9 @@ from facelab.weights.tensor_files import Tree, read_tree
 FIRST_OWNER = "classifier"
 """The name of most modes' only owner of class rows."""
 
+OF_OPTIMIZER = "optimizer."
+"""What begins so among class rows is state of their optimiser: its number, that of the parameter, and a name."""
+
 
 @dataclass(frozen=True)
 class ClassRows:

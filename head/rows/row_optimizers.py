@@ -155,10 +155,7 @@ class RowSGD(RowOptimizer):
 
     def _caught_up(self, parameter: nn.Parameter, rows: Rows) -> tuple[Tensor, Tensor]:
         state = self.state[parameter]
-        weight, momentum = parameter[rows], state["momentum_buffer"][rows]
-        maps = state["maps"][state["clock"][rows].long()].to(weight.dtype).flatten(1).unbind(1)
-        a, b, c, d = (entry.view(-1, *[1] * (weight.ndim - 1)) for entry in maps)
-        return a * weight + b * momentum, c * weight + d * momentum
+        return caught_up(parameter[rows], state["momentum_buffer"][rows], state["clock"][rows], state["maps"])
 
     def _update(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> None:
         state, lr, decay, mu = self.state[parameter], group["lr"], group["weight_decay"], group["momentum"]
@@ -194,6 +191,20 @@ class RowSGD(RowOptimizer):
         maps[: now + 1] = after if skip is None else torch.where(skip > 0, maps[: now + 1], after)
         state["now"] = now + 1
         torch.eye(2, out=maps[now + 1])
+
+
+def caught_up(weight: Tensor, momentum: Tensor, clock: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and their momenta as a dense optimiser would have them by now.
+
+    Args:
+        weight: Rows as they were when they were last read, (C, ...).
+        momentum: Of the same shape.
+        clock: How many updates each row has seen, (C,).
+        maps: See `RowSGD`.
+    """
+    taken = maps[clock.long()].to(weight.dtype).flatten(1).unbind(1)
+    a, b, c, d = (entry.view(-1, *[1] * (weight.ndim - 1)) for entry in taken)
+    return a * weight + b * momentum, c * weight + d * momentum
 
 
 def _fill(clock: Tensor, rows: Rows, number: int) -> None:

@@ -16,9 +16,10 @@ from facelab.data.sources.resized import Resized
 from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import StepOutput
 from facelab.errors import CheckpointError, ConfigError, DataError
+from facelab.head.rows.partial_fc import PartialFC
 from facelab.inputs import InputSpec, normalise
 from facelab.run import trained
-from facelab.run.assembly import Parts, assemble
+from facelab.run.assembly import Parts, assemble, restore
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
 from facelab.run.trained import embed_source
@@ -272,6 +273,27 @@ def test_rows_that_are_no_classes_are_refused(teacher: Path, monkeypatch: pytest
     monkeypatch.setattr(trained, "count_rows", lambda _: {"classifier": 19})  # as a queue has slots
     with pytest.raises(CheckpointError, match="does not have one row for each class, as FullSoftmax has them; choose"):
         assembled(teacher, "mode.distillation.losses={SoftTarget: 1}")
+
+
+def test_rows_of_a_teacher_are_caught_up_where_they_rested(tmp_path: Path) -> None:
+    words = [
+        "data.source.SyntheticFaces={identities: 24, per_identity: 2}",
+        "training={epochs: 1, batch_size: 6, log_every: 2}",
+        "optimizer={lr: 0.5, weight_decay: 0.05}",
+        "classifier.PartialFC={sample_rate: 0.25, unsampled: exact}",
+    ]
+    config = load_config(TINY, words)
+    run_training(config, tmp_path / "run", Console(quiet=True))
+    parts = assemble(config)
+    restore(parts, last(tmp_path / "run"))
+    rows = parts.mode.row_owners()["classifier"]
+    assert isinstance(rows, PartialFC)
+    stored = rows.weight.detach().clone()
+    found = trained.class_rows_of(tmp_path / "run", parts.source, torch.device("cpu"))
+    rows.eval()
+    expected = rows.candidates(torch.zeros(1, 16), torch.zeros(1, dtype=torch.int64)).rows
+    assert not torch.allclose(stored, expected)
+    assert found.equal(expected)
 
 
 def test_a_teacher_that_needs_scores_is_refused() -> None:
