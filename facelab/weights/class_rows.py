@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,19 @@ class ClassRows:
     def tree(self) -> Tree:
         """As the file of the process keeps them."""
         return {"range": [self.start, self.stop], "tensors": dict(self.tensors)}
+
+
+@dataclass(frozen=True)
+class ProcessFile:
+    """What one process wrote into a checkpoint.
+
+    Attributes:
+        local: State of the process: random generators, buffers.
+        rows: Its class rows by the name of their owner.
+    """
+
+    local: Tree
+    rows: Mapping[str, ClassRows]
 
 
 @dataclass(frozen=True)
@@ -80,14 +94,18 @@ def open_rows(checkpoint: Path, start: int, stop: int, owner: str = FIRST_OWNER)
     Only these rows will be read, and only when they are copied.
 
     Raises:
-        CheckpointError: If some of the rows are in none of the files.
+        CheckpointError: If some of the rows are in none of the files, or a file is damaged.
     """
     pieces: dict[str, list[Tensor]] = {}
+    kinds: dict[str, tuple[torch.dtype, torch.Size]] = {}
     reached = start
     for path in process_files(checkpoint):
-        found = rows_of(read_tree(path, lazily=True)).get(owner)
+        found = read_process(path).rows.get(owner)
         if found is None:
             continue
+        if kinds and _kinds(found) != kinds:
+            raise CheckpointError(f"'{path}' is damaged: it keeps other tensors of its {owner} than the files before.")
+        kinds = _kinds(found)
         # Files come by rank, and so do their rows: each piece goes on where the last one ended, or a file is missing.
         low, high = max(found.start, reached), min(found.stop, stop)
         if low >= high or low != reached:
@@ -113,20 +131,48 @@ def count_rows(checkpoint: Path) -> dict[str, int]:
     """How many rows each owner had on all processes together, by its name."""
     counts: dict[str, int] = {}
     for path in process_files(checkpoint):
-        for owner, rows in rows_of(read_tree(path, lazily=True)).items():
+        for owner, rows in read_process(path).rows.items():
             counts[owner] = max(counts.get(owner, 0), rows.stop)
     return counts
 
 
-def rows_of(tree: Tree) -> dict[str, ClassRows]:
-    """The class rows in the file of a process, by owner."""
+def read_process(path: Path) -> ProcessFile:
+    """The file that a process wrote; numbers of its tensors are read where they are used.
+
+    Raises:
+        CheckpointError: If it cannot be read, or does not hold what it says.
+    """
+    tree = read_tree(path, lazily=True)
+    local, rows = tree.get("local"), tree.get("rows")
+    if not isinstance(local, dict) or not isinstance(rows, dict):
+        raise CheckpointError(f"'{path}' is not what a process writes into a checkpoint.")
     if "row_range" in tree:  # up to 0.1 there was one owner, and its name was a part of its tensors'
-        start, stop = tree["row_range"]
-        tensors = {name.removeprefix(f"{FIRST_OWNER}."): tensor for name, tensor in tree["rows"].items()}
-        return {FIRST_OWNER: ClassRows(start, stop, tensors)}
-    return {
-        owner: ClassRows(rows["range"][0], rows["range"][1], rows["tensors"]) for owner, rows in tree["rows"].items()
-    }
+        tensors = {str(name).removeprefix(f"{FIRST_OWNER}."): tensor for name, tensor in rows.items()}
+        rows = {FIRST_OWNER: {"range": tree["row_range"], "tensors": tensors}}
+    return ProcessFile(local, {owner: _checked_rows(path, owner, held) for owner, held in rows.items()})
+
+
+def _checked_rows(path: Path, owner: object, held: Any) -> ClassRows:
+    match held:
+        case {"range": [int(start), int(stop)], "tensors": dict(tensors)} if 0 <= start <= stop:
+            if all(_has_rows(tensor, stop - start) for tensor in tensors.values()):
+                return ClassRows(start, stop, tensors)
+    raise CheckpointError(f"'{path}' is damaged: it does not hold the class rows of its {owner} that it speaks of.")
+
+
+def _has_rows(tensor: object, count: int) -> bool:
+    """Whether it is a dense tensor with a row for each of some, and numbers of its own for each."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout is torch.strided
+        and tensor.ndim > 0
+        and len(tensor) == count
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
+def _kinds(rows: ClassRows) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (tensor.dtype, tensor.shape[1:]) for name, tensor in rows.tensors.items()}
 
 
 def process_files(checkpoint: Path) -> list[Path]:

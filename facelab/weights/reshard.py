@@ -11,7 +11,7 @@ from torch.serialization import set_default_mmap_options
 
 from facelab import distributed
 from facelab.errors import CheckpointError, ConfigError, first_line
-from facelab.weights.class_rows import StoredRows, count_rows, open_rows, process_files
+from facelab.weights.class_rows import StoredRows, count_rows, open_rows, process_files, read_process
 from facelab.weights.manifest import exchange_files
 from facelab.weights.synced_files import write_tree
 from facelab.weights.tensor_files import Tree, read_tree
@@ -52,10 +52,13 @@ def reshard(checkpoint: Path, processes: int) -> None:
             _write(checkpoint / name, _local(former, rank), rows)
         exchange_files(checkpoint, [path.name for path in former], names)
     except (OSError, RuntimeError, SafetensorError) as error:
-        _remove_others(checkpoint, former)
         reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
-        raise CheckpointError(f"'{checkpoint}' cannot be rewritten: {reason}. It is as it was.") from None
-    _remove_others(checkpoint, [checkpoint / name for name in names])
+        raise CheckpointError(f"'{checkpoint}' cannot be rewritten: {reason}. Its rows are unharmed.") from None
+    finally:
+        listed = process_files(checkpoint)  # the former ones or the new ones, whatever came to an end
+        for path in checkpoint.glob("process-*.pt"):
+            if path not in listed:
+                path.unlink(missing_ok=True)
 
 
 def _check_number(checkpoint: Path, processes: int, counts: Mapping[str, int]) -> None:
@@ -71,8 +74,8 @@ def _check_number(checkpoint: Path, processes: int, counts: Mapping[str, int]) -
 
 def _local(former: list[Path], rank: int) -> Tree:
     """What the new process of a rank keeps beside class rows."""
-    first: Tree = read_tree(former[0], lazily=True)["local"]
-    own: Tree = read_tree(former[rank], lazily=True)["local"] if rank < len(former) else {**first}
+    first = read_process(former[0]).local
+    own = read_process(former[rank]).local if rank < len(former) else {**first}
     if rank >= len(former):
         own.pop("rng", None)
     return {**own, "mode": first["mode"]} if "mode" in first else own
@@ -94,10 +97,3 @@ def _write(path: Path, local: Tree, rows: Mapping[str, tuple[int, int, Mapping[s
             stored.copy_into(written[owner]["tensors"][name])
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _remove_others(checkpoint: Path, files: list[Path]) -> None:
-    """Delete the files of processes that are none of these."""
-    for path in checkpoint.glob("process-*.pt"):
-        if path not in files:
-            path.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from torch import Tensor
 from facelab import distributed
 from facelab.errors import CheckpointError, DataError
 from facelab.outside.json import read_json
-from facelab.weights.class_rows import ClassRows, process_files, read_rows
+from facelab.weights.class_rows import ClassRows, process_files, read_process, read_rows
 from facelab.weights.synced_files import write_bytes, write_tree
-from facelab.weights.tensor_files import Tree, read_safetensors, read_tree
+from facelab.weights.tensor_files import Tree, read_safetensors
 
 __all__ = ["ClassRows", "Snapshot", "read_card", "read_local", "read_model", "read_rows", "write_local", "write_shared"]
 
@@ -86,7 +86,7 @@ def read_local(checkpoint: Path) -> Tree:
     """
     paths = process_files(checkpoint)
     rank = distributed.rank()
-    tree: Tree = read_tree(paths[rank % len(paths)], lazily=True)["local"]
+    tree = read_process(paths[rank % len(paths)]).local
     if rank >= len(paths):
         tree.pop("rng", None)
     tree["processes"] = len(paths)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -131,9 +132,28 @@ def test_a_full_disk_leaves_the_checkpoint_as_it_was(
         sync(descriptor)
 
     monkeypatch.setattr(synced_files.os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"1' cannot be rewritten: No space left .* It is as it was\."):
+    with pytest.raises(CheckpointError, match=r"1' cannot be rewritten: No space left .* Its rows are unharmed\."):
         reshard(checkpoint, 2)
     assert content(checkpoint) == before
+
+
+@pytest.mark.parametrize("step", range(4, 9))
+def test_a_disk_that_fails_late_leaves_the_former_checkpoint_or_the_new_one(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    calls, sync = [], os.fsync
+
+    def broken(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == step:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(synced_files.os, "fsync", broken)
+    with suppress(CheckpointError):
+        reshard(checkpoint, 2)
+    verify(checkpoint)
+    assert_equal(read_rows(checkpoint, 0, CLASSES), ROWS)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +171,49 @@ def test_lost_rows_are_named(checkpoint: Path) -> None:
     (checkpoint / "process-00001-of-00003.pt").unlink()
     with pytest.raises(CheckpointError, match="has no class rows 3 to 7 of its classifier"):
         reshard(checkpoint, 1)
+
+
+WEIGHT = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"rows": {}}, "not what a process writes"),
+        ({"local": [1], "rows": {}}, "not what a process writes"),
+        ({"local": {}, "rows": [1]}, "not what a process writes"),
+        ({"local": {}, "row_range": [5, 7], "rows": [1]}, "not what a process writes"),
+        *(
+            ({"local": {}, "rows": {"classifier": held}}, "damaged: it does not hold the class rows of its classifier")
+            for held in (
+                [1],
+                {"range": [5, 7]},
+                {"range": "57", "tensors": {"weight": WEIGHT}},
+                {"range": [5], "tensors": {"weight": WEIGHT}},
+                {"range": [5.0, 7.0], "tensors": {"weight": WEIGHT}},
+                {"range": [7, 5], "tensors": {"weight": WEIGHT}},
+                {"range": [-1, 1], "tensors": {"weight": WEIGHT}},
+                {"range": [5, 10**15], "tensors": {"weight": WEIGHT}},
+                {"range": [5, 7], "tensors": [WEIGHT]},
+                {"range": [5, 7], "tensors": {"weight": "x"}},
+                {"range": [5, 7], "tensors": {"weight": torch.tensor(1.0)}},
+                {"range": [5, 7], "tensors": {"weight": WEIGHT.to_sparse()}},
+                {"range": [5, 7], "tensors": {"weight": torch.zeros(1).expand(2, 10**12)}},
+            )
+        ),
+        *(
+            (
+                {"local": {}, "rows": {"classifier": {"range": [5, 7], "tensors": held}}},
+                "damaged: it keeps other tensors",
+            )
+            for held in ({"weight": WEIGHT}, {**{name: tensor[5:] for name, tensor in ROWS.items()}, "seen": WEIGHT})
+        ),
+    ],
+)
+def test_files_that_do_not_hold_what_they_say_are_refused(checkpoint: Path, tree: dict[str, object], said: str) -> None:
+    reshard(checkpoint, 3)
+    torch.save(tree, checkpoint / "process-00002-of-00003.pt")
+    before = content(checkpoint)
+    with pytest.raises(CheckpointError, match=f"process-00002-of-00003.pt' is {said}"):
+        reshard(checkpoint, 1)
+    assert content(checkpoint) == before
