@@ -15,6 +15,8 @@ from facelab.head.candidates import Candidates, Product, entry
 from facelab.head.reductions import REDUCTIONS
 from facelab.head.sample_weight import SampleWeight
 
+SMALLEST_PRODUCT = 1e-24  # of the norms of a feature and a row
+
 
 @dataclass(frozen=True)
 class ClassifierOutput:
@@ -202,7 +204,8 @@ class MarginLoss:
         length = torch.linalg.vector_norm(candidates.rows[candidates.column], dim=1)
         bias = torch.zeros_like(length) if candidates.bias is None else candidates.bias[candidates.column]
         own_bias, own_length = distributed.all_reduce_sum(torch.stack([bias, length]) * candidates.owned)
-        cosine: Tensor = (terms.target - own_bias) / (terms.norms * own_length)
+        # The product of norms may be 0, as may what it divides: no direction counts as a right angle.
+        cosine: Tensor = (terms.target - own_bias) / (terms.norms * own_length).clamp_min(SMALLEST_PRODUCT)
         return cosine
 
 

@@ -55,6 +55,13 @@ def test_metrics() -> None:
     assert float(metrics["regularizer"]) == 0.0
 
 
+def test_what_has_no_direction_has_a_cosine_of_0_in_the_metrics_of_inner_products() -> None:
+    classifier = with_rows(Softmax())
+    classifier.weight.data[1] = 0.0
+    metrics = classifier(torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1, 0])).metrics
+    assert float(metrics["target_cosine"]) == pytest.approx(float(normalize(ROWS)[0, 0]) / 3)
+
+
 def test_a_small_loss_keeps_its_digits() -> None:
     rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     classifier = FullSoftmax(2, 2, CosFace(margin=0.0, scale=20.0))
