@@ -343,6 +343,10 @@ def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]
 
 
 def _load_function(module_name: str, path: str, qualified_name: str) -> Callable[..., Any]:
+    if module_name == "__main__":
+        # A new process has imported the script already, under another name. To run it as the main program once more
+        # would start its processes again, and theirs, without end.
+        return cast(Callable[..., Any], getattr(sys.modules["__main__"], qualified_name))
     if module_name.partition(".")[0] == "facelab":
         return cast(Callable[..., Any], getattr(importlib.import_module(module_name), qualified_name))
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -1,5 +1,9 @@
 """One process needs no group; two processes exchange what they should, with the gradients that training needs."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,3 +137,27 @@ def test_a_process_that_is_left_alone_says_so() -> None:
 def test_other_errors_are_left_as_they_are() -> None:
     with pytest.raises(RuntimeError, match="gloo/ of one process"), distributed.joined():
         raise RuntimeError("gloo/ of one process")
+
+
+SCRIPT = """
+import os
+from facelab import distributed
+
+def rank():
+    return distributed.rank()
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        raise SystemExit("a process of the group has run the script itself")
+    print(distributed.run_processes(rank, 2))
+"""
+
+
+def test_processes_of_a_script_do_not_run_the_script_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {key: value for key, value in os.environ.items() if key != "RANK"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "[0, 1]\n", done.stderr
