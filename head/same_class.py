@@ -18,7 +18,8 @@ def class_sums(values: Tensor, labels: Tensor) -> Tensor:
     """
     # As a matrix product: GPUs add in the order of its terms, index_add_ in that in which they arrive. In parts, since
     # that of a batch of 25,000 with itself would take gigabytes.
-    parts = [(part.unsqueeze(1) == labels).to(values.dtype) @ values for part in labels.split(SAMPLES_AT_A_TIME)]
+    split = torch.split(labels, SAMPLES_AT_A_TIME)
+    parts = [(part.unsqueeze(1) == labels).to(values.dtype) @ values for part in split]
     return torch.cat(parts)
 
 
