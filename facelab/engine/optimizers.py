@@ -12,6 +12,12 @@ from torch.optim import SGD, AdamW, Optimizer
 from facelab.config import Strict
 from facelab.errors import CheckpointError, ConfigError
 
+STATE_NAMES: dict[type[Optimizer], tuple[str, ...]] = {
+    SGD: ("momentum_buffer",),
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
+}
+"""What torch's optimisers keep for each parameter."""
+
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # those of one dimension, like BatchNorm, are known by that
 
 
@@ -172,12 +178,13 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
         stored: The ``state`` of its ``state_dict``.
 
     Raises:
-        CheckpointError: If the state is of other parameters.
+        CheckpointError: If the state is of another kind of optimiser, or of other parameters.
     """
     parameters = [
         (parameter, bool(group.get("sharded"))) for group in optimizer.param_groups for parameter in group["params"]
     ]
     for index, state in stored.items():
+        _refuse_other_kind(optimizer, state)
         if index >= len(parameters) or not all(
             _fits(value, optimizer.state.get(parameters[index][0], {}).get(key), *parameters[index])
             for key, value in state.items()
@@ -200,6 +207,15 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
     for parameter, state in there.items():
         optimizer.state[parameter] = state | optimizer.state.get(parameter, {})
     _start_momenta(optimizer)
+
+
+def _refuse_other_kind(optimizer: Optimizer, stored: Mapping[str, Any]) -> None:
+    names = STATE_NAMES.get(type(optimizer))
+    if names is not None and not stored.keys() <= set(names):
+        raise CheckpointError(
+            f"the checkpoint's optimiser is of another kind, which keeps {', '.join(stored)}, while that of the "
+            f"settings keeps {', '.join(names)}; take optimizer.name and the classifier's options back, or begin anew."
+        )
 
 
 def is_rowwise(value: Any, parameter: Tensor) -> bool:

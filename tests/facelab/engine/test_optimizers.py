@@ -181,3 +181,11 @@ def test_a_fused_step_copies_no_class_rows(name: Any, fused: bool) -> None:
         with Largest() as largest:
             guarded_step(optimizer, GO)
     assert (largest.numbers < rows.numel()) == fused
+
+
+@pytest.mark.parametrize(("former", "now"), [("sgd", "adamw"), ("adamw", "sgd")])
+def test_the_state_of_another_kind_of_optimiser_is_refused(former: str, now: str) -> None:
+    run = Run(former, True)
+    run.step(1.0)
+    with pytest.raises(CheckpointError, match="is of another kind, which keeps .*; take optimizer.name"):
+        load_optimizer(Run(now, True).optimizer, run.optimizer.state_dict()["state"])
