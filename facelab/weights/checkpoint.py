@@ -107,7 +107,7 @@ class CheckpointStore:
         name = getattr(self.index(), which) if which in ("last", "best") else _full_name(which)
         if name and is_whole(self.folder / name):
             return self.folder / name
-        existing = ", ".join(self.names()) or "none"
+        existing = ", ".join(self.names()) or "none; name the folder of a run that has written some"
         raise CheckpointError(f"'{self.folder}' has no checkpoint '{which}'. There are: {existing}.")
 
     def names(self) -> list[str]:

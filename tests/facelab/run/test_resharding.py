@@ -132,7 +132,7 @@ def test_two_then_three_then_one(tmp_path: Path, registered: None, run_tiny: Run
 
 def test_what_cannot_be_resharded_is_refused(tmp_path: Path, run_tiny: Run) -> None:
     run = tmp_path / "run"
-    with pytest.raises(CheckpointError, match="has no checkpoint 'last'"):
+    with pytest.raises(CheckpointError, match="has no checkpoint 'last'. There are: none; name the folder of a run"):
         command("reshard", run, "--to", 2)
     assert not run.exists()
     run_tiny(run, "training.epochs=1")
