@@ -20,7 +20,8 @@ class PrototypeQueue(FeatureRows):
     Each sample's own prototype is the feature that was offered for it, and the older ones of other people are its
     negatives. FaceX-Zoo's program also takes for negatives what is left of the same person, and keeps people that are
     in the queue out of the next epoch, so that a queue that holds everybody of a small set leaves nothing to train on;
-    here older features of the same person are no negatives, and the queue has any size from that of a batch on.
+    here older features of the same person are no negatives unless asked for, and the queue has any size from that of a
+    batch on.
 
     Args:
         num_classes: C, the people that there are.
@@ -28,6 +29,7 @@ class PrototypeQueue(FeatureRows):
         head: A head of cosines that learns no numbers for each class.
         seed: Random directions that fill the queue at first, as in FaceX-Zoo's program.
         size: Features in the queue, over all processes.
+        exclude_same_person: Leave older features of a sample's person out of its negatives.
 
     Attributes:
         people: Whom each slot shows, int64, (size,); -1 while it holds a random direction.
@@ -49,9 +51,18 @@ class PrototypeQueue(FeatureRows):
     people: Tensor
     next: Tensor
 
-    def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, seed: int = 0, size: int = 16384) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        feat_dim: int,
+        head: MarginHead,
+        seed: int = 0,
+        size: int = 16384,
+        exclude_same_person: bool = True,
+    ) -> None:
         in_range("PrototypeQueue size", size, 1, float("inf"))
         super().__init__(num_classes, feat_dim, head, size, seed)
+        self.exclude_same_person = exclude_same_person
         self.register_buffer("people", torch.full((size,), -1))
         self.register_buffer("next", torch.zeros((), dtype=torch.int64))
 
@@ -61,8 +72,10 @@ class PrototypeQueue(FeatureRows):
         slot, here = self._slots(offer)
         # Not in place: the offer may be one that is not kept.
         rows = self.rows.index_copy(0, slot[here] - self.shard.start, offer.features[here])
-        people = self.people.index_copy(0, slot, offer.people)[self.shard.start : self.shard.stop]
         column, owned = self.shard.columns(slot)
+        if not self.exclude_same_person:
+            return Candidates(rows, column, owned)
+        people = self.people.index_copy(0, slot, offer.people)[self.shard.start : self.shard.stop]
         same = people == labels.unsqueeze(1)
         same &= ~torch.zeros_like(same).scatter(1, column.unsqueeze(1), owned.unsqueeze(1))
         return Candidates(rows, column, owned, excluded=same)

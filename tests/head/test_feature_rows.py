@@ -40,8 +40,11 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(BATCH, DIM, generator=generator).double(), torch.randint(20, (BATCH,), generator=generator)
 
 
-def test_a_queue_goes_round_in_any_size_and_older_features_of_a_person_are_no_negatives() -> None:
-    queue: PrototypeQueue = owner_of("PrototypeQueue")
+@pytest.mark.parametrize("excluded", [True, False])
+def test_a_queue_goes_round_in_any_size_and_older_features_of_a_person_are_no_negatives_unless_asked(
+    excluded: bool,
+) -> None:
+    queue: PrototypeQueue = owner_of("PrototypeQueue", exclude_same_person=excluded)
     random = queue.rows.clone()
     rows, people = [], []
     for number in range(5):  # 40 features in 19 places
@@ -58,7 +61,7 @@ def test_a_queue_goes_round_in_any_size_and_older_features_of_a_person_are_no_ne
         own = torch.zeros(BATCH, 19, dtype=torch.bool)
         own[torch.arange(BATCH), target] = True
         logits = 8.0 * (cosine - 0.2 * own)
-        logits = logits.masked_fill((of == labels[:, None]) & ~own, -torch.inf)
+        logits = logits.masked_fill((of == labels[:, None]) & ~own & excluded, -torch.inf)
         torch.testing.assert_close(loss, cross_entropy(logits, target))
     assert int(queue.next) == 40 % 19
 

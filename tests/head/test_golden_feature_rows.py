@@ -121,7 +121,8 @@ def queue_heads(options: Mapping[str, Any]) -> dict[str, MarginHead]:
 def check_queue(folder: Path) -> None:
     golden = Golden(folder, "sst")
     for loss, head in queue_heads(golden.options).items():
-        queue = PrototypeQueue(PEOPLE, golden.options["dim"], head, size=golden.options["queue_size"]).double()
+        size, dim = golden.options["queue_size"], golden.options["dim"]
+        queue = PrototypeQueue(PEOPLE, dim, head, size=size, exclude_same_person=False).double()
         queue.rows.copy_(golden["queue_init"].T)
         for step in (f"step{number}" for number in range(golden.steps)):
             people = golden[f"{step}/ids"]
