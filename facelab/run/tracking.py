@@ -244,7 +244,7 @@ class ConsoleProgress(Callback):
 
     def on_log(self, progress: Progress, values: Mapping[str, float]) -> None:
         """Show the latest means."""
-        names = ("loss", "accuracy", "lr")
+        names = ("loss", "accuracy", "sample_rate", "lr")
         memory = peak_memory()
         shown = [f"{name} {values[name]:.4g}" for name in names if name in values]
         self._text = "  ".join([*shown, *([] if memory is None else [f"{memory:.1f} GB"])])

@@ -14,7 +14,7 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
-from facelab.head.classifier import CLASSIFIERS, UpdateRule
+from facelab.head.classifier import CLASSIFIERS, ClassifierOutput, UpdateRule
 from facelab.head.noise import shuffled
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.initial import Initial
@@ -134,6 +134,19 @@ class PartialFC(FullSoftmax):
     def sample_rate(self) -> float:
         """Share of the classes that takes part in this update."""
         return next(rate for start, rate in reversed(self.rates) if start <= self._update)
+
+    def forward(self, embedding: Tensor, labels: Tensor, weight: Tensor | None = None) -> ClassifierOutput:
+        """As in `Classifier`; among the metrics is ``sample_rate``, by which the loss of a softmax jumps.
+
+        Args:
+            embedding: As there.
+            labels: As there.
+            weight: As there.
+        """
+        output = super().forward(embedding, labels, weight)
+        # Filled in on the device: a number that is copied there would be waited for.
+        rate = embedding.new_full((), self.sample_rate if self.training else 1.0, dtype=self.row_dtype)
+        return ClassifierOutput(output.loss, {**output.metrics, "sample_rate": rate})
 
     def candidates(self, features: Tensor, labels: Tensor) -> Candidates:
         """The owned classes of the batch, and others drawn for this update."""

@@ -1,6 +1,8 @@
 """Sampled class rows: every head, what moves and what does not, several processes, resuming."""
 
+import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,6 +254,21 @@ def test_a_schedule_is_read_from_settings() -> None:
     (rows,) = assemble(config).mode.row_owners().values()
     assert isinstance(rows, PartialFC)
     assert rows.rates == [(0, 0.5), (3, 1.0)]
+
+
+def test_how_many_classes_take_part_is_logged(tmp_path: Path, run_tiny: Callable[..., Any]) -> None:
+    for name in ("PartialFC", "PCO", "VPL", "FullSoftmax"):
+        options = {} if name == "FullSoftmax" else {"sample_rate": [[0, 0.25], [2, 0.5], [4, 1.0]]}
+        words = (f"classifier={json.dumps({name: options})}", "training.epochs=1", "training.log_every=2")
+        run_tiny(tmp_path / name, *words)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rates = [line["sample_rate"] for line in map(json.loads, lines) if "sample_rate" in line]
+        assert rates[:2] == ([0.25, 0.5] if options else [])
+
+
+def test_in_evaluation_all_classes_are_said_to_take_part() -> None:
+    rows = PartialFC(CLASSES, DIM, head_of("ArcFace"), sample_rate=0.5)
+    assert float(rows.eval()(*batch(dtype=torch.float32)).metrics["sample_rate"]) == 1.0
 
 
 class Shared(PartialFC):
