@@ -1,5 +1,6 @@
 """Rows that are features in slots: nothing is learned here; what a gallery network gives, the training mode brings."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,8 @@ from facelab.errors import ConfigError
 from facelab.head.base import ClassShard, MarginHead
 from facelab.head.classifier import Classifier, require_no_class_numbers
 from facelab.head.rows.initial import initial_rows
+
+MOST_SLOTS = 10**9  # so that their numbers fit into 32 bits
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class SlotRows(Classifier):
         rows: The features of this process's slots, (S, D), or (S, K, D) if a slot holds several.
 
     Raises:
-        ConfigError: If the head does not fit, or there are fewer slots than processes.
+        ConfigError: If the head does not fit, there are fewer slots than processes, or memory does not hold them.
     """
 
     size_option: ClassVar[str]
@@ -65,7 +68,7 @@ class SlotRows(Classifier):
         self.num_classes, self.head, self.slots = num_classes, head, slots
         self.shard = ClassShard.of_this_process(slots, f"slots of {name}")
         numbered = ClassShard(self.shard.start * rows_per_slot, self.shard.stop * rows_per_slot)
-        rows = initial_rows(numbered, feat_dim, "unit", 1.0, seed)
+        rows = initial_rows(numbered, feat_dim, "unit", 1.0, seed, self._memory)
         self.register_buffer("rows", rows if rows_per_slot == 1 else rows.view(-1, rows_per_slot, feat_dim))
 
     @property
@@ -89,6 +92,16 @@ class SlotRows(Classifier):
                 f"{name} has room for {self.slots} features, but a batch brings those of {offered} images at once; "
                 f"raise classifier.{name}.{self.size_option}, or lower training.batch_size."
             )
+
+    def _memory(self, shape: tuple[int, ...]) -> Tensor:
+        try:
+            return torch.empty(shape)
+        except RuntimeError:  # torch's names neither the option nor the classifier
+            name = type(self).__name__
+            raise ConfigError(
+                f"{name} keeps {4e-9 * math.prod(shape):,.1f} GB in {self.shard.size} slots on this process, more than "
+                f"its memory holds; lower classifier.{name}.{self.size_option}, or start more processes."
+            ) from None
 
     def owned(self, slot: Tensor) -> Tensor:
         """Which of some slots this process owns, bool, of their shape."""

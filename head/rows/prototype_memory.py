@@ -12,7 +12,7 @@ from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS
 from facelab.head.rows.class_features import class_means
-from facelab.head.rows.feature_rows import Offer, SlotRows
+from facelab.head.rows.feature_rows import MOST_SLOTS, Offer, SlotRows
 from facelab.head.rows.slot_table import Placement, SlotTable
 
 
@@ -32,10 +32,11 @@ class PrototypeMemory(SlotRows):
         feat_dim: D.
         head: A head of cosines that learns no numbers for each class.
         seed: Random directions that fill the memory at first; they count as strangers.
-        size: Prototypes in the memory, over all processes; at least as many as people in a batch.
+        size: Prototypes in the memory, over all processes, up to 10^9; at least as many as people in a batch.
 
     Raises:
-        ConfigError: If the size is below 1 or the number of processes, or the head does not fit.
+        ConfigError: If the size is out of range, below the number of processes or beyond memory, or the head does not
+            fit.
     """
 
     citation: ClassVar[Citation | None] = Citation(
@@ -47,8 +48,10 @@ class PrototypeMemory(SlotRows):
         arxiv="2105.02103",
     )
 
+    size_option: ClassVar[str] = "size"
+
     def __init__(self, num_classes: int, feat_dim: int, head: MarginHead, seed: int = 0, size: int = 16384) -> None:
-        in_range("PrototypeMemory size", size, 1, float("inf"))
+        in_range("PrototypeMemory size", size, 1, MOST_SLOTS)
         super().__init__(num_classes, feat_dim, head, size, seed)
         self.table = SlotTable(num_classes, size)
         self._made: list[Offer] = []  # in the passes since the last update

@@ -10,7 +10,7 @@ from facelab.errors import in_range
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS
-from facelab.head.rows.feature_rows import FeatureRows, Offer
+from facelab.head.rows.feature_rows import MOST_SLOTS, FeatureRows, Offer
 
 
 @CLASSIFIERS.register("PrototypeQueue")
@@ -28,7 +28,7 @@ class PrototypeQueue(FeatureRows):
         feat_dim: D.
         head: A head of cosines that learns no numbers for each class.
         seed: Random directions that fill the queue at first, as in FaceX-Zoo's program.
-        size: Features in the queue, over all processes.
+        size: Features in the queue, over all processes, 1 to 10^9.
         exclude_same_person: Leave older features of a sample's person out of its negatives.
 
     Attributes:
@@ -36,7 +36,8 @@ class PrototypeQueue(FeatureRows):
         next: Slot of the next feature, int64, ().
 
     Raises:
-        ConfigError: If the size is below 1 or the number of processes, or the head does not fit.
+        ConfigError: If the size is out of range, below the number of processes or beyond memory, or the head does not
+            fit.
     """
 
     citation: ClassVar[Citation | None] = Citation(
@@ -60,7 +61,7 @@ class PrototypeQueue(FeatureRows):
         size: int = 16384,
         exclude_same_person: bool = True,
     ) -> None:
-        in_range("PrototypeQueue size", size, 1, float("inf"))
+        in_range("PrototypeQueue size", size, 1, MOST_SLOTS)
         super().__init__(num_classes, feat_dim, head, size, seed)
         self.exclude_same_person = exclude_same_person
         self.register_buffer("people", torch.full((size,), -1))

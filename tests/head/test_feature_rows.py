@@ -146,6 +146,20 @@ def test_sizes_out_of_range_are_refused(name: str, option: str, value: float) ->
         owner_of(name, **{option: value})
 
 
+@pytest.mark.parametrize(("name", "size"), [("PrototypeQueue", 10**13), ("PrototypeMemory", 10**9 + 1)])
+def test_more_slots_than_have_numbers_are_refused(name: str, size: int) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} size is {size}, but must lie in \[1, 1e\+09\]"):
+        build(CLASSIFIERS, {name: {"size": size}}, num_classes=PEOPLE, feat_dim=DIM, head=CosFace())
+
+
+@pytest.mark.parametrize("name", [*OWNERS, "PrototypeMemory"])
+def test_a_store_that_memory_does_not_hold_is_named_by_its_option(name: str) -> None:
+    option = {"fraction": 1.0} if name == "ClassPool" else {"size": 10**9}
+    said = rf"{name} keeps .* GB in {10**9} slots .* lower classifier\.{name}\.{next(iter(option))}, or"
+    with pytest.raises(ConfigError, match=said):
+        build(CLASSIFIERS, {name: option}, num_classes=10**9, feat_dim=2**20, head=CosFace())
+
+
 def test_nobody_in_the_pool_leaves_the_cosine_loss_alone() -> None:
     pool: ClassPool = owner_of("ClassPool")
     features, _ = batch(0)
