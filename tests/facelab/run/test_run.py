@@ -1,4 +1,5 @@
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from facelab.data.transforms.base import TRANSFORMS
 from facelab.data.transforms.shift import Shift
 from facelab.distributed import run_processes
+from facelab.engine.loop import StopSignal
 from facelab.errors import CheckpointError, ConfigError, CorruptImage, DataError, DivergenceError
 from facelab.run.run import RunResult, check_changes
 from facelab.run.run_folder import claimed
@@ -97,6 +99,12 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert result.progress.complete
     assert_equal_states(tmp_path / "whole", tmp_path / "cut")
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
+def test_half_a_run_is_never_compared(tmp_path: Path, run_tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StopSignal, "agreed", lambda _: signal.SIGTERM)
+    with pytest.raises(pytest.fail.Exception, match="signal 15 from outside stopped the run in '.*whole'"):
+        run_tiny(tmp_path / "whole")
 
 
 def test_evaluation_leaves_training_as_it_is(tmp_path: Path, run_tiny: Run) -> None:
