@@ -14,7 +14,7 @@ def test_dpap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.syspath_prepend(BENCHMARKS)
     program = importlib.import_module("dpap")
     out = tmp_path / "dpap.json"
-    program.main(batch_size=8, dim=8, depth=1, rounds=3, threads=1, out=out)
+    program.main(batch_size=8, dim=8, depth=1, rounds=2, threads=1, out=out)
     augmentation, steps = json.loads(out.read_text())["tables"].values()
     assert [row["program"] for row in augmentation] == ["loop", "batched"]
     assert [row["program"] for row in steps] == ["without", "stale", "fresh", "published"]

@@ -34,7 +34,7 @@ def program() -> Iterator[ModuleType]:
 def test_every_arm_gives_a_loss(program: ModuleType) -> None:
     data = {"source": {"SyntheticFaces": {"identities": 8, "per_identity": 8}}, "size": 64, "workers": 1}
     for name, arm in program.arms().items():
-        merged = {**arm, "data": {**data, **arm.get("data", {})}, "training": {"batch_size": 64}}
+        merged = {**arm, "data": {**data, **arm.get("data", {})}, "training": {"batch_size": 48}}
         parts = assemble(make_config(merged, name))
         output = parts.mode.step(next(iter(parts.feed.batches(0, 0))))
         assert bool(output.loss.isfinite()), name

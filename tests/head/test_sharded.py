@@ -82,6 +82,12 @@ CASES = [
     *(Case(name, dtype) for name in NAMES for dtype in TOLERANCE),
     *(Case(name, torch.float64, 2) for name in NORMALISED),
 ]
+# Chunks on two processes: a softmax, norms, binary decisions, a sum of its own, several rows. The others are slow.
+FEW = [
+    *(Case(name, torch.float64) for name in ("ArcFace", "MagFace", "UniFace", "sums")),
+    Case("ArcFace", torch.float32),
+    Case("ArcFace", torch.float64, 2),
+]
 
 
 def features_and_labels(step: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -162,27 +168,36 @@ class Results:
     """All cases of one process; all in one start of processes, because starting takes longer than computing."""
 
     whole: list[list[Step]]
-    fused: list[list[Step]]
+    fused: dict[Case, list[Step]]
     rows: Tensor
     network_gradient: Tensor
     weighted_gradients: dict[str, Tensor]
 
 
-def run_everything() -> Results:
+def run_fused(cases: list[Case]) -> dict[Case, list[Step]]:
+    return {case: run(case, Fused) for case in cases}
+
+
+def run_everything(fused: list[Case]) -> Results:
     rows = FullSoftmax(3000, 4, build(HEADS, "CosFace"), seed=5).weight.detach()
     weighted = {name: weighted_gradient(name) for name in SAMPLE_WEIGHTS.names()}
-    whole, fused = ([run(case, owner) for case in CASES] for owner in (FullSoftmax, Fused))
-    return Results(whole, fused, rows, network_gradient(), weighted)
+    whole = [run(case, FullSoftmax) for case in CASES]
+    return Results(whole, run_fused(fused), rows, network_gradient(), weighted)
 
 
 @pytest.fixture(scope="module")
 def one() -> Results:
-    return run_everything()
+    return run_everything(CASES)
 
 
 @pytest.fixture(scope="module")
 def two() -> list[Results]:
-    return distributed.run_processes(run_everything, 2)
+    return distributed.run_processes(run_everything, 2, FEW)
+
+
+@pytest.fixture(scope="module")
+def others_of_two() -> list[dict[Case, list[Step]]]:
+    return distributed.run_processes(run_fused, 2, [case for case in CASES if case not in FEW])
 
 
 every_case = pytest.mark.parametrize("case", range(len(CASES)), ids=map(str, CASES))
@@ -194,9 +209,23 @@ def test_two_processes_equal_one(case: int, one: Results, two: list[Results]) ->
 
 
 @every_case
-def test_chunks_equal_the_whole(case: int, one: Results, two: list[Results]) -> None:
-    require_equal(one.whole[case], [one.fused[case]], FUSED[CASES[case].dtype])
-    require_equal(one.whole[case], [results.fused[case] for results in two], TOLERANCE[CASES[case].dtype])
+def test_chunks_equal_the_whole(case: int, one: Results) -> None:
+    require_equal(one.whole[case], [one.fused[CASES[case]]], FUSED[CASES[case].dtype])
+
+
+@pytest.mark.parametrize("case", FEW, ids=str)
+def test_chunks_of_two_processes_equal_the_whole(case: Case, one: Results, two: list[Results]) -> None:
+    fused = [results.fused[case] for results in two]
+    require_equal(one.whole[CASES.index(case)], fused, TOLERANCE[case.dtype])
+
+
+@pytest.mark.slow
+def test_chunks_of_two_processes_equal_the_whole_in_every_case(
+    one: Results, others_of_two: list[dict[Case, list[Step]]]
+) -> None:
+    for case in others_of_two[0]:
+        fused = [processes[case] for processes in others_of_two]
+        require_equal(one.whole[CASES.index(case)], fused, TOLERANCE[case.dtype])
 
 
 def require_equal(expected: list[Step], processes: list[list[Step]], tolerance: float) -> None:

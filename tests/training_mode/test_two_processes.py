@@ -1,4 +1,4 @@
-"""Losses against a teacher and over the images of a batch: two processes have the losses and gradients of one.
+"""Losses against a teacher and over the images of a batch, and means of gates: two processes have what one has.
 
 In one start for all of them, because starting takes longer than computing.
 """
@@ -17,6 +17,7 @@ from facelab.run.assembly import assemble
 from facelab.run.run import run_training
 from facelab.run.settings import load_config
 from facelab.training_mode.distillation.loss import DISTILLATIONS, Outputs, Shapes
+from facelab.training_mode.transface.ranking import MeanGate
 from facelab.training_mode.triplet.objective import OBJECTIVES
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.snapshot import read_rows
@@ -112,6 +113,7 @@ class Found:
 
     shares: dict[str, Share]
     gradients: dict[str, list[Tensor]]
+    mean_gate: Tensor
 
 
 def compute(count: int, teacher: str, folder: str) -> Found:
@@ -123,7 +125,11 @@ def compute(count: int, teacher: str, folder: str) -> Found:
     if folder:
         config = load_config(TINY, [*TRIPLET, OVER_BATCH, "training.epochs=1"])
         run_training(config, Path(folder), Console(quiet=True))
-    return Found({"distillation": against_a_teacher(count), "triplet": over_a_batch(count)}, gradients)
+    mean_gate = MeanGate(DIM)
+    for step in range(2):
+        mean_gate.update(random(step, count, BATCH // count, DIM)[distributed.rank()])
+    shares = {"distillation": against_a_teacher(count), "triplet": over_a_batch(count)}
+    return Found(shares, gradients, mean_gate.mean)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +162,12 @@ def test_their_networks_have_the_gradients_of_one(mode: str, alone_and_two: tupl
     alone, both = alone_and_two
     for found in both:
         torch.testing.assert_close(found.gradients[mode], alone.gradients[mode], rtol=1e-3, atol=2e-4)
+
+
+def test_they_rank_patches_alike(alone_and_two: tuple[Found, list[Found]]) -> None:
+    alone, both = alone_and_two
+    assert both[0].mean_gate.equal(both[1].mean_gate)
+    torch.testing.assert_close(both[0].mean_gate, alone.mean_gate)
 
 
 def test_one_process_goes_on_from_the_centers_of_two(run: Path, alone_and_two: tuple[Found, list[Found]]) -> None:

@@ -181,6 +181,7 @@ def of_this_process() -> Results:
     return Results(sampled, [exact_updates(one, case) for one in sparse for case in one.options["cases"]])
 
 
+@pytest.mark.slow  # two processes draw what one does: test_partial_fc.py
 def test_samples_and_exact_updates_of_two_processes() -> None:
     results = distributed.run_processes(of_this_process, 2)
     for number, folder in enumerate(FOLDERS):

@@ -40,7 +40,7 @@ MOST = "SoftTarget: 0.1, FitNet: 1, PKT: 100, FT: {weight: 1}, RKD: 1, NST: 1, A
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "teacher"
-    words = ["training.epochs=2", "seed=5", "backbone.MobileFaceNet.width=0.5"]
+    words = ["training.epochs=1", "seed=5", "backbone.MobileFaceNet.width=0.5"]
     run_training(load_config(TINY, words), folder, Console(quiet=True))
     return folder
 
@@ -86,7 +86,7 @@ def test_every_loss_at_once_learns_and_resumes_to_the_same_bits(
 
 
 def test_the_student_moves_towards_the_teacher_without_class_rows(tmp_path: Path, run_tiny: Run, teacher: Path) -> None:
-    words = settings(teacher, "classifier=null", "head=null", "training.epochs=6", "training.log_every=4")
+    words = settings(teacher, "classifier=null", "head=null", "training.epochs=4", "training.log_every=4")
     run = run_tiny(tmp_path / "run", *words).folder
     logged = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"Angular"' in line]
     values = [float(line.split('"Angular": ')[1].split(",")[0].rstrip("}")) for line in logged]

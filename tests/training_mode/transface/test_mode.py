@@ -163,6 +163,7 @@ def train_and_remember(folder: str) -> tuple[Tensor, float]:
     return parts.mode.mean_gate.mean, float(state["mean_gate"]["mean"].amax())
 
 
+@pytest.mark.slow  # that they follow the gates of all: test_two_processes.py
 def test_two_processes_rank_alike(tmp_path: Path) -> None:
     (first, largest), (second, _) = distributed.run_processes(train_and_remember, 2, str(tmp_path / "run"))
     assert torch.equal(first, second)

@@ -31,7 +31,7 @@ def last(run: Path) -> Path:
 def test_every_objective_at_once_learns_and_resumes_to_the_same_bits(
     tmp_path: Path, run_tiny: Run, cut_back: Cut
 ) -> None:
-    words = (*ALONE, EVERYTHING, "training.epochs=6", "checkpoint.keep_every_epochs=1", "training.log_every=4")
+    words = (*ALONE, EVERYTHING, "training.epochs=4", "checkpoint.keep_every_epochs=1", "training.log_every=4")
     whole = run_tiny(tmp_path / "whole", *words).folder
     cut = cut_back(whole, tmp_path / "cut", 8)
     run_tiny(cut, *words, resume=True)
