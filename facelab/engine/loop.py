@@ -14,6 +14,7 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.engine.optimization import Optimization
+from facelab.errors import CheckpointError
 from facelab.registry import Registry
 
 TALK_SECONDS, MOST_APART = 3.0, 50  # between two moments at which processes tell each other of signals, in updates too
@@ -282,7 +283,17 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def restore_rng(state: Mapping[str, Tensor]) -> None:
-    """Put back what `rng_state` gave."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    """Put back what `rng_state` gave.
+
+    Raises:
+        CheckpointError: If it is none.
+    """
+    try:
+        torch.set_rng_state(state["cpu"])
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+    except (TypeError, KeyError, RuntimeError):
+        raise CheckpointError(
+            "the checkpoint is damaged: its rng is no state of random generators; go on from an earlier checkpoint by "
+            "--resume."
+        ) from None

@@ -12,7 +12,7 @@ from facelab import distributed
 from facelab.engine.loop import Callback, MetricWindow, Progress, StepOutput, StopSignal, restore_rng, rng_state, train
 from facelab.engine.optimization import Optimization, OptimizerConfig, parameter_groups
 from facelab.engine.schedules import ScheduleConfig
-from facelab.errors import DivergenceError
+from facelab.errors import CheckpointError, DivergenceError
 
 UPDATES, EPOCHS = 4, 3
 
@@ -201,3 +201,11 @@ def stops_agreed_on(seconds: float) -> list[int]:
 def test_several_processes_stop_after_the_same_update_soon(seconds: float, update: int) -> None:
     """At once where updates are slow; where they take no time, after as many as processes may run without a word."""
     assert distributed.run_processes(stops_agreed_on, 2, seconds) == [[update], [update]]
+
+
+@pytest.mark.parametrize("state", ["text", {}, {"cpu": "text"}, {"cpu": torch.zeros(3, dtype=torch.uint8)}])
+def test_a_random_state_that_is_none_is_refused(state: Mapping[str, Tensor]) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(CheckpointError, match="its rng is no state of random generators; go on from an earlier"):
+        restore_rng(state)
+    assert torch.get_rng_state().equal(before)
