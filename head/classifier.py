@@ -119,7 +119,8 @@ class Classifier(nn.Module, ABC):
         as the run's does: unscaled, clipped, and checked. A gradient may be a sparse COO tensor with a value for each
         row that took part. Of its state, tensors whose first dimension is that of their parameter are stored with the
         rows. If it has ``_step_supports_amp_scaling``, it must leave everything as it is where its ``found_inf`` is 1;
-        otherwise parameters and state are copied for each update and put back.
+        otherwise parameters and state are copied for each update and put back. If it has ``check_state``, that is
+        called with each parameter and its stored state before a run goes on, and refuses by a `CheckpointError`.
 
         Args:
             rule: What the settings say of the rows.

@@ -27,7 +27,7 @@ from facelab.head.sample_weight import SAMPLE_WEIGHTS
 from facelab.inputs import normalise
 from facelab.registry import Registry
 from facelab.weights.snapshot import TRAINING
-from facelab.weights.state_fit import load_weights, require_fit
+from facelab.weights.state_fit import OTHER_CLASSIFIER, require_fit
 from facelab.weights.state_hash import state_hash
 
 FROZEN = "frozen"
@@ -240,7 +240,10 @@ class TrainingMode(ABC):
             require_fit(own, whole, TRAINING)
             replica.load(whole)
         for name, owner in self.row_owners().items():
-            load_weights(owner, {**owner.row_tensors(), **state.get(name, {})}, TRAINING)
+            whole = {**owner.row_tensors(), **state.get(name, {})}
+            of = f"classifier {type(owner).__name__}"
+            require_fit(owner.state_dict(), whole, TRAINING, of=of, remedy=OTHER_CLASSIFIER)
+            owner.load_state_dict(whole)
 
     def local_state(self) -> dict[str, dict[str, Tensor]]:
         """Buffers of the networks by their names, such as BatchNorm statistics, which differ between processes."""

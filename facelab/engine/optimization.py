@@ -226,7 +226,8 @@ class Optimization:
         """
         if len(state["optimizers"]) != len(self.optimizers):
             raise CheckpointError(
-                f"the checkpoint has {len(state['optimizers'])} optimisers, this run has {len(self.optimizers)}."
+                f"the checkpoint has {len(state['optimizers'])} optimisers, this run has {len(self.optimizers)}; take "
+                "classifier and its options, such as sample_rate, back, or begin anew."
             )
         if state["arithmetic"].keys() != self.arithmetic.state_dict().keys():
             raise CheckpointError("the checkpoint was trained with another training.precision or training.amp.")

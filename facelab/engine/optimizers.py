@@ -185,11 +185,16 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
     ]
     for index, state in stored.items():
         _refuse_other_kind(optimizer, state)
+        if index < len(parameters) and hasattr(optimizer, "check_state"):
+            optimizer.check_state(parameters[index][0], state)
         if index >= len(parameters) or not all(
             _fits(value, optimizer.state.get(parameters[index][0], {}).get(key), *parameters[index])
             for key, value in state.items()
         ):
-            raise CheckpointError("the checkpoint's optimiser is of other parameters than this run trains.")
+            raise CheckpointError(
+                "the checkpoint's optimiser is of other parameters than this run trains; take backbone, head and "
+                "classifier with their options back, or begin anew."
+            )
     # State that is there already is written over: it may be of a type of its own, or lie on disk.
     there = {one: dict(optimizer.state[one]) for one, _ in parameters if one in optimizer.state}
     others: dict[int, dict[str, Any]] = {}

@@ -40,7 +40,7 @@ from facelab.weights.card_check import check_card
 from facelab.weights.class_rows import OF_OPTIMIZER, ClassRows, StoredRows, count_rows, open_rows
 from facelab.weights.plain_values import require_plain
 from facelab.weights.snapshot import Snapshot, read_card, read_local
-from facelab.weights.state_fit import require_fit
+from facelab.weights.state_fit import OTHER_CLASSIFIER, require_fit
 from facelab.weights.tensor_files import read_tree
 
 PREVIEW = 100  # batches that a mode may look through at the start
@@ -322,9 +322,8 @@ def _open_rows_of(classifier: Classifier, owner: str, checkpoint: Path) -> dict[
     start, stop = classifier.row_range
     rows = open_rows(checkpoint, start, stop, owner)
     stored = {name: one.empty("meta") for name, one in rows.items() if not name.startswith(OF_OPTIMIZER)}
-    require_fit(
-        classifier.row_tensors(), stored, str(checkpoint), of=f"owner of class rows {type(classifier).__name__}"
-    )
+    of = f"owner of class rows {type(classifier).__name__}"
+    require_fit(classifier.row_tensors(), stored, str(checkpoint), of=of, remedy=OTHER_CLASSIFIER)
     there = count_rows(checkpoint)[owner]
     if distributed.rank() == distributed.world_size() - 1 and stop != there:  # open_rows has noticed a lack
         raise CheckpointError(

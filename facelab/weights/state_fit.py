@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SHOWN = 6
+OTHER_CLASSIFIER = "take classifier and head with their options back, or begin anew"
 
 
 def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", where: str) -> None:
@@ -23,7 +24,12 @@ def load_weights(network: "nn.Module", weights: "Mapping[str, Tensor]", where: s
 
 
 def require_fit(
-    own: Mapping[str, "Tensor"], weights: Mapping[str, "Tensor"], where: str, *, of: str = "network"
+    own: Mapping[str, "Tensor"],
+    weights: Mapping[str, "Tensor"],
+    where: str,
+    *,
+    of: str = "network",
+    remedy: str = "",
 ) -> None:
     """Refuse tensors that are not those of a network, by name, shape and kind.
 
@@ -32,6 +38,7 @@ def require_fit(
         weights: What should take their place.
         where: Names the file in the message.
         of: What the message calls the network.
+        remedy: How the message ends, if there is something to do.
 
     Raises:
         CheckpointError: As of `load_weights`.
@@ -43,7 +50,8 @@ def require_fit(
         named("of another kind", _kinds(own, weights), quote=""),
     ]
     if any(found):
-        raise CheckpointError(f"the weights in '{where}' do not fit the {of}: {', '.join(filter(None, found))}.")
+        ending = f"; {remedy}." if remedy else "."
+        raise CheckpointError(f"the weights in '{where}' do not fit the {of}: {', '.join(filter(None, found))}{ending}")
 
 
 def _shapes(own: "Mapping[str, Tensor]", weights: "Mapping[str, Tensor]") -> list[str]:

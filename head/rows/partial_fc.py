@@ -20,8 +20,11 @@ from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.initial import Initial
 from facelab.head.rows.row_files import RowFiles
 from facelab.head.rows.row_optimizers import RowAdamW, RowSGD
+from facelab.head.rows.stored_numbers import require_whole
 
 Unsampled = Literal["lazy", "exact"]
+
+MOST_UPDATES = 2**40 - 1  # the number of an update seeds its draw with the first class of a process above it
 
 
 @CLASSIFIERS.register("PartialFC")
@@ -271,6 +274,7 @@ class PartialFC(FullSoftmax):
         return [value for value in super().row_tensors().values() if isinstance(value, nn.Parameter)]
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        require_whole(state, prefix, {"updates": (0, MOST_UPDATES)}, type(self).__name__)
         super()._load_from_state_dict(state, prefix, *rest)
         self._update = int(self.updates)
 

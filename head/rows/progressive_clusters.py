@@ -11,13 +11,14 @@ from torch.nn.functional import normalize
 
 from facelab import distributed
 from facelab.citation import Citation
-from facelab.errors import ConfigError, in_range
+from facelab.errors import CheckpointError, ConfigError, in_range
 from facelab.head.base import MarginHead
 from facelab.head.classifier import CLASSIFIERS, ClassifierOutput, require_no_class_numbers
 from facelab.head.margin_loss import MarginLoss
 from facelab.head.rows.class_features import class_means, write_rows
 from facelab.head.rows.initial import Initial
 from facelab.head.rows.partial_fc import PartialFC, Unsampled
+from facelab.head.rows.stored_numbers import require_whole
 
 ALIGNMENT, CENTROIDS, BOUNDARIES = 1, 2, 3
 
@@ -179,6 +180,13 @@ class PCO(PartialFC):
         normalize(self.weight.detach(), out=self.means)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        require_whole(state, prefix, {"stage": (ALIGNMENT, BOUNDARIES)}, "PCO")
+        squares = state.get(f"{prefix}squares")
+        if squares is not None and not bool((squares.isfinite() & (squares >= 0)).all()):
+            raise CheckpointError(
+                f"the checkpoint is damaged: '{prefix}squares' of PCO must be sums of squares, and are not; go on from "
+                "an earlier checkpoint by --resume."
+            )
         super()._load_from_state_dict(state, prefix, *rest)
         self._stage = int(self.stage)
 

@@ -1,6 +1,7 @@
 """The latest features of a gallery network as class rows, first in, first out."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS
 from facelab.head.rows.feature_rows import MOST_SLOTS, FeatureRows, Offer
+from facelab.head.rows.stored_numbers import require_whole
 
 
 @CLASSIFIERS.register("PrototypeQueue")
@@ -87,6 +89,11 @@ class PrototypeQueue(FeatureRows):
         self.rows.index_copy_(0, slot[here] - self.shard.start, offer.features[here])
         self.people.index_copy_(0, slot, offer.people)
         self.next.add_(len(slot)).remainder_(self.slots)
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        ranges = {"people": (-1, self.num_classes - 1), "next": (0, self.slots - 1)}
+        require_whole(state, prefix, ranges, "PrototypeQueue")
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def _slots(self, offer: Offer) -> tuple[Tensor, Tensor]:
         """Slot of each offered feature, (G,), and which of these slots this process owns, bool, (G,)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from facelab.errors import CheckpointError
 from facelab.head.classifier import UpdateRule
 
 # Rows that are worked on at a time: on a CPU they stay in its cache, on a GPU there shall be few launches.
@@ -17,6 +18,8 @@ ROWS_AT_A_TIME_ELSEWHERE = 16384
 # After so many updates all rows are caught up once, so that no history is longer. A pass over all rows divided by so
 # many updates costs less than sampling does, and a row's clock fits into 16 bits.
 HORIZON = 4096
+
+PAST = ("now", "clock", "maps")  # of the updates that rows have missed, in the state of RowSGD
 
 Rows = Tensor | slice
 Zeros = Callable[[Tensor], Tensor]
@@ -53,6 +56,20 @@ class RowOptimizer(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 self._update(parameter, group)
+
+    def check_state(self, parameter: nn.Parameter, stored: Mapping[str, Any]) -> None:
+        """Refuse what cannot be the state of a parameter; nothing is changed.
+
+        Raises:
+            CheckpointError: If it is that of another kind of optimiser, or no state that can be reached.
+        """
+        names = self.state[parameter].keys()
+        if not stored.keys() <= names:
+            raise CheckpointError(
+                f"the checkpoint's optimiser of class rows keeps {', '.join(sorted(stored))}, while that of the "
+                f"settings keeps {', '.join(sorted(names))}; take optimizer.name and the classifier's options, such as "
+                "unsampled, back, or begin anew."
+            )
 
     @abstractmethod
     def _update(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> None:
@@ -128,6 +145,32 @@ class RowSGD(RowOptimizer):
                     state["clock"] = torch.zeros(len(parameter), dtype=torch.int16, device=parameter.device)
                     state["maps"] = torch.zeros(horizon + 1, 2, 2, dtype=torch.float64, device=parameter.device)
                     self._begin(state)
+
+    def check_state(self, parameter: nn.Parameter, stored: Mapping[str, Any]) -> None:
+        """As in `RowOptimizer`; with ``exact``, clocks and maps must tell of updates that there were.
+
+        Raises:
+            CheckpointError: As there.
+        """
+        super().check_state(parameter, stored)
+        # Rows that were lazy so far have no past, and begin to have one now.
+        if not stored.keys().isdisjoint(PAST) and not self._may_be_past(self.state[parameter], stored):
+            raise CheckpointError(
+                "the checkpoint is damaged: by its clock, maps and now, class rows have missed updates that cannot "
+                "have been; go on from an earlier checkpoint by --resume."
+            )
+
+    def _may_be_past(self, present: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+        match {name: stored.get(name) for name in PAST}:
+            case {"now": int(now), "clock": Tensor() as clock, "maps": Tensor() as maps}:
+                return (
+                    0 <= now < self.horizon
+                    and (clock.shape, maps.shape) == (present["clock"].shape, present["maps"].shape)
+                    and not clock.is_floating_point()
+                    and 0 <= int(clock.min()) <= int(clock.max()) <= now
+                    and bool(maps[: now + 1].isfinite().all())
+                )
+        return False
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor | None = None) -> None:

@@ -1,11 +1,17 @@
 """Which person has which slot of a pool, the least recently seen making room for the new."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from facelab.errors import CheckpointError
+from facelab.head.rows.stored_numbers import require_whole
+
 FREE = -1
+LATEST = 2**62  # images; sums of it and a batch are still whole numbers
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,18 @@ class SlotTable(nn.Module):
         self.seen[slot] = self.clock + placement.last
         self.clock.add_(placement.last.max() + 1)
 
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        people, slots = len(self.slot_of), len(self.people)
+        ranges = {"slot_of": (FREE, slots - 1), "people": (FREE, people - 1), "next_row": (0, 1), "clock": (0, LATEST)}
+        require_whole(state, prefix, ranges, "a table of slots")
+        held = [state[prefix + name] for name in ("slot_of", "people") if prefix + name in state]
+        if len(held) == 2 and not _agree(*held):
+            raise CheckpointError(
+                f"the checkpoint is damaged: '{prefix}slot_of' and '{prefix}people' do not agree on who has which "
+                "slot; go on from an earlier checkpoint by --resume."
+            )
+        super()._load_from_state_dict(state, prefix, *rest)
+
     def _slots(self, people: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         """Slot of each person of a batch, and who takes a new one, from the places in the batch where each comes first.
 
@@ -143,3 +161,10 @@ class SlotTable(nn.Module):
         newcomers = fresh.nonzero().squeeze(1)
         newcomers = newcomers[first[newcomers].argsort()]
         return slot.index_copy(0, newcomers, free[: len(newcomers)]), fresh
+
+
+def _agree(slot_of: Tensor, people: Tensor) -> bool:
+    """Whether people and slots, within their ranges, name each other."""
+    placed = (slot_of != FREE).nonzero().squeeze(1)
+    taken = (people != FREE).nonzero().squeeze(1)
+    return len(placed) == len(taken) and slot_of[people[taken].long()].long().equal(taken)

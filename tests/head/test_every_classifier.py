@@ -13,11 +13,11 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.catalogue import build, entries
-from facelab.errors import ConfigError, DataError
+from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.head.base import HEADS
 from facelab.head.classifier import CLASSIFIERS, Classifier, ClassifierOutput, UpdateRule
 from facelab.head.rows.feature_rows import FeatureRows
-from facelab.run.assembly import assemble
+from facelab.run.assembly import assemble, restore
 from facelab.run.run import RunResult
 from facelab.run.settings import load_config
 from facelab.weights.checkpoint import CheckpointStore
@@ -148,6 +148,54 @@ def test_state_goes_round_through_a_state_dict(name: str) -> None:
 def test_labels_outside_are_refused(name: str) -> None:
     with pytest.raises(DataError, match=rf"label {CLASSES} is outside of 0\.\.{CLASSES - 1}"):
         classifier(name)(torch.ones(1, DIM), torch.tensor([CLASSES]))
+
+
+WRONG = [
+    ("ClassPool", "table.slot_of", 99, r"whole numbers from -1 to 10"),
+    ("ClassPool", "table.people", CLASSES, r"whole numbers from -1 to 10"),
+    ("ClassPool", "table.people", 3, "do not agree on who has which slot"),
+    ("ClassPool", "table.next_row", 2, "whole numbers from 0 to 1"),
+    ("ClassPool", "table.clock", -1, "whole numbers from 0 to"),
+    ("PrototypeMemory", "table.slot_of", -2, "whole numbers from -1 to 7"),
+    ("PrototypeMemory", "table.people", 0.5, "whole numbers from -1 to 10"),
+    ("PrototypeQueue", "people", CLASSES, "whole numbers from -1 to 10"),
+    ("PrototypeQueue", "next", 19, "whole numbers from 0 to 18"),
+    ("PartialFC", "updates", -1, "whole numbers from 0 to"),
+    ("VPL", "updates", 2**40, "whole numbers from 0 to"),
+    ("PCO", "stage", 4, "whole numbers from 1 to 3"),
+    ("PCO", "squares", float("nan"), "must be sums of squares"),
+]
+
+
+@pytest.mark.parametrize(("name", "tensor", "value", "said"), WRONG)
+def test_state_that_cannot_be_is_refused_and_changes_nothing(name: str, tensor: str, value: float, said: str) -> None:
+    model = classifier(name)
+    before = copy.deepcopy(model.state_dict())
+    # As a mode loads it: rows come on their own.
+    state = {**before, **model.row_tensors(), tensor: torch.full(before[tensor].shape, value)}
+    with pytest.raises(CheckpointError, match=f"is damaged: '.*{tensor.split('.')[-1]}.*{said}"):
+        model.load_state_dict(state)
+    assert all(value.equal(before[key]) for key, value in model.state_dict().items())
+
+
+def test_another_classifier_is_named_with_what_to_take_back(
+    tmp_path: Path, run_tiny: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_on(name: str, owner: dict[str, Any]) -> None:
+        former, *others = words(name)
+        settings = [*others, "training.batch_size=8", "training.epochs=1"]
+        if not (tmp_path / name).exists():
+            run_tiny(tmp_path / name, former, *settings)
+        parts = assemble(load_config(TINY, [*settings, f"classifier={json.dumps(owner)}"]))
+        restore(parts, CheckpointStore(tmp_path / name / "checkpoints").find("last"))
+
+    for owner in ({"ClassPool": {"fraction": 0.5}}, {"PrototypeQueue": {"size": 8}}):
+        said = f"fit the classifier {next(iter(owner))}: .*; take classifier and head with their options back, or begin"
+        with pytest.raises(CheckpointError, match=said):
+            go_on("ClassPool", owner)
+    monkeypatch.setitem(SMALL, "PartialFC", {"unsampled": "exact"})
+    with pytest.raises(CheckpointError, match="class rows keeps clock, .*; take optimizer.name and .* unsampled"):
+        go_on("PartialFC", {"PartialFC": {"unsampled": "lazy"}})
 
 
 def words(name: str) -> tuple[str, ...]:

@@ -302,7 +302,7 @@ def test_state_of_another_run_is_refused() -> None:
     state = optimization(scalar(), precision="fp16").state_dict()
     with pytest.raises(CheckpointError, match=r"trained with another training.precision or training.amp"):
         optimization(scalar()).load_state_dict(state)
-    with pytest.raises(CheckpointError, match="has 1 optimisers, this run has 2"):
+    with pytest.raises(CheckpointError, match="has 1 optimisers, this run has 2; take classifier and its options"):
         optimization(scalar(), others=[torch.optim.SGD(scalar().parameters(), lr=1.0)]).load_state_dict(state)
 
 

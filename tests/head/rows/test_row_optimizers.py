@@ -1,12 +1,14 @@
 """Optimisers of rows against torch's dense ones, and calls to leave everything as it is."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from facelab.engine.optimizers import guarded_step, load_optimizer
+from facelab.errors import CheckpointError
 from facelab.head.classifier import UpdateRule
 from facelab.head.rows.row_optimizers import RowAdamW, RowOptimizer, RowSGD
 
@@ -124,3 +126,51 @@ def test_what_has_one_number_for_each_row_decays_as_the_settings_say() -> None:
     given = UpdateRule("sgd", 0.1, 0.5, 0.9, False, (0.9, 0.999), 1e-8, decay_biases=False)
     groups = RowSGD([weight, bias], given).param_groups
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+
+
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "a clock of the future": {"clock": torch.full((5,), 9, dtype=torch.int16)},
+    "a clock before all updates": {"clock": torch.full((5,), -1, dtype=torch.int16)},
+    "a clock that is no whole number": {"clock": torch.full((5,), 0.5)},
+    "another number of clocks": {"clock": torch.zeros(4, dtype=torch.int16)},
+    "maps of another shape": {"maps": torch.zeros(3, 2, 2)},
+    "maps that are not finite": {"maps": torch.full((9, 2, 2), float("nan"))},
+    "now before all updates": {"now": -1},
+    "now beyond the horizon": {"now": 8},
+    "now as text": {"now": "2"},
+    "no now": {"now": None},
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_a_past_that_cannot_have_been_is_refused_and_changes_nothing(what: str) -> None:
+    weight = nn.Parameter(torch.randn(5, 2))
+    optimizer = of_kind("exact", weight, horizon=8)
+    for row in (0, 3):
+        weight.grad = sparse(torch.randn(5, 2), torch.tensor([row]))
+        optimizer.step()
+    stored = copy.deepcopy(optimizer.state_dict()["state"])
+    before = copy.deepcopy([weight.detach(), dict(optimizer.state[weight])])
+    load_optimizer(optimizer, stored)
+    with pytest.raises(CheckpointError, match="is damaged: by its clock, maps and now, class rows have missed updates"):
+        load_optimizer(optimizer, {0: stored[0] | IMPOSSIBLE[what]})
+    with pytest.raises(CheckpointError, match="is damaged: by its clock"):
+        load_optimizer(optimizer, {0: {key: value for key, value in stored[0].items() if key != "maps"}})
+    assert weight.equal(before[0])
+    for key, value in before[1].items():
+        now = optimizer.state[weight][key]
+        assert now.equal(value) if isinstance(value, Tensor) else now == value
+
+
+@pytest.mark.parametrize(("former", "now"), [("exact", "sgd"), ("adamw", "sgd"), ("sgd", "adamw"), ("adamw", "exact")])
+def test_the_state_of_another_kind_is_refused_by_the_settings_to_take_back(former: str, now: str) -> None:
+    weight = nn.Parameter(torch.randn(5, 2))
+    stored = of_kind(former, weight).state_dict()["state"]
+    said = "optimiser of class rows keeps .*, while that of the settings keeps .*; take optimizer.name and .* unsampled"
+    with pytest.raises(CheckpointError, match=said):
+        load_optimizer(of_kind(now, weight), stored)
+
+
+def test_rows_that_were_lazy_go_on_exactly() -> None:
+    weight = nn.Parameter(torch.randn(5, 2))
+    load_optimizer(of_kind("exact", weight), of_kind("sgd", weight).state_dict()["state"])
