@@ -24,7 +24,7 @@ def test_four_models_make_one_table(program: ModuleType, tmp_path: Path) -> None
         test="{SyntheticFaces: {identities: 6, per_identity: 3, split: test}}",
         backbone="{MobileFaceNet: {width: 0.25, feat_dim: 16}}",
         size=32,
-        epochs=1,
+        epochs=2,
         seeds=1,
     )
     lines = (tmp_path / "table.md").read_text().splitlines()
