@@ -86,7 +86,10 @@ def check(golden: Any, entry: str) -> None:
 
 # Seconds each; a smaller network of the same class is in the usual tests.
 LONG = {
+    "adaface__ir_101",
+    "arcface_torch__r100",
     "arcface_torch__r200",
+    "arcface_torch__vit_b",
     "facexzoo__AttentionNet92",
     "facexzoo__ResNet152_ir_se",
     "petalface__vit_b",

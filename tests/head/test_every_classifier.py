@@ -219,7 +219,11 @@ def stored(run: Path) -> dict[str, Tensor]:
     return {f"{file.name}{path}": tensor for file in files for path, tensor in tensors(read_tree(file))}
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+# Seconds each; pools and queues learn in the tests of their modes too.
+@pytest.mark.parametrize(
+    "name",
+    [name if name in {"FullSoftmax", "PartialFC"} else pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES],
+)
 def test_a_run_learns(name: str, tmp_path: Path, run_tiny: Run) -> None:
     run_tiny(tmp_path / "run", *words(name), "training.epochs=8")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
