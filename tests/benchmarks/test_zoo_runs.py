@@ -115,6 +115,7 @@ def test_the_table_has_finished_runs_only_with_the_best_row_first(module: Any, t
     assert runs.finished_runs(tmp_path) == found
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(module: Any, tmp_path: Path) -> None:
     runs = module("zoo_runs")
     rows = {"NormFace": {"head": "NormFace"}}

@@ -26,6 +26,13 @@ from facelab.weights.tensor_files import read_tree
 Run = Callable[..., RunResult]
 Cut = Callable[[Path, Path, int], Path]
 ENTRIES = sorted({*entries(CLASSIFIERS), *CLASSIFIERS.names()})
+
+
+def slow_for(*names: str) -> list[Any]:
+    """All entries; for those named, which take seconds and have relatives in the usual tests, as slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in ENTRIES]
+
+
 # What an owner needs beside its defaults. A new one needs a line only if it needs something.
 SMALL: dict[str, dict[str, Any]] = {
     "ClassPool": {"fraction": 1.0},
@@ -219,18 +226,14 @@ def stored(run: Path) -> dict[str, Tensor]:
     return {f"{file.name}{path}": tensor for file in files for path, tensor in tensors(read_tree(file))}
 
 
-# Seconds each; pools and queues learn in the tests of their modes too.
-@pytest.mark.parametrize(
-    "name",
-    [name if name in {"FullSoftmax", "PartialFC"} else pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES],
-)
+@pytest.mark.parametrize("name", slow_for("SubCenter", "PCO", "VPL", "PrototypeMemory", "ClassPool", "PrototypeQueue"))
 def test_a_run_learns(name: str, tmp_path: Path, run_tiny: Run) -> None:
     run_tiny(tmp_path / "run", *words(name), "training.epochs=8")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", slow_for("SubCenter", "VPL", "PrototypeMemory"))
 def test_a_resumed_run_ends_with_the_same_bits(name: str, tmp_path: Path, run_tiny: Run, cut_back: Cut) -> None:
     settings = (
         *words(name),

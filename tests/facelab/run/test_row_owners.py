@@ -132,6 +132,7 @@ def train_in_process(folder: str, resume: bool) -> int:
     return run_training(load_config(TINY, WORDS), Path(folder), Console(quiet=True), resume=resume).progress.update
 
 
+@pytest.mark.slow
 def test_two_processes_resume_on_two_and_on_one(tmp_path: Path, cut_back: Cut, run_tiny: Run) -> None:
     whole = tmp_path / "whole"
     assert run_processes(train_in_process, 2, str(whole), False) == [12, 12]
