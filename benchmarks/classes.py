@@ -24,23 +24,20 @@ from typing import Annotated, Any
 import torch
 import typer
 from classes_dense import DenseRows
+from gpu_rows import optimization_of_rows
 from gpu_table import Figures, Result, described, table, write
 from torch import Tensor
 
 from facelab.catalogue import build
-from facelab.engine.optimization import Optimization, OptimizerConfig, parameter_groups
-from facelab.engine.schedules import ScheduleConfig
 from facelab.head.base import HEADS
 from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
 from facelab.head.class_precision import ClassPrecision
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.head.rows.full_softmax import FullSoftmax
-from facelab.run.assembly import update_rule
 
-OPTIMIZER = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 GB = 1e9
 PRODUCTS = "three bf16 products"
-UPDATES, FEW = 10**6, 1000
+FEW = 1000
 
 
 class WholeLogits(FullSoftmax):
@@ -138,18 +135,7 @@ def our_update(arm: Arm, sizes: Sizes) -> Callable[[], Tensor]:
         owner = build(CLASSIFIERS, {arm.classifier: dict(arm.options)}, **given)
     owner.class_precision = arm.precision
     owner = owner.to(sizes.device)
-    config = OptimizerConfig.model_validate(OPTIMIZER)
-    own = owner.optimizer(update_rule(config))
-    moved = [] if own is None else [one for group in own.param_groups for one in group["params"]]
-    optim = Optimization(
-        parameter_groups([owner], config, sharded=True, known=moved),
-        config,
-        ScheduleConfig(),
-        total_updates=UPDATES,
-        updates_per_epoch=UPDATES,
-        device=sizes.device,
-        others=[] if own is None else [own],
-    )
+    optim = optimization_of_rows(owner)
     embedding, labels = embeddings_and_labels(sizes)
 
     def update() -> Tensor:

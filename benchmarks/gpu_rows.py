@@ -122,6 +122,22 @@ def _diverged(optim: Optimization) -> Figures:
     return {"not finite": 1.0}
 
 
+def optimization_of_rows(rows: Classifier) -> Optimization:
+    """Optimisers of class rows alone, as a run makes them: SGD, or what their owner brings."""
+    config = OptimizerConfig.model_validate(OPTIMIZER)
+    own = rows.optimizer(update_rule(config))
+    moved = [] if own is None else [one for group in own.param_groups for one in group["params"]]
+    return Optimization(
+        parameter_groups([rows], config, sharded=True, known=moved),
+        config,
+        ScheduleConfig(),
+        total_updates=UPDATES,
+        updates_per_epoch=UPDATES,
+        device=next(iter(rows.row_tensors().values())).device,
+        others=[] if own is None else [own],
+    )
+
+
 def classifier(
     bench: Bench, batch_size: int, classes: int, entry: str = "FullSoftmax", precision: ClassPrecision = "fp32"
 ) -> Figures:
@@ -130,18 +146,7 @@ def classifier(
     feat_dim = 8 if bench.tiny else FEAT_DIM
     rows = _classifier(bench, entry, classes, feat_dim)
     rows.class_precision = precision
-    config = OptimizerConfig.model_validate(OPTIMIZER)
-    own = rows.optimizer(update_rule(config))
-    moved = [] if own is None else [one for group in own.param_groups for one in group["params"]]
-    optim = Optimization(
-        parameter_groups([rows], config, sharded=True, known=moved),
-        config,
-        ScheduleConfig(),
-        total_updates=UPDATES,
-        updates_per_epoch=UPDATES,
-        device=bench.device,
-        others=[] if own is None else [own],
-    )
+    optim = optimization_of_rows(rows)
     embedding = torch.randn(batch_size, feat_dim, device=bench.device, requires_grad=True)
     labels = torch.randint(0, classes, (batch_size,), device=bench.device)
 

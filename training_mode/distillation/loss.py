@@ -78,30 +78,6 @@ def gathered(embedding: Tensor) -> Tensor:
     return distributed.use_commonly(distributed.gather_rows(embedding))
 
 
-def chosen_map(loss: str, stage: int, shapes: Shapes, whose: str) -> tuple[int, int, int]:
-    """Shape (C, H, W) of the feature map that an option names, from 0, or from -1 for the last.
-
-    Raises:
-        ConfigError: If the network has none of that number.
-    """
-    count = len(shapes.maps)
-    if not -count <= stage < count:
-        raise ConfigError(
-            f"{loss} stage is {stage}, but the {whose} has {count} feature maps; count from 0, or from -1."
-        )
-    return shapes.maps[stage]
-
-
-def smaller_size(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width at which two maps (C, H, W) are compared: the smaller ones."""
-    return min(first[1], second[1]), min(first[2], second[2])
-
-
-def pooled(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map (B, C, H, W) averaged to a smaller size; itself if it has that."""
-    return feature_map if tuple(feature_map.shape[2:]) == size else F.adaptive_avg_pool2d(feature_map, size)
-
-
 def projection(loss: str, wanted: bool, student: int, teacher: int) -> nn.Module:
     """A learned linear map from the student's embedding to the length of the teacher's, or nothing.
 

@@ -6,20 +6,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facelab.citation import Citation
-from facelab.training_mode.distillation.loss import (
-    DISTILLATIONS,
-    DistillationLoss,
-    Need,
-    Outputs,
-    Shapes,
-    chosen_map,
-    pooled,
-    smaller_size,
-)
+from facelab.training_mode.distillation.loss import DISTILLATIONS, Outputs, Shapes
+from facelab.training_mode.distillation.maps import MapLoss
 
 
 @DISTILLATIONS.register("FitNet")
-class FitNet(DistillationLoss):
+class FitNet(MapLoss):
     """Mean squared difference of two feature maps (Romero et al., ICLR 2015, eq. 3).
 
     Where the maps differ in channels, a learned 1x1 convolution stands between them (the paper's regressor); where
@@ -44,20 +36,13 @@ class FitNet(DistillationLoss):
         year=2015,
         arxiv="1412.6550",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"maps"})
 
     def __init__(self, student: Shapes, teacher: Shapes, student_stage: int = -1, teacher_stage: int = -1) -> None:
-        super().__init__()
-        own = chosen_map("FitNet", student_stage, student, "student")
-        other = chosen_map("FitNet", teacher_stage, teacher, "teacher")
-        self.stages = student_stage, teacher_stage
-        self.size = smaller_size(own, other)
-        same = own[0] == other[0]
-        self.regressor = nn.Identity() if same else nn.Conv2d(own[0], other[0], 1, bias=False)
+        super().__init__("FitNet", student, teacher, student_stage, teacher_stage)
+        own, other = self.channels
+        self.regressor = nn.Identity() if own == other else nn.Conv2d(own, other, 1, bias=False)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Mean over images, channels and places, ()."""
-        own, other = (
-            pooled(one.maps[stage], self.size) for one, stage in zip((student, teacher), self.stages, strict=True)
-        )
+        own, other = self.maps(student, teacher)
         return F.mse_loss(self.regressor(own), other)

@@ -9,15 +9,8 @@ from torch.nn import functional as F
 
 from facelab.citation import Citation
 from facelab.errors import ConfigError
-from facelab.training_mode.distillation.loss import (
-    DISTILLATIONS,
-    DistillationLoss,
-    Need,
-    Outputs,
-    Shapes,
-    chosen_map,
-    pooled,
-)
+from facelab.training_mode.distillation.loss import DISTILLATIONS, DistillationLoss, Need, Outputs, Shapes
+from facelab.training_mode.distillation.maps import chosen_map, pooled
 
 LAST = (-4, -3, -2, -1)
 

@@ -9,23 +9,15 @@ from torch.nn import functional as F
 
 from facelab.citation import Citation
 from facelab.errors import in_range
-from facelab.training_mode.distillation.loss import (
-    DISTILLATIONS,
-    DistillationLoss,
-    Need,
-    Outputs,
-    Shapes,
-    chosen_map,
-    pooled,
-    smaller_size,
-)
+from facelab.training_mode.distillation.loss import DISTILLATIONS, Outputs, Shapes
+from facelab.training_mode.distillation.maps import MapLoss
 
 SLOPE = 0.1
 """Of the leaky ReLUs, as in the authors' program."""
 
 
 @DISTILLATIONS.register("FT")
-class FactorTransfer(DistillationLoss):
+class FactorTransfer(MapLoss):
     """Mean absolute difference of normalised factors (Kim et al., NeurIPS 2018, eq. 2 to 4).
 
     A paraphraser learns to restore the teacher's last map from a factor with fewer channels; a translator makes such a
@@ -51,27 +43,21 @@ class FactorTransfer(DistillationLoss):
         year=2018,
         arxiv="1802.04977",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"maps"})
 
     def __init__(
         self, student: Shapes, teacher: Shapes, rate: float = 0.5, student_stage: int = -1, teacher_stage: int = -1
     ) -> None:
-        super().__init__()
-        own = chosen_map("FT", student_stage, student, "student")
-        other = chosen_map("FT", teacher_stage, teacher, "teacher")
+        super().__init__("FT", student, teacher, student_stage, teacher_stage)
         in_range("FT rate", rate, 0.0, 1.0, low_open=True)
-        self.stages = student_stage, teacher_stage
-        self.size = smaller_size(own, other)
-        factor = max(1, round(rate * other[0]))
-        self.paraphraser = _layers(other[0], other[0], factor, factor)
-        self.restoration = _layers(factor, factor, other[0], other[0])
-        self.translator = _layers(own[0], own[0], factor, factor)
+        own, other = self.channels
+        factor = max(1, round(rate * other))
+        self.paraphraser = _layers(other, other, factor, factor)
+        self.restoration = _layers(factor, factor, other, other)
+        self.translator = _layers(own, own, factor, factor)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Mean over the numbers of a factor, and how badly the teacher's map is restored, ()."""
-        own, other = (
-            pooled(one.maps[stage], self.size) for one, stage in zip((student, teacher), self.stages, strict=True)
-        )
+        own, other = self.maps(student, teacher)
         factor = self.paraphraser(other)
         restored = F.mse_loss(self.restoration(factor), other)
         # The paraphraser must not come to meet the student: both would agree on a factor that says nothing.

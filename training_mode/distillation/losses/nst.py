@@ -6,20 +6,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facelab.citation import Citation
-from facelab.training_mode.distillation.loss import (
-    DISTILLATIONS,
-    DistillationLoss,
-    Need,
-    Outputs,
-    Shapes,
-    chosen_map,
-    pooled,
-    smaller_size,
-)
+from facelab.training_mode.distillation.loss import DISTILLATIONS, Outputs, Shapes
+from facelab.training_mode.distillation.maps import MapLoss
 
 
 @DISTILLATIONS.register("NST")
-class NST(DistillationLoss):
+class NST(MapLoss):
     """Squared maximum mean discrepancy of the channels of two feature maps, mean over images.
 
     Each channel, a vector over places of norm 1, is a sample of what neurons look at; the kernel is ``(x . y)^2``
@@ -44,21 +36,13 @@ class NST(DistillationLoss):
         year=2017,
         arxiv="1707.01219",
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"maps"})
 
     def __init__(self, student: Shapes, teacher: Shapes, student_stage: int = -1, teacher_stage: int = -1) -> None:
-        super().__init__()
-        own = chosen_map("NST", student_stage, student, "student")
-        other = chosen_map("NST", teacher_stage, teacher, "teacher")
-        self.stages = student_stage, teacher_stage
-        self.size = smaller_size(own, other)
+        super().__init__("NST", student, teacher, student_stage, teacher_stage)
 
     def forward(self, student: Outputs, teacher: Outputs, label: Tensor) -> Tensor:
         """Mean over images, ()."""
-        own, other = (
-            pooled(one.maps[stage], self.size) for one, stage in zip((student, teacher), self.stages, strict=True)
-        )
-        return discrepancy(own, other)
+        return discrepancy(*self.maps(student, teacher))
 
 
 def discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
