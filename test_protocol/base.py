@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from facelab.citation import Citation
 from facelab.data.base import ImageSet
+from facelab.errors import ConfigError
 from facelab.quality.card import ScorerCard
 from facelab.registry import Registry
 
@@ -140,15 +141,21 @@ class Embeddings:
             return self.quality_scores
         return self.scorer.quality(self.quality_scores)
 
-    def part(self, rows: slice) -> "Embeddings":
-        """The embeddings of some images in a row; ``rows`` has start and stop."""
+    def part(self, rows: slice | NDArray[np.int64]) -> "Embeddings":
+        """The embeddings of some images.
+
+        Args:
+            rows: Their numbers, or a slice with start and stop, which copies nothing.
+        """
+        numbers = range(rows.start, rows.stop) if isinstance(rows, slice) else rows.tolist()
+        places = {row: place for place, row in enumerate(numbers)} if self.failed else {}
         return Embeddings(
             self.values[rows],
             None if self.flipped is None else self.flipped[rows],
             None if self.quality_scores is None else self.quality_scores[rows],
             None if self.skipped is None else self.skipped[rows],
             self.scorer,
-            tuple((row - rows.start, reason) for row, reason in self.failed if rows.start <= row < rows.stop),
+            tuple((places[row], reason) for row, reason in self.failed if row in places),
         )
 
 
@@ -176,6 +183,20 @@ class Protocol(ABC):
         Raises:
             DataError: If the embeddings do not fit the protocol: other count, values that are not finite.
         """
+
+    def with_probes_of(self, images: ImageSet) -> "Protocol":
+        """The same trials on twice as many images: those of probes, and the second ones of pairs, in another form.
+
+        Args:
+            images: This protocol's images, and then, in the same order, all of them in the other form.
+
+        Raises:
+            ConfigError: If probes are not told apart from the gallery.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot have probes alone changed, as it does not tell them apart from the gallery; "
+            "leave side out, or set side: both."
+        )
 
 
 PROTOCOLS: Registry[Protocol] = Registry("protocol", "facelab.test_protocol", supplied=("progress",))

@@ -9,6 +9,7 @@ from facelab.data.alignment.alignment import Points, template
 from facelab.data.transforms.base import TRANSFORMS, Probability, Stage, Transform
 from facelab.data.transforms.draws import Draws, Numbers
 from facelab.data.transforms.mask_shapes import COLOURS, MIDDLE, SHAPES, TEXTURES, Shape, Texture
+from facelab.data.transforms.patterns import patterns
 from facelab.data.transforms.rows import as_pixels, on_device, put_rows, take_rows
 from facelab.errors import ConfigError
 
@@ -111,15 +112,7 @@ class Mask(Transform):
     def _pattern(self, face: Tensor, period: Tensor, turn: Tensor, number: Numbers) -> Tensor:
         """How much of the second colour each pixel has, 0..1, (R, 1, H, W)."""
         x, y = face[:, :1] - MIDDLE, face[:, 1:2]
-        along, beside = ((x * turn.cos() + y * turn.sin()) / period, (y * turn.cos() - x * turn.sin()) / period)
-        wave, other = torch.sin(2 * torch.pi * along), torch.sin(2 * torch.pi * beside)
-        made: dict[Texture, Tensor] = {
-            "plain": torch.zeros_like(x),
-            "pleats": 0.35 * torch.sin(2 * torch.pi * y / 9).clamp(0, 1) ** 4,
-            "stripes": (3 * wave).clamp(-1, 1) / 2 + 0.5,
-            "dots": (6 * (wave * other - 0.5)).clamp(0, 1),
-            "checks": (4 * wave * other).clamp(-1, 1) / 2 + 0.5,
-        }
+        made = patterns(x, y, period, turn)
         wanted = torch.stack([made[texture] for texture in self.textures], dim=1)
         index = on_device((number * len(self.textures)).astype(np.int64), face)
         return wanted[torch.arange(len(wanted), device=face.device), index]

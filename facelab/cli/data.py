@@ -272,6 +272,42 @@ def mask(
     show_table({"folder": out, "list": out / "train.txt", "images": len(masked), "classes": masked.num_classes})
 
 
+@data_app.command("occlude")
+def occlude(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Argument(help="The new folder, with one for each region.")],
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="left_eye, right_eye, both_eyes, nose, mouth, lower_face, upper_face, left_face or right_face; may be "
+            "repeated, all by default."
+        ),
+    ] = None,
+    fill: Annotated[str, typer.Option(help="texture, noise, or a grey value from 0 to 255.")] = "texture",
+    seed: Annotated[int, typer.Option(help="Chooses textures, noise and colours.", callback=within(0, MOST))] = 0,
+    root: RootOption = None,
+    size: SizeOption = None,
+) -> None:
+    """Write the aligned faces of a source with a region covered, under their own names; one folder for each region."""
+    from facelab.catalogue import build
+    from facelab.data.alignment.regions import REGIONS
+    from facelab.data.base import SOURCES
+    from facelab.data.formats.conversion import write_image_folder
+    from facelab.data.formats.writing import refuse_existing, written_folder
+
+    refuse_existing(out)
+    opened = opened_source(source, root, size)
+    options = {"fill": int(fill) if fill.isdecimal() else fill, "seed": seed}
+    covered = {
+        name: build(SOURCES, {"Occluded": {"region": name, **options}}, source=opened) for name in region or REGIONS
+    }
+    with written_folder(out) as folder:
+        for name, faces in covered.items():
+            with progress_bar(f"covering {name}", len(opened)) as show:
+                write_image_folder(folder / name, faces, show, opened)
+    show_table({"folder": out, "regions": ", ".join(covered), "images of each": len(opened)})
+
+
 @data_app.command("index")
 def index(records: Annotated[Path, typer.Argument(help="A .rec file without .idx.")]) -> None:
     """Write the .idx file that a .rec file lacks."""

@@ -1,11 +1,13 @@
 """Identification on own data: a gallery and probes, closed set, open set and verification."""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from facelab.data.base import ImageSet
 from facelab.data.formats.images import PathImages
 from facelab.errors import DataError, in_range, one_of
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Protocol, Report
@@ -83,7 +85,7 @@ class GalleryProbe(Protocol):
         self._rows: dict[str, int] = {}
         self.gallery_rows, self.probe_rows = (self._numbered(side) for side in (self.gallery, self.probe))
         self._refuse_shared()
-        self.images = PathImages(root, list(self._rows), self._wanted_by)
+        self.images: ImageSet = PathImages(root, list(self._rows), self._wanted_by)
 
     def _numbered(self, side: TemplateList) -> Integers:
         return np.array([self._rows.setdefault(image, len(self._rows)) for image in side.images], np.int64)
@@ -103,6 +105,12 @@ class GalleryProbe(Protocol):
             if row in rows:
                 return f"{side.path}:{side.lines[int(np.argmax(rows == row))]}"
         raise IndexError(row)
+
+    def with_probes_of(self, images: ImageSet) -> Self:
+        """The same templates, the images of probes from the second half of ``images``."""
+        moved = copy(self)
+        moved.images, moved.probe_rows = images, self.probe_rows + len(self.images)
+        return moved
 
     def evaluate(self, embeddings: Embeddings) -> Report:
         """Ranks, open set and verification of all templates of which an image could be read."""

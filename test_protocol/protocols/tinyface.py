@@ -1,11 +1,13 @@
 """TinyFace: low-resolution faces from the web are searched among 157,871 of their kind."""
 
+from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from facelab.citation import Citation
+from facelab.data.base import ImageSet
 from facelab.data.formats.images import PathImages
 from facelab.errors import DataError, one_of
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Metric, Protocol, Report
@@ -83,14 +85,21 @@ class TinyFace(Protocol):
         if not np.isin(parts[0].person, parts[1].person).any():
             raise DataError(f"{self.listed.root}: no probe has a mate in the gallery ({self.listed.source}).")
         self.person = np.concatenate([part.person for part in parts])
-        self.images = PathImages(self.listed.root, [image for part in parts for image in part.images])
+        self.images: ImageSet = PathImages(self.listed.root, [image for part in parts for image in part.images])
+        self.probe_rows, self.gallery_rows = np.split(np.arange(len(self.person)), [len(self.listed.probe)])
+
+    def with_probes_of(self, images: ImageSet) -> Self:
+        """The same search, the probes from the second half of ``images``."""
+        moved = copy(self)
+        moved.images, moved.probe_rows = images, self.probe_rows + len(self.images)
+        moved.person = np.tile(self.person, 2)
+        return moved
 
     def evaluate(self, embeddings: Embeddings) -> Report:
         """Ranks and mean average precision of all probes with a mate."""
         check_count(embeddings, len(self.images))
         taken = readable(embeddings)
-        is_probe = np.arange(len(taken)) < len(self.listed.probe)
-        probe, gallery = np.flatnonzero(is_probe & taken), np.flatnonzero(~is_probe & taken)
+        probe, gallery = (rows[taken[rows]] for rows in (self.probe_rows, self.gallery_rows))
         ranking = self._ranking(embeddings, probe, gallery)
         return Report(
             self.name,

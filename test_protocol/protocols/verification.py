@@ -1,7 +1,8 @@
 """What all 1:1 protocols share: from embeddings of pairs to a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 
@@ -81,6 +82,13 @@ class Verification(Protocol):
             if scored.one_class
             else worst_mistakes(scored.cosine, scored.same, scored.decision_threshold, scored.pairs),
         )
+
+    def with_probes_of(self, images: ImageSet) -> Self:
+        """The same pairs, the second image of each from the second half of ``images``."""
+        moved = copy(self)
+        moved.images, moved.pairs = images, self.pairs + np.array([0, len(self.images)])
+        moved.people = np.tile(self.people, 2)
+        return moved
 
     def options(self) -> Mapping[str, Any]:
         """What the numbers depend on, for the report."""

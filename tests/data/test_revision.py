@@ -19,6 +19,7 @@ from facelab.data.sources.degradation import Degraded
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.low_resolution import LowResolutionSource
+from facelab.data.sources.occluded import Occluded
 from facelab.data.sources.packed import Packed, write_packed
 from facelab.data.sources.recordio import RecordIO
 from facelab.data.sources.resized import Resized, ResizedImages
@@ -139,6 +140,7 @@ WRAPPERS: dict[type, Callable[[Source], ImageSet | Share]] = {
     AlignedImages: lambda source: AlignedImages(source, np.stack([ARCFACE_112] * 2), 112, "scaled", ""),
     Concat: lambda source: Concat([source, Changing()]),
     Degraded: Degraded,
+    Occluded: lambda source: Occluded(source, "mouth"),
     LowResolutionSource: LowResolutionSource,
     LowResolution: lambda source: LowResolution(source, 8),
     JoinedImages: lambda source: JoinedImages([source, Changing()]),

@@ -13,6 +13,7 @@ from scipy.io import savemat
 
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
+from facelab.test_protocol.protocols.joint import JoinedImages
 from facelab.test_protocol.protocols.tinyface import TinyFace, by_distance
 from facelab.test_protocol.run import run_protocols
 
@@ -212,3 +213,15 @@ def test_options_are_checked(layout: Make) -> None:
         TinyFace(root, ranks=(0,))
     with pytest.raises(ConfigError, match="fusion"):
         PROTOCOLS.build("TinyFace", {"root": str(root), "fusion": "average"})
+
+
+def test_probes_in_another_form_are_searched_in_the_same_gallery(layout: Make) -> None:
+    """Turned by 85 degrees in that form, the first probe has all of the second person before its own mate."""
+    protocol = TinyFace(layout(), flip=False)
+    names = [protocol.images.name(row) for row in range(len(protocol.images))]
+    angles = np.radians([ANGLES[name] for name in names])
+    both = np.concatenate([angles, angles + np.radians(85)])
+    embeddings = Embeddings(np.stack((np.cos(both), np.sin(both)), axis=1).astype(np.float32))
+    moved = protocol.with_probes_of(JoinedImages([protocol.images, protocol.images]))
+    assert moved.evaluate(embeddings).trials["rank"].tolist()[:2] == [4, 1]
+    assert protocol.evaluate(embeddings.part(slice(0, len(names)))).trials["rank"].tolist()[:2] == [2, 1]
