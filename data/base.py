@@ -29,6 +29,8 @@ class Batch:
         index: Row of each image in its source, int64, (B,).
         quality: Quality score of each image, float32, (B,), if the source has a score table.
         reference: The same images as another network is to see them, uint8, (B, 3, H, W), if a mode asks for it.
+        occluded: Which pixels of the images show what random changes put in front of the face, bool, (B, 1, H, W), if a
+            mode asks for it.
         draws: What random changes of each image follow from (`facelab.data.transforms.draws.Draws`), uint64, (B,); it
             depends on the run's seed, epoch, step and row of the global batch alone. None outside of training.
     """
@@ -38,6 +40,7 @@ class Batch:
     index: Tensor
     quality: Tensor | None = None
     reference: Tensor | None = None
+    occluded: Tensor | None = None
     draws: NDArray[np.uint64] | None = None
 
     @property

@@ -138,10 +138,12 @@ class TrainingMode(ABC):
         replica: The network in training as this process runs it: forward passes with gradients go through it.
         view: What ``Batch.reference`` shows of the images, for another network to see: nothing else than
             ``Batch.image`` (``same``), ``clean`` images, or ``stored`` ones.
+        wants_occluded: Whether batches are to say where something hides the face, ``Batch.occluded``.
     """
 
     citation: ClassVar[Citation | None] = None
     view: View = "same"
+    wants_occluded: bool = False
 
     def __init__(self, supplies: Supplies) -> None:
         # A loaded base comes in evaluation mode, without dropout, its BatchNorm still.

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from facelab.data.base import Batch
@@ -49,7 +50,16 @@ class Augment:
         self.transforms: dict[str, Transform] = {name: built[name] for name in order}
         self._seed = seed
 
-    def __call__(self, batch: Batch, epoch: int, step: int, first_row: int = 0, view: View = "same") -> Batch:
+    def __call__(
+        self,
+        batch: Batch,
+        epoch: int,
+        step: int,
+        first_row: int = 0,
+        view: View = "same",
+        *,
+        occluded: bool = False,
+    ) -> Batch:
         """The batch with changed images and its `Batch.draws`, on the same device; the given one stays as it is.
 
         Args:
@@ -58,18 +68,34 @@ class Augment:
             step: Its number in the epoch.
             first_row: Row of its first image in the global batch (`Loader.first_row`).
             view: What ``Batch.reference`` shows; ``same`` leaves it out.
+            occluded: Whether to fill in ``Batch.occluded``.
 
         Raises:
             DataError: If a transform gives images of another shape, type or device.
         """
         image = reference = batch.image
+        hidden = torch.zeros_like(image[:, :1], dtype=torch.bool) if occluded else None
         state = self._state(batch.size, epoch, step, first_row)
         for name, draw in self._draws(state).items():
             changed = self._changed(name, image, draw)
+            if hidden is not None:
+                hidden = self._hidden(name, hidden, image, draw)
             if view == "clean" and not self.transforms[name].changes_quality:
                 reference = changed if reference is image else self._changed(name, reference, draw)
             image = changed
-        return replace(batch, image=image, reference=None if view == "same" else reference, draws=state)
+        seen = None if view == "same" else reference
+        return replace(batch, image=image, reference=seen, occluded=hidden, draws=state)
+
+    def _hidden(self, name: str, hidden: Tensor, image: Tensor, draw: Draws) -> Tensor:
+        """What is hidden after a transform of ``image``: what was before, moved along, and what it covers."""
+        transform = self.transforms[name]
+        if transform.occludes:
+            hidden = hidden | transform.occluded(image, draw)
+        if not transform.moves_keypoints:
+            return hidden
+        # Moved as a picture of it is, so that a transform need not say twice where pixels go.
+        picture = (255 * hidden.to(torch.uint8)).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        return transform.image(picture, draw)[:, :1] >= 128
 
     def _changed(self, name: str, image: Tensor, draw: Draws) -> Tensor:
         changed = self.transforms[name].image(image, draw)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from enum import IntEnum, auto
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class Transform(ABC):
         changes_quality: Whether a changed image is better or worse than the stored one, so that quality scores of the
             latter no longer hold. Training with such scores is then refused, unless ``data.online_quality`` is on.
         moves_keypoints: Whether landmarks lie elsewhere afterwards; then it overrides `keypoints`.
+        occludes: Whether it puts something in front of the face; then it overrides `occluded`. False unless declared.
 
     Raises:
         ConfigError: If a subclass leaves one of these undeclared, or declares what it cannot be.
@@ -47,11 +49,12 @@ class Transform(ABC):
     stage: ClassVar[Stage]
     changes_quality: ClassVar[bool]
     moves_keypoints: ClassVar[bool]
+    occludes: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a class that declares too little."""
         super().__init_subclass__(**options)
-        for name, kind in (("stage", Stage), ("changes_quality", bool), ("moves_keypoints", bool)):
+        for name, kind in (("stage", Stage), ("changes_quality", bool), ("moves_keypoints", bool), ("occludes", bool)):
             if not hasattr(cls, name):
                 raise ConfigError(f"the transform {cls.__name__} must declare '{name}'; see docs/extending.md.")
             if not isinstance(getattr(cls, name), kind):
@@ -63,6 +66,8 @@ class Transform(ABC):
             raise ConfigError(
                 f"the transform {cls.__name__} moves keypoints, so it must override the method keypoints."
             )
+        if cls.occludes and cls.occluded is Transform.occluded:
+            raise ConfigError(f"the transform {cls.__name__} occludes, so it must override the method occluded.")
 
     @abstractmethod
     def image(self, image: Tensor, draw: Draws) -> Tensor:
@@ -89,6 +94,18 @@ class Transform(ABC):
             (B, 5, 2); points may lie outside of the picture.
         """
         return keypoints
+
+    def occluded(self, image: Tensor, draw: Draws) -> Tensor:
+        """Which pixels `image` covers with the same ``draw``, for modes that learn where a face is hidden.
+
+        Args:
+            image: What `image` is given, uint8, (B, 3, H, W).
+            draw: The random numbers of these images.
+
+        Returns:
+            bool, (B, 1, H, W).
+        """
+        return torch.zeros_like(image[:, :1], dtype=torch.bool)
 
 
 TRANSFORMS: Registry[Transform] = Registry("transform", "facelab.data.transforms")

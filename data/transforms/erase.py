@@ -34,6 +34,7 @@ class Erase(Transform):
     stage = Stage.COVER
     changes_quality = False
     moves_keypoints = False
+    occludes = True
 
     def __init__(
         self,
@@ -52,6 +53,11 @@ class Erase(Transform):
 
     def image(self, image: Tensor, draw: Draws) -> Tensor:
         """Paint over a rectangle of some images."""
+        fill = torch.full((), self.fill, dtype=torch.uint8, device=image.device)
+        return torch.where(self.occluded(image, draw), fill, image)
+
+    def occluded(self, image: Tensor, draw: Draws) -> Tensor:
+        """Where these rectangles lie."""
         height, width = image.shape[2:]
         erased = draw(CHOSEN) < self.probability
         area = self.smallest + (self.largest - self.smallest) * draw("area")
@@ -59,8 +65,7 @@ class Erase(Transform):
         shape = self.elongation ** (2.0 * draw("shape") - 1.0)
         columns = on_device(_span(width, np.sqrt(area * shape), draw("x"), erased), image)
         rows = on_device(_span(height, np.sqrt(area / shape), draw("y"), erased), image)
-        inside = rows[:, None, :, None] & columns[:, None, None, :]
-        return torch.where(inside, torch.full((), self.fill, dtype=torch.uint8, device=image.device), image)
+        return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def _span(size: int, part: Numbers, place: Numbers, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:

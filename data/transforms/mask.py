@@ -34,6 +34,7 @@ class Mask(Transform):
     stage = Stage.FACE
     changes_quality = True  # half of the face is gone
     moves_keypoints = False
+    occludes = True
 
     def __init__(
         self,
@@ -55,6 +56,15 @@ class Mask(Transform):
         if not len(rows):
             return image
         return put_rows(image, rows, self.worn(take_rows(image, rows), draw, rows))
+
+    def occluded(self, image: Tensor, draw: Draws) -> Tensor:
+        """Where these masks lie; a pixel at their edge counts if they cover most of it."""
+        rows = draw.chosen(self.probability)
+        covered = torch.zeros_like(image[:, :1], dtype=torch.bool)
+        if not len(rows):
+            return covered
+        alpha, _, _ = self._coverage(_faces(take_rows(image, rows), None), draw, rows)
+        return covered.index_copy_(0, on_device(rows, image), alpha >= 0.5)
 
     def worn(self, image: Tensor, draw: Draws, rows: NDArray[np.int64], landmarks: Points | None = None) -> Tensor:
         """Images with masks.

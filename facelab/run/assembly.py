@@ -123,14 +123,28 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
     # At the start, because a loss over pairs that batches do not hold would only show by being 0.
     check_parts(mode)
+    refuse_missing_occluders(mode, augment)
     mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
     refuse_single_images(mode, loader.local_batch_size)
     optim = open_optimization(config, mode, updates_per_epoch, device)
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
-    feed = DeviceFeed(loader, augment, config.training.accumulate, device, online, mode.view)
+    feed = DeviceFeed(loader, augment, config.training.accumulate, device, online, mode.view, mode.wants_occluded)
     return Parts(config, device, source, feed, mode, optim, start, card, describe(source))
+
+
+def refuse_missing_occluders(mode: TrainingMode, augment: Augment) -> None:
+    """Refuse a mode that learns where faces are hidden if nothing hides them.
+
+    Raises:
+        ConfigError: If so; says what does.
+    """
+    if mode.wants_occluded and not any(transform.occludes for transform in augment.transforms.values()):
+        raise ConfigError(
+            "the mode learns where faces are hidden, and no transform of data.augment hides a part and says which; add "
+            "data.augment.occlude={probability: 0.5}."
+        )
 
 
 def refuse_single_images(mode: TrainingMode, images: int) -> None:

@@ -21,6 +21,7 @@ class DeviceFeed:
         device: Where to move them.
         scorer: Scores the augmented images; None leaves the scores that the loader gives.
         view: What other networks see of the images, see `Augment`.
+        occluded: Whether batches say where something hides the face.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class DeviceFeed:
         device: torch.device,
         scorer: PixelScorer | None = None,
         view: View = "same",
+        occluded: bool = False,
     ) -> None:
         self.loader = loader
         self.augment = augment
@@ -38,6 +40,7 @@ class DeviceFeed:
         self.device = device
         self.scorer = scorer
         self.view = view
+        self.occluded = occluded
 
     def batches(self, epoch: int, update: int) -> Iterator[Batch]:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
@@ -45,5 +48,6 @@ class DeviceFeed:
         whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
         # Not strict, because the loader may have a rest of the epoch that fills no update.
         for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
-            changed = self.augment(batch.to(self.device), epoch, step, self.loader.first_row, self.view)
+            there, first_row = batch.to(self.device), self.loader.first_row
+            changed = self.augment(there, epoch, step, first_row, self.view, occluded=self.occluded)
             yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
