@@ -15,6 +15,7 @@ kinds of tensors meet there, and autograd must not sum a gradient once too often
 import importlib
 import importlib.util
 import inspect
+import multiprocessing
 import os
 import pickle
 import signal
@@ -32,7 +33,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from facelab.errors import ConfigError, FacelabError
 
@@ -321,12 +322,27 @@ def run_processes(function: Callable[..., T], count: int, *arguments: Any) -> li
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "arguments").write_bytes(pickle.dumps(arguments))
-        spawn(_process, args=(count, folder, source), nprocs=count)  # type: ignore[no-untyped-call]
+        given = (count, folder, source, dict(os.environ))
+        start_processes(_process, given, count, start_method=_start_method())  # type: ignore[no-untyped-call]
         return [pickle.loads((folder / f"result-{number}").read_bytes()) for number in range(count)]
 
 
-def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]) -> None:
-    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
+def _start_method() -> str:
+    """Forks of a process that has imported what this one has, and done nothing else, where the system has them.
+
+    Spawned processes would import it again each time, for seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    imported = [name for name in sys.modules if name.partition(".")[0] == "facelab"]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(imported)
+    return "forkserver"
+
+
+def _process(number: int, count: int, folder: Path, source: tuple[str, str, str], environment: dict[str, str]) -> None:
+    # Forks have the environment of the first call.
+    os.environ.clear()
+    os.environ |= environment | {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
     torch.set_num_threads(1)
     # A file and not a port, which another group on this machine may have taken.
     meeting_point = (folder / "store").as_uri()

@@ -84,7 +84,7 @@ def check(golden: Any, entry: str) -> None:
     assert golden.relative_error(embedding, golden.expected["out0"]) < golden.tolerance
 
 
-# Seconds each; a smaller network of the same class is in the usual tests.
+# Seconds each; a smaller network of the same class is in the usual tests, or the same one with adapters.
 LONG = {
     "adaface__ir_101",
     "arcface_torch__r100",
@@ -92,6 +92,7 @@ LONG = {
     "arcface_torch__vit_b",
     "facexzoo__AttentionNet92",
     "facexzoo__ResNet152_ir_se",
+    "petalface__swin_256new",
     "petalface__vit_b",
     "transface__vit_b_dp005_mask_005",
     "transface__vit_l_dp005_mask_005",
