@@ -65,6 +65,34 @@ def check_pairs(golden: Arrays) -> None:
         torch.testing.assert_close(moved.grad, golden[f"{key}/grad_embeddings"], rtol=1e-4, atol=1e-5)
 
 
+def check_given(golden: Arrays) -> None:
+    """Triplets and pairs that are given and not chosen, of embeddings that keep their lengths."""
+    anchor, positive, negative = (golden[f"plain/{name}"].clone() for name in ("anchor", "positive", "negative"))
+    anchor.requires_grad_()
+    number = torch.arange(len(anchor))
+    label = torch.cat([number, number, number + len(anchor)])  # who is negative to one is to all
+    distance = plain_distances(torch.cat([anchor, positive, negative]))
+    pairs = torch.stack([number, number + len(anchor)], dim=1)
+    given = triplets(distance, label, pairs, 0.5, "all").excess[number, number + 2 * len(anchor)]
+    loss = given.clamp_min(0.0).mean()
+    torch.testing.assert_close(loss.detach(), golden["plain/triplet_loss_margin0.5"], rtol=1e-4, atol=1e-6)
+    (gradient,) = torch.autograd.grad(loss, anchor)
+    torch.testing.assert_close(gradient, golden["plain/triplet_grad_anchor"], rtol=1e-4, atol=1e-5)
+    each = [
+        contrastive(plain_distances(torch.stack(pair)), torch.tensor([1, int(same)]), 2.5, hardest=False)
+        for *pair, same in zip(anchor, positive, golden["plain/contrastive_target"], strict=True)
+    ]
+    loss = torch.stack(each).mean()
+    torch.testing.assert_close(loss.detach(), golden["plain/contrastive_loss_margin2.5"], rtol=1e-4, atol=1e-6)
+    (gradient,) = torch.autograd.grad(loss, anchor)
+    torch.testing.assert_close(gradient, golden["plain/contrastive_grad_anchor"], rtol=1e-4, atol=1e-5)
+
+
+def plain_distances(rows: Tensor) -> Tensor:
+    """Squared, of rows of any length, (N, D) -> (N, N)."""
+    return (rows.unsqueeze(0) - rows.unsqueeze(1)).square().sum(dim=2)
+
+
 @pytest.fixture(scope="module")
 def golden() -> Arrays:
     return read(COPY)
@@ -80,10 +108,15 @@ def test_pairs_equal_those_of_the_original(golden: Arrays) -> None:
     check_pairs(golden)
 
 
+def test_given_triplets_and_pairs_equal_those_of_the_original(golden: Arrays) -> None:
+    check_given(golden)
+
+
 @pytest.mark.golden
 def test_the_golden_folder(golden_root: Path) -> None:
     folder = golden_root / "algorithms"
     arrays = read(folder)
     check_pairs(arrays)
+    check_given(arrays)
     for margin, select in product(margins(folder), get_args(Select)):
         check(arrays, margin, select)
