@@ -14,6 +14,7 @@ from facelab.training_mode.triplet.objective import OBJECTIVES, Objective
 from facelab.training_mode.triplet.objectives.center import Center
 
 CLASSES, DIM = 5, 6
+NEEDS = "the bridge needs pytorch-metric-learning: pip install 'facelab[metric-learning]'"
 LABEL = torch.tensor([0, 3, 0, 3, 1, 1, 4, 2])
 MINED = {"loss": "MultiSimilarityLoss", "miner": "MultiSimilarityMiner"}
 OPTIONS: dict[str, dict[str, Any]] = {"MetricLearning": MINED}
@@ -21,7 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"MetricLearning": MINED}
 
 def build(name: str, **options: Any) -> Objective:
     if name == "MetricLearning":
-        pytest.importorskip("pytorch_metric_learning")
+        pytest.importorskip("pytorch_metric_learning", reason=NEEDS)
     return OBJECTIVES.build(name, OPTIONS.get(name, {}) | options, num_classes=CLASSES, feat_dim=DIM, seed=0)
 
 
@@ -143,7 +144,7 @@ def test_refusals(name: str, options: dict[str, Any], sentence: str) -> None:
 
 
 def test_the_bridge_to_pytorch_metric_learning() -> None:
-    pml = pytest.importorskip("pytorch_metric_learning.losses")
+    pml = pytest.importorskip("pytorch_metric_learning.losses", reason=NEEDS)
     given = embeddings().float()
     options: dict[str, Any] = {"loss": "CircleLoss", "options": {"gamma": 80}}
     found = OBJECTIVES.build("MetricLearning", options, num_classes=CLASSES, feat_dim=DIM)
@@ -161,5 +162,5 @@ def test_the_bridge_to_pytorch_metric_learning() -> None:
 
 def test_the_bridge_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pytorch_metric_learning.losses", None)
-    with pytest.raises(ConfigError, match="needs the package pytorch-metric-learning, .* pip install pytorch-metric-l"):
+    with pytest.raises(ConfigError, match="needs the package pytorch-metric-learning, .* pip install 'facelab.metric"):
         OBJECTIVES.build("MetricLearning", {"loss": "CircleLoss"}, num_classes=CLASSES, feat_dim=DIM)

@@ -67,5 +67,5 @@ def _package(kind: str) -> ModuleType:
     except ImportError:
         raise ConfigError(
             "the objective MetricLearning needs the package pytorch-metric-learning, which is not installed: "
-            "pip install pytorch-metric-learning."
+            "pip install 'facelab[metric-learning]'."
         ) from None
