@@ -116,8 +116,8 @@ def report(out: Path, setting: Setting, condition: str, files: Files, console: C
         plot_embeddings(shown, condition, out / "embeddings.png")
 
 
-def _missing(arms: list[str], seeds: int, setting: Setting, out: Path) -> Iterator[Run]:
-    for seed in range(seeds):
+def _missing(arms: list[str], seeds: range, setting: Setting, out: Path) -> Iterator[Run]:
+    for seed in seeds:
         for arm in arms:
             if (ARMS[arm].adapter or seed == 0) and not (out / f"{setting.stem(arm, seed)}.json").is_file():
                 yield arm, seed
@@ -130,7 +130,8 @@ def main(
         Path | None, typer.Option(help="Pixels, scores and embeddings; cache in --out by default.")
     ] = None,
     arms: Annotated[list[str] | None, typer.Option(help="Arms to run; all by default.")] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds 0, 1 … of each arm; the frozen base has one.")] = 3,
+    seeds: Annotated[int, typer.Option(help="How many seeds of each arm; the frozen base has one.")] = 3,
+    first_seed: Annotated[int, typer.Option(help="The first of them; the base is that of seed 0.")] = 0,
     steps: Annotated[int, typer.Option(help="Steps of 48 images.")] = 160,
     pairs: Annotated[Path | None, typer.Option(help="LFW's list or a part of it; that of `shared` by default.")] = None,
     threads: Annotated[int, typer.Option(help="Cores to use.")] = 2,
@@ -142,6 +143,7 @@ def main(
     train_recipe: Annotated[Recipe, typer.Option(help="How low versions of training images are made.")] = "camera",
     probe_recipe: Annotated[Recipe, typer.Option(help="How the probes of the table are.")] = "camera",
     probe_size: Annotated[int, typer.Option(help="Their pixels a side.")] = 16,
+    tables: Annotated[bool, typer.Option(help="Write tables and plots at the end.")] = True,
 ) -> None:
     """Run what is missing, then print the table of everything that is finished."""
     torch.set_num_threads(threads)
@@ -150,14 +152,22 @@ def main(
     setting = Setting(train_recipe, Path(base).name, split, steps)
     files = Files(shared / "data", pairs or shared / "data" / "faces" / "lfw_pairs.txt", cache or out / "cache")
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    missing = list(_missing([one_of("arm", arm, list(ARMS)) for arm in arms or list(ARMS)], seeds, setting, out))
+    missing = list(
+        _missing(
+            [one_of("arm", arm, list(ARMS)) for arm in arms or list(ARMS)],
+            range(first_seed, first_seed + seeds),
+            setting,
+            out,
+        )
+    )
     out.mkdir(parents=True, exist_ok=True)
     faces = load_faces(files, train_recipe, split, place) if missing else None
     for arm, seed in missing:
         if faces is not None:
             console.print(f"{arm}, seed {seed}", highlight=False)
             run(arm, seed, setting, faces, base, files, out, place)
-    report(out, setting, condition, files, console)
+    if tables:
+        report(out, setting, condition, files, console)
 
 
 if __name__ == "__main__":

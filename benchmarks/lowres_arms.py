@@ -23,7 +23,7 @@ from facelab.training_mode.base import Supplies
 Array = NDArray[Any]
 Size = Literal["", "average", "PCA"]
 SCORED = ("EffectiveResolution", "BRISQUE", "CNNIQA", "FeatureNorm", "Sharpness")
-RANK, MARGIN, BATCH, EMBEDDED_AT_ONCE = 8, 0.3, 48, 64
+RANK, MARGIN, BATCH, EMBEDDED_AT_ONCE = 8, 0.3, 48, 256
 ROW_IMAGES, CLASS_RATE = 4, 2e-3
 SINGLE = {"LoRA": {"rank": 2 * RANK}}
 DUAL = {"DualLoRA": {"rank": RANK}}
