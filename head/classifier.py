@@ -133,6 +133,13 @@ class Classifier(nn.Module, ABC):
     def after_update(self) -> None:
         """What changes without a gradient. The mode calls it once after each update of the optimisers."""
 
+    def check_rows(self) -> None:
+        """Called once rows of a checkpoint are in their places, beside the rest of its state.
+
+        Raises:
+            CheckpointError: If training cannot go on with them, by whole numbers that point nowhere for example.
+        """
+
     @property
     def row_dtype(self) -> torch.dtype:
         """Precision of the rows, in which all is computed."""

@@ -313,6 +313,7 @@ def restore(parts: Parts, checkpoint: Path) -> None:
         rows = _open_rows_of(classifier, owner, checkpoint)
         for name, tensor in classifier.row_tensors().items():
             rows[name].copy_into(tensor.data)
+        classifier.check_rows()
         _put_rows(training["optimization"], rows, parts.optim)
     parts.optim.load_state_dict(training["optimization"])
     local = read_local(checkpoint)

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from facelab.head.noise import shuffled
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.initial import Initial
 from facelab.head.rows.row_files import RowFiles
-from facelab.head.rows.row_optimizers import RowAdamW, RowSGD
+from facelab.head.rows.row_optimizers import RowAdamW, RowSGD, Zeros, zeros_in_memory
 from facelab.head.rows.stored_numbers import require_whole
 
 Unsampled = Literal["lazy", "exact"]
@@ -88,7 +90,8 @@ class PartialFC(FullSoftmax):
         rows_per_class: int = 1,
         folder: Path | None = None,
     ) -> None:
-        self._files = None if folder is None else RowFiles(folder)  # before the rows are drawn into them
+        # Before the rows are drawn into them.
+        self._files = None if folder is None else RowFiles(folder, type(self).__name__)
         super().__init__(num_classes, feat_dim, head, seed, initial, deviation, rows_per_class)
         self.seed = seed
         self.rates = _checked_rates(sample_rate)
@@ -98,8 +101,10 @@ class PartialFC(FullSoftmax):
         self._row_sgd: RowSGD | None = None
         self._said_positives_only = False
         self._count_taken = 0
+        # Weakly: rows that held their owner would be held until somebody looks for cycles, however large they are.
+        mark = partial(_mark_as_sorted, ref(self))
         for parameter in self._row_parameters():
-            parameter.register_post_accumulate_grad_hook(self._mark_as_sorted)  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(mark)  # type: ignore[no-untyped-call]
 
     def optimizer(self, rule: UpdateRule) -> Optimizer | None:
         """One that touches no other rows than those that took part; None if that are always all.
@@ -196,17 +201,17 @@ class PartialFC(FullSoftmax):
     def _memory(self, shape: tuple[int, ...]) -> Tensor:
         return super()._memory(shape) if self._files is None else self._files.zeros(shape)
 
-    def _zeros(self, parameter: Tensor) -> Tensor:
-        if self._files is None or parameter.ndim == 1:
-            return torch.zeros_like(parameter, requires_grad=False)
-        return self._files.zeros(parameter.shape, parameter.dtype)
+    @property
+    def _zeros(self) -> Zeros:
+        """Gives zeros of the shape of rows, where these are kept."""
+        return zeros_in_memory if self._files is None else self._files.zeros_like
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         moved = fn(torch.empty(0))
         if self._files is not None and (moved.device.type, moved.dtype) != ("cpu", torch.float32):
             raise ConfigError(
-                f"PartialFC folder: rows in files are float32 and for training on the CPU, not {moved.dtype} on "
-                f"{moved.device}; leave classifier.PartialFC.folder out."
+                f"{type(self).__name__} folder: rows in files are float32 and for training on the CPU, not "
+                f"{moved.dtype} on {moved.device}; leave classifier.{type(self).__name__}.folder out."
             )
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
@@ -262,13 +267,6 @@ class PartialFC(FullSoftmax):
             values = self.class_parameters[name]
             values[taken] = values[taken].clamp(wanted.smallest, wanted.largest)
 
-    def _mark_as_sorted(self, parameter: Tensor) -> None:
-        """Autograd forgets that the rows of a gradient ascend; without the mark they would be sorted and copied."""
-        gradient = parameter.grad
-        # That of several passes has more rows, and some of them twice.
-        if gradient is not None and gradient.is_sparse and gradient._nnz() == self._count_taken:
-            gradient._coalesced_(True)
-
     def _row_parameters(self) -> list[nn.Parameter]:
         # Those above: what subclasses add is not learned.
         return [value for value in super().row_tensors().values() if isinstance(value, nn.Parameter)]
@@ -277,6 +275,14 @@ class PartialFC(FullSoftmax):
         require_whole(state, prefix, {"updates": (0, MOST_UPDATES)}, type(self).__name__)
         super()._load_from_state_dict(state, prefix, *rest)
         self._update = int(self.updates)
+
+
+def _mark_as_sorted(owner: ReferenceType[PartialFC], parameter: Tensor) -> None:
+    """Autograd forgets that the rows of a gradient ascend; without the mark they would be sorted and copied."""
+    rows, gradient = owner(), parameter.grad
+    # That of several passes has more rows, and some of them twice.
+    if rows is not None and gradient is not None and gradient.is_sparse and gradient._nnz() == rows._count_taken:
+        gradient._coalesced_(True)
 
 
 def _checked_rates(given: float | Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

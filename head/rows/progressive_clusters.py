@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -67,6 +68,7 @@ class PCO(PartialFC):
         unsampled: As in `PartialFC`.
         initial: As in `PartialFC`.
         deviation: As in `PartialFC`.
+        folder: As in `PartialFC`; means lie there too. In the third stage memory holds the gradient of all rows.
 
     Attributes:
         means: Running means of the owned classes, (C_own, D).
@@ -102,14 +104,15 @@ class PCO(PartialFC):
         unsampled: Unsampled = "lazy",
         initial: Initial = "unit",
         deviation: float = 0.01,
+        folder: Path | None = None,
     ) -> None:
         _require_plain_softmax(head)
-        super().__init__(num_classes, feat_dim, head, seed, sample_rate, unsampled, initial, deviation)
+        super().__init__(num_classes, feat_dim, head, seed, sample_rate, unsampled, initial, deviation, folder=folder)
         self.thresholds = _checked_thresholds(thresholds)
         self.window = int(in_range("PCO window", window, 1, float("inf")))
         self._stage = ALIGNMENT  # as the buffer, where it can be read without waiting for a device
         self.mean_head = copy.deepcopy(head)
-        self.register_buffer("means", torch.zeros(self.shard.size, feat_dim))
+        self.register_buffer("means", self._zeros(self.weight))
         self.register_buffer("stage", torch.tensor(ALIGNMENT))
         self.register_buffer("squares", torch.zeros(2, dtype=torch.float64))
         self._seen: list[Seen] = []

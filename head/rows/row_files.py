@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from facelab.errors import ConfigError
+from facelab.head.rows.row_optimizers import zeros_in_memory
 
 
 class RowFiles:
@@ -21,10 +22,11 @@ class RowFiles:
 
     Args:
         folder: Where they lie, best a disk of this machine; made if it is not there.
+        owner: Whose rows they are, for messages.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, owner: str) -> None:
+        self.folder, self.owner = folder, owner
         self._files: list[tuple[mmap.mmap, int]] = []  # with the bytes of a row
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read rows ahead")
         self._ahead: Future[None] | None = None
@@ -43,13 +45,19 @@ class RowFiles:
                 memory = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise ConfigError(
-                f"classifier.PartialFC.folder: '{self.folder}' cannot take a file of {size / 1e9:.3g} GB with class "
+                f"classifier.{self.owner}.folder: '{self.folder}' cannot take a file of {size / 1e9:.3g} GB with class "
                 f"rows or their state ({error.strerror}); name a folder that can be written and has room for it."
             ) from None
         # Rows of a sample lie far apart: what is read ahead behind one of them would be read for nothing.
         memory.madvise(mmap.MADV_RANDOM)
         self._files.append((memory, size // shape[0]))
         return torch.frombuffer(memory, dtype=dtype).view(*shape)
+
+    def zeros_like(self, parameter: Tensor) -> Tensor:
+        """Zeros of a parameter's shape and type: in a file where it has rows, in memory where it has single numbers."""
+        if parameter.ndim == 1:
+            return zeros_in_memory(parameter)
+        return self.zeros(parameter.shape, parameter.dtype)
 
     def read_ahead(self, rows: Tensor) -> None:
         """Begin to read rows that will be asked for, int64, (N,), and return at once.

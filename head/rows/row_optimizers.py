@@ -25,7 +25,8 @@ Rows = Tensor | slice
 Zeros = Callable[[Tensor], Tensor]
 
 
-def _in_memory(parameter: Tensor) -> Tensor:
+def zeros_in_memory(parameter: Tensor) -> Tensor:
+    """Zeros of a parameter's shape and type, without gradient."""
     return torch.zeros_like(parameter, requires_grad=False)
 
 
@@ -129,7 +130,7 @@ class RowSGD(RowOptimizer):
         self,
         parameters: Iterable[nn.Parameter],
         rule: UpdateRule,
-        zeros: Zeros = _in_memory,
+        zeros: Zeros = zeros_in_memory,
         *,
         exact: bool = False,
         horizon: int = HORIZON,
@@ -271,7 +272,7 @@ class RowAdamW(RowOptimizer):
         zeros: Gives zeros of a parameter's shape and type, for its state.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], rule: UpdateRule, zeros: Zeros = _in_memory) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], rule: UpdateRule, zeros: Zeros = zeros_in_memory) -> None:
         super().__init__(parameters, rule, {"betas": rule.betas, "eps": rule.eps})
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from facelab.head.classifier import CLASSIFIERS
 from facelab.head.rows.class_features import write_rows
 from facelab.head.rows.initial import Initial
 from facelab.head.rows.partial_fc import PartialFC, Unsampled
+from facelab.head.rows.stored_numbers import require_whole
 from facelab.head.same_class import class_last
 
 NEVER = -1
@@ -41,6 +43,8 @@ class VPL(PartialFC):
         unsampled: As in `PartialFC`.
         initial: As in `PartialFC`.
         deviation: As in `PartialFC`.
+        folder: As in `PartialFC`; features lie there too. While all classes take part, memory holds the gradient of
+            all rows.
 
     Attributes:
         features: The latest of each owned class, of unit length, (C_own, D).
@@ -73,16 +77,17 @@ class VPL(PartialFC):
         unsampled: Unsampled = "lazy",
         initial: Initial = "unit",
         deviation: float = 0.01,
+        folder: Path | None = None,
     ) -> None:
         if not head.normalised:
             raise ConfigError(
                 f"VPL mixes directions, but {type(head).__name__} takes inner products; choose a head of cosines."
             )
-        super().__init__(num_classes, feat_dim, head, seed, sample_rate, unsampled, initial, deviation)
+        super().__init__(num_classes, feat_dim, head, seed, sample_rate, unsampled, initial, deviation, folder=folder)
         self.share = in_range("VPL share", share, 0.0, 1.0)
         self.age = int(in_range("VPL age", age, 1, float("inf")))
         self.start = int(in_range("VPL start", start, 0, float("inf")))
-        self.register_buffer("features", torch.zeros(self.shard.size, feat_dim))
+        self.register_buffer("features", self._zeros(self.weight))
         self.register_buffer("seen", torch.full((self.shard.size,), NEVER))
         self._latest: list[tuple[Tensor, Tensor]] = []  # features and labels of the passes since the last update
 
@@ -103,6 +108,10 @@ class VPL(PartialFC):
         share = self.share * fresh.to(self.row_dtype).unsqueeze(1)
         latest = candidates.of_taken(self.features)
         return replace(candidates, rows=torch.lerp(normalize(candidates.rows), latest, share))
+
+    def check_rows(self) -> None:
+        """Refuse features of updates that were not yet."""
+        require_whole({"seen": self.seen}, "", {"seen": (NEVER, self._update - 1)}, "VPL")
 
     @torch.no_grad()
     def after_update(self) -> None:

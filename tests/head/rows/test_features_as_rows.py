@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from facelab import distributed
 from facelab.catalogue import build
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
 from facelab.head.classifier import Classifier
 from facelab.head.margins.cosface import CosFace
@@ -180,3 +180,15 @@ def test_two_processes_equal_one() -> None:
             torch.testing.assert_close(together, expected, rtol=1e-9, atol=1e-9)
         for key, expected in one[1].items():
             torch.testing.assert_close(torch.cat([share[1][key] for share in shares]), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_features_of_updates_to_come_are_refused() -> None:
+    rows = vpl()
+    rows.check_rows()
+    rows(*batch(0)).loss.backward()
+    rows.after_update()
+    rows.check_rows()
+    for wrong in (1, -2):
+        rows.seen[0] = wrong
+        with pytest.raises(CheckpointError, match="'seen' of VPL must be whole numbers from -1 to 0, and some are not"):
+            rows.check_rows()

@@ -1,7 +1,9 @@
 """Sampled class rows: every head, what moves and what does not, several processes, resuming."""
 
+import gc
 import json
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,22 @@ def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Te
     generator = torch.Generator().manual_seed(seed)
     features = 20 * normalize(torch.randn(BATCH, DIM, generator=generator, dtype=torch.float64))
     return features.to(dtype), torch.randint(CLASSES, (BATCH,), generator=generator)
+
+
+@pytest.mark.parametrize(("rule", "unsampled"), [(RULE, "lazy"), (RULE, "exact"), (ADAMW, "lazy")])
+def test_rows_go_with_the_last_who_uses_them(rule: UpdateRule, unsampled: Any) -> None:
+    """At once, not when somebody looks for cycles: they may be most of a machine's memory."""
+    gc.disable()
+    try:
+        rows = PartialFC(CLASSES, DIM, head_of("CosFace"), sample_rate=0.6, unsampled=unsampled)
+        optimizer = rows.optimizer(rule)
+        assert optimizer is not None
+        update(rows, optimizer, *batch(dtype=torch.float32))
+        there = [weakref.ref(rows), weakref.ref(rows.weight), weakref.ref(optimizer)]
+        del rows, optimizer
+        assert [one() for one in there] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("rule", [RULE, ADAMW], ids=["sgd", "adamw"])
