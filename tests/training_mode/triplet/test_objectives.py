@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.training_mode.triplet.objective import OBJECTIVES, Objective
 from facelab.training_mode.triplet.objectives.center import Center
+from facelab.training_mode.triplet.objectives.quality_queue import QualityQueue
 
 CLASSES, DIM = 5, 6
 NEEDS = "the bridge needs pytorch-metric-learning: pip install 'facelab[metric-learning]'"
 LABEL = torch.tensor([0, 3, 0, 3, 1, 1, 4, 2])
 MINED = {"loss": "MultiSimilarityLoss", "miner": "MultiSimilarityMiner"}
-OPTIONS: dict[str, dict[str, Any]] = {"MetricLearning": MINED}
+OPTIONS: dict[str, dict[str, Any]] = {"MetricLearning": MINED, "QualityQueue": {"threshold": 1.0, "size": 16}}
 
 
 def build(name: str, **options: Any) -> Objective:
@@ -128,6 +129,41 @@ def test_centers_move_by_the_rule_of_the_paper() -> None:
     torch.testing.assert_close(center.centers.weight[1], torch.tensor([0.0, -0.25]))
 
 
+def test_the_queue_counts_for_pairs_with_a_bad_image_alone() -> None:
+    """Pass by pass, with loops in place of matrices; the queue of five holds the images of the last passes."""
+    queue = build("QualityQueue", size=5, scale=4.0, threshold=0.45, rate=0.5).double()
+    stored: list[tuple[int, Tensor]] = []
+    mean = deviation = 0.0
+    counted = 0
+    for number in range(4):
+        given = (embeddings(number)[:4] * torch.tensor([[1.0], [2.0], [3.0], [9.0]])).requires_grad_()
+        label = torch.tensor([0, 0, number + 1, number + 1])
+        length = given.detach().norm(dim=1)
+        now = float(length.mean()), float(length.std(correction=0))
+        mean, deviation = now if number == 0 else ((mean + now[0]) / 2, (deviation + now[1]) / 2)
+        quality = ((0.333 * (length - mean) / deviation).clamp(-1, 1) + 1) / 2
+        unit, losses = F.normalize(given), []
+        for one, other in ((0, 1), (1, 0), (2, 3), (3, 2)):
+            bad = bool(min(quality[one], quality[other]) < 0.45)
+            counted += bad
+            negative = [torch.exp(4 * unit[one] @ past) for person, past in stored if person != label[one]]
+            own = torch.exp(4 * unit[one] @ unit[other])
+            losses.append(bad * torch.log((own + sum(negative)) / own))
+        expected = torch.stack(losses).mean() * math.log(129) / math.log(6)
+        found = queue(given, label)
+        torch.testing.assert_close(found, expected)
+        gradients = [torch.autograd.grad(loss, given)[0] for loss in (found, expected)]
+        torch.testing.assert_close(*gradients)
+        stored = [*stored, *zip(label.tolist(), unit.detach(), strict=True)][-5:]
+    assert 0 < counted < 16
+    assert isinstance(queue, QualityQueue)
+    assert sorted(queue.people.tolist()) == sorted(person for person, _ in stored)
+    assert int(queue.next) == 16 % 5
+    wrong = queue.state_dict() | {"people": torch.full((5,), CLASSES)}
+    with pytest.raises(CheckpointError, match="'people' of QualityQueue must be whole numbers from -1 to 4"):
+        queue.load_state_dict(wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
@@ -136,6 +172,8 @@ def test_centers_move_by_the_rule_of_the_paper() -> None:
         ("Contrastive", {"margin": 5}, "Contrastive margin is 5.0"),
         ("TupletMargin", {"slack": 2}, "TupletMargin slack is 2.0"),
         ("Center", {"rate": 2}, "Center rate is 2.0"),
+        ("QualityQueue", {"size": 0}, "QualityQueue size is 0"),
+        ("QualityQueue", {"threshold": -1}, "QualityQueue threshold is -1.0"),
     ],
 )
 def test_refusals(name: str, options: dict[str, Any], sentence: str) -> None:

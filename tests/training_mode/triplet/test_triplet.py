@@ -20,7 +20,8 @@ Cut = Callable[[Path, Path, int], Path]
 TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
 PAIRS = "data.sampler={ClassBalanced: {images_per_class: 4}}"
 ALONE = ("mode=triplet", "classifier=null", "head=null", PAIRS)
-LOSSES = "{Triplet: {select: all, margin: 1}, Contrastive: 1, TupletMargin: {scale: 8}, Center: 0.1}"
+QUEUE = "QualityQueue: {weight: 0.1, size: 100, threshold: 0.4}"
+LOSSES = f"{{Triplet: {{select: all, margin: 1}}, Contrastive: 1, TupletMargin: {{scale: 8}}, Center: 0.1, {QUEUE}}}"
 EVERYTHING = f"mode.triplet.losses={LOSSES}"
 
 
@@ -40,7 +41,10 @@ def test_every_objective_at_once_learns_and_resumes_to_the_same_bits(
     rows = [read_rows(last(run), 0, 8, "Center")["weight"] for run in (whole, cut)]
     assert torch.equal(*rows)
     assert bool(rows[0].any(dim=1).all())
-    assert read_tree(last(whole) / "training.pt")["mode"].keys() == {"network", "Triplet", "Center", "frozen"}
+    queues = [read_tree(last(run) / "training.pt")["mode"]["QualityQueue"] for run in (whole, cut)]
+    assert all(torch.equal(tensor, queues[1][name]) for name, tensor in queues[0].items())
+    named = {"network", "Triplet", "Center", "QualityQueue", "frozen"}
+    assert read_tree(last(whole) / "training.pt")["mode"].keys() == named
     lines = (whole / "metrics.jsonl").read_text().splitlines()
     nearest = [float(line.split('"nearest": ')[1].split(",")[0].rstrip("}")) for line in lines if '"nearest"' in line]
     assert nearest[-1] > nearest[0] + 0.1, "more images have their own person nearest"
