@@ -5,7 +5,7 @@ metrics with the same around theirs are meant, and those with nothing around.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,12 +27,13 @@ TOLERANCE = 1e-4  # between a reported value and that of the trials, whose score
 FOLD_TOLERANCE = 0.05  # the same of an accuracy at the thresholds of folds, or by a published rule
 
 
-def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) -> dict[str, Floats]:
+def metric_draws(report: Report, names: Sequence[str], draws: int, seed: int) -> dict[str, Floats]:
     """Values of metrics in bootstrap draws; the same draws for every report on the same trials.
 
     Known are ``TAR@FAR=x``, ``accuracy`` (at the model's one threshold, moved so that its middle is the reported value,
     which is at the thresholds of folds), ``AUC`` and ``EER`` from verification trials; ``rank-k`` and, if the
-    trials hold the ``score`` of each probe's best entry, ``TPIR@FPIR=x`` from identification trials.
+    trials hold the ``score`` of each probe's best entry, ``TPIR@FPIR=x`` from identification trials. A mean over parts
+    (`means_of`) has the mean of their draws.
 
     Args:
         report: A report with trials.
@@ -62,6 +63,19 @@ def metric_draws(report: Report, names: Iterable[str], draws: int, seed: int) ->
         if core in found and reproduced(core, found[core][0], value):
             shift = value - found[core][0] if core == "accuracy" else 0.0
             result[name] = np.clip(found[core][1:] + shift, 0.0, 1.0)
+    return result | _mean_draws(report, names, draws, seed)
+
+
+def _mean_draws(report: Report, names: Sequence[str], draws: int, seed: int) -> dict[str, Floats]:
+    """Those of means over parts, of which all were measured; each draw is of the same people in all of them."""
+    result: dict[str, Floats] = {}
+    for mean, parts in means_of(report).items():
+        cores = [name.removesuffix(mean) for name in names if name.endswith(mean)]
+        found = parts_of(report) if cores else {}
+        if found.keys() >= set(parts) and cores:
+            each = [metric_draws(found[part], cores, draws, seed) for part in parts]
+            shared = [core for core in cores if all(core in one for one in each)]
+            result |= {f"{core}{mean}": np.mean([one[core] for one in each], axis=0) for core in shared}
     return result
 
 
@@ -91,6 +105,12 @@ def parts_of(report: Report) -> dict[str, Report]:
             own = (replace(m, name=m.name.removesuffix(part)) for m in report.metrics if m.name.endswith(part))
             result[part] = replace(report, metrics=tuple(own), trials={**shared, "score": values})
     return result
+
+
+def means_of(report: Report) -> dict[str, tuple[str, ...]]:
+    """Parts of which the metrics with a name's end are the mean: of ``@occluded`` those of the covered regions."""
+    regions = report.options.get("occlude", {}).get("regions", ())
+    return {"@occluded": tuple(f"@{region}" for region in regions)} if len(regions) > 1 else {}
 
 
 def units_of(report: Report) -> Units:

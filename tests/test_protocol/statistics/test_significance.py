@@ -83,6 +83,32 @@ def test_accuracies_at_other_resolutions_are_compared_on_their_own_scores() -> N
     assert "no trials of '@16px'" in marks({**reports, "d": unknown}, "accuracy@16px")["d"].note
 
 
+def covered(clean: Report, nose: Report, mouth: Report) -> Report:
+    """A report with the numbers of two others with covered regions, and their mean."""
+    parts = {"@nose": nose, "@mouth": mouth}
+    metrics = [replace(one.headline, name=f"accuracy{part}") for part, one in parts.items()]
+    mean = np.mean([metric.value for metric in metrics])  # type: ignore[misc]
+    metrics.append(replace(clean.headline, name="accuracy@occluded", value=float(mean)))
+    scores = {f"score{part}": one.trials["score"] for part, one in parts.items()}
+    options = {"occlude": {"regions": ["nose", "mouth"]}}
+    return replace(clean, metrics=(*clean.metrics, *metrics), trials={**clean.trials, **scores}, options=options)
+
+
+def test_means_over_regions_are_compared_on_the_same_people_in_all_of_them() -> None:
+    good, near, bad = (pairs_report(errors, seed, "accuracy") for errors, seed in ((4, 1), (12, 2), (120, 3)))
+    reports = {"a": covered(bad, good, near), "b": covered(good, near, near), "c": covered(good, good, bad), "d": bad}
+    found = marks(reports, "accuracy@occluded", draws=200)
+    verdicts = {"a": "best", "b": "within noise", "c": "worse", "d": "untested"}
+    assert {model: mark.verdict for model, mark in found.items()} == verdicts
+    assert found["b"].note == "paired bootstrap by identity, Holm"
+    measured = with_intervals(reports["c"], draws=200).metrics
+    low, middle, high = (np.mean(metric.interval or (0, 0)) for metric in (measured[-2], measured[-1], measured[-3]))
+    assert middle == pytest.approx((low + high) / 2, abs=0.01)
+    assert low < middle < high
+    lost = {name: values for name, values in reports["b"].trials.items() if name != "score@nose"}
+    assert marks({**reports, "b": replace(reports["b"], trials=lost)}, "accuracy@occluded")["b"].verdict == "untested"
+
+
 def test_rank_is_compared_by_mcnemar() -> None:
     reports = {"best": probes_report(20, 1), "near": probes_report(24, 2), "bad": probes_report(90, 3)}
     found = marks(reports)
