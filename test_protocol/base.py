@@ -174,7 +174,7 @@ class Protocol(ABC):
     citation: ClassVar[Citation | None] = None
     images: ImageSet
     flip: bool = False
-    crops: ClassVar[bool] = False
+    crops: bool = False
 
     @abstractmethod
     def evaluate(self, embeddings: Embeddings) -> Report:

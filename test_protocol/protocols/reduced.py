@@ -122,7 +122,8 @@ class Reduced(Protocol):
     images: JoinedImages
 
     def __init__(self, protocol: Protocol, reductions: Reductions) -> None:
-        self.protocol, self.reductions, self.flip = protocol, reductions, protocol.flip
+        self.protocol, self.reductions = protocol, reductions
+        self.flip, self.crops = protocol.flip, protocol.crops
         forms = reductions.images(protocol.images)
         self.suffixes = tuple(forms)
         # Names at lower resolutions say theirs; those of other forms are the originals', which have other scores.

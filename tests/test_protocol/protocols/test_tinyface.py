@@ -14,6 +14,7 @@ from scipy.io import savemat
 from facelab.errors import ConfigError, DataError
 from facelab.test_protocol.base import PROTOCOLS, Embeddings, Report
 from facelab.test_protocol.protocols.joint import JoinedImages
+from facelab.test_protocol.protocols.reduced import open_protocol
 from facelab.test_protocol.protocols.tinyface import TinyFace, by_distance
 from facelab.test_protocol.run import run_protocols
 
@@ -50,6 +51,8 @@ def test_its_images_may_have_any_shape_where_others_may_not(layout: Make, tiny_n
     protocol = TinyFace(root)
     (report,) = run_protocols(tiny_net, [("TinyFace", protocol)], resize=True)
     assert report.options["images"] == 8
+    covered = open_protocol({"TinyFace": {"root": str(root), "occlude": "mouth"}})
+    assert run_protocols(tiny_net, [("TinyFace", covered)], resize=True)
     with pytest.raises(DataError, match="align the images to that size, or allow resizing with resize=true"):
         run_protocols(tiny_net, [("TinyFace", protocol)])
 
