@@ -197,6 +197,13 @@ class TrainingMode(ABC):
         """Modules whose parameters are equal on all processes and are to be optimised; heads may learn some, too."""
         return [*(one.network for one in self.replicas()), *(owner.head for owner in self.row_owners().values())]
 
+    def fresh_modules(self) -> Iterable[nn.Module]:
+        """Those of `trained_modules` that begin anew beside a network that may be trained; by default none.
+
+        They learn at ``optimizer.class_lr`` if there is one, as new class rows do.
+        """
+        return []
+
     def inference_network(self) -> Backbone:
         """The network that is evaluated and exported: of the structure of the one in training, whose card it gets."""
         return self.network

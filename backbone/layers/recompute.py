@@ -28,7 +28,7 @@ def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
             return block(*values)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _running_statistics_kept(block)
+        return nullcontext(), running_statistics_kept(block)
 
     # The reentrant form takes no contexts, and gives no gradients where the input is an image, which has none.
     result: Tensor = checkpoint(run, *inputs, use_reentrant=False, context_fn=contexts)
@@ -61,7 +61,7 @@ class Blocks(nn.Sequential):
 
 
 @contextmanager
-def _running_statistics_kept(block: Callable[..., Tensor]) -> Iterator[None]:
+def running_statistics_kept(block: Callable[..., Tensor]) -> Iterator[None]:
     """Normalise by the batch, but leave the running statistics: they have seen this batch in the forward pass."""
     modules = block.modules() if isinstance(block, nn.Module) else ()
     norms = [module for module in modules if isinstance(module, _BatchNorm)]

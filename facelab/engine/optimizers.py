@@ -27,8 +27,8 @@ class OptimizerConfig(Strict):
     Attributes:
         name: ``sgd`` or ``adamw``.
         lr: Learning rate before the schedule.
-        class_lr: The same for class rows; ``lr`` if not given. To fine-tune, far above ``lr``: new rows have to find
-            their people before they pull at a trained network.
+        class_lr: The same for class rows, and for layers that a mode trains anew beside a network; ``lr`` if not given.
+            To fine-tune, far above ``lr``: new rows have to find their people before they pull at a trained network.
         momentum: Of ``sgd``.
         nesterov: Nesterov's form of ``sgd``'s momentum.
         weight_decay: Per update and unit of learning rate.

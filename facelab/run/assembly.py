@@ -222,7 +222,9 @@ def open_optimization(
 ) -> Optimization:
     """Optimisers over what the mode trains: the network, and the class rows in a group or an optimiser of their own."""
     training = config.training
-    replicated = parameter_groups(mode.trained_modules(), config.optimizer)
+    fresh = parameter_groups(mode.fresh_modules(), config.optimizer, name="new layers", lr=config.optimizer.class_lr)
+    known = [parameter for group in fresh for parameter in group.parameters]
+    replicated = [*parameter_groups(mode.trained_modules(), config.optimizer, known=known), *fresh]
     owners = mode.row_owners().values()
     others = [one for owner in owners if (one := owner.optimizer(update_rule(config.optimizer)))]
     own_groups = [group for optimizer in others for group in optimizer.param_groups]

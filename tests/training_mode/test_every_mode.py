@@ -33,6 +33,7 @@ SMALL: dict[str, list[str]] = {
     "adaptation": ["backbone=null", "base={base}", "adapter={LoRA: {rank: 4}}"],
     "distillation": ["mode.distillation.teacher={base}"],
     "class_pool": ["classifier={ClassPool: {fraction: 1.0}}", "data.sampler=PairsAndInstances"],
+    "occlusion": ["data.augment.occlude={probability: 0.5}"],
     "semi_siamese": [
         "mode.semi_siamese.decay=0.9",
         "classifier={PrototypeQueue: {size: 19}}",

@@ -1,4 +1,4 @@
-"""Losses against a teacher and over the images of a batch, and means of gates: two processes have what one has.
+"""Losses against a teacher, over a batch and of hidden faces, and means of gates: two processes have what one has.
 
 In one start for all of them, because starting takes longer than computing.
 """
@@ -33,6 +33,8 @@ OVER_BATCH = (
     "mode.triplet.losses={Triplet: {select: all, margin: 1}, Contrastive: 1, TupletMargin: {scale: 8}, Center: 0.1}"
 )
 TRIPLET = ["mode=triplet", "classifier=null", "head=null", "data.sampler={ClassBalanced: {images_per_class: 4}}"]
+
+OCCLUSION = ["mode={occlusion: {probability: 1, segmentation: 1}}", "data.augment.occlude={probability: 0.5}"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def compute(count: int, teacher: str, folder: str) -> Found:
     gradients = {
         "distillation": first_gradients([*distillation, "mode.distillation.view=clean"]),
         "triplet": first_gradients([*TRIPLET, OVER_BATCH]),
+        "occlusion": first_gradients(OCCLUSION),
     }
     if folder:
         config = load_config(TINY, [*TRIPLET, OVER_BATCH, "training.epochs=1"])
@@ -157,7 +160,7 @@ def test_they_have_the_losses_of_one(mode: str, alone_and_two: tuple[Found, list
             torch.testing.assert_close(torch.cat(parts), own, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["distillation", "triplet"])
+@pytest.mark.parametrize("mode", ["distillation", "triplet", "occlusion"])
 def test_their_networks_have_the_gradients_of_one(mode: str, alone_and_two: tuple[Found, list[Found]]) -> None:
     alone, both = alone_and_two
     for found in both:
