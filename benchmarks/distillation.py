@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from paired_arms import paired_table
 from rich.console import Console
 from typer.testing import CliRunner
 
 from facelab.cli.main import app
 from facelab.run.launch import launch
+from facelab.weights.whole_file import write_whole
 
 LOW = {"data": {"augment": {"low_resolution": {"probability": 0.5, "resolution": [8, 24]}}}}
 ARMS = ("alone", "distilled", "low", "low-distilled")
+TAUGHT = {"distilled": "alone", "low-distilled": "low"}
 
 
 def settings(shared: Path, people: Path, name: str, output: Path, epochs: int) -> dict[str, Any]:
@@ -92,11 +95,20 @@ def main() -> None:
     path.write_text(yaml.safe_dump(study, sort_keys=False))
     if launch(str(path), [], run=out / "study", resume=(out / "study").is_dir()):
         return
-    runs = [str(out / "study" / name) for name in study["variants"]]
-    groups = [f"--group={arm}={','.join(f'{arm}-{seed}' for seed in range(options.seeds))}" for arm in options.arms]
+    write_tables(out, options.arms, options.seeds)
+
+
+def write_tables(out: Path, arms: list[str], seeds: int) -> None:
+    """The table of the arms, and each student with a teacher against the same one without."""
+    runs = {arm: [out / "study" / f"{arm}-{seed}" for seed in range(seeds)] for arm in arms}
+    groups = [f"--group={arm}={','.join(path.name for path in paths)}" for arm, paths in runs.items()]
     columns = ("--metric", "accuracy", "--metric", "accuracy@16px")
-    run_facelab("compare", *runs, *columns, "--out", str(out / "by-seed"))  # with paired tests
-    run_facelab("compare", *runs, *groups, *columns, "--out", str(out / "arms"))
+    paths = [str(path) for paths in runs.values() for path in paths]
+    run_facelab("compare", *paths, *groups, *columns, "--out", str(out / "arms"))
+    pairs = [(taught, alone) for taught, alone in TAUGHT.items() if taught in runs and alone in runs]
+    tables = [paired_table({alone: runs[alone], taught: runs[taught]}, alone) for taught, alone in pairs]
+    print(paired := "\n\n".join(tables))
+    write_whole(out / "paired.md", f"{paired}\n")
 
 
 if __name__ == "__main__":

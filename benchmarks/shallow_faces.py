@@ -67,7 +67,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     faces = shallow_faces(shared, out, part)
     common: Tree = {"backbone": BACKBONE, "head": COSFACE}
-    run_rows(ROWS, common, faces, seeds=seeds, steps=steps, out=out, precision=precision, threads=threads)
+    options = {"seeds": seeds, "steps": steps, "threads": threads}
+    run_rows(ROWS, common, faces, **options, out=out, precision=precision, against="conventional")
 
 
 if __name__ == "__main__":

@@ -164,6 +164,7 @@ def plot_entropy(folder: Path, path: Path) -> None:
     """Mean entropy of tokens over training, first seed of each arm that logs it."""
     figure = pyplot.figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=pyplot.colormaps["tab20"].colors)
     for log in sorted(folder.glob("*-0/metrics.jsonl")):
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         points = [(line["update"], line["token_entropy"]) for line in lines if "token_entropy" in line]
@@ -194,7 +195,8 @@ def main(
         "head": {"CosFace": {"margin": 0.2, "scale": 16}},
         "optimizer": {"name": "adamw", "lr": 1e-3, "class_lr": 1e-2, "weight_decay": 0.1},
     }
-    run_rows(rows, common, faces, seeds=seeds, steps=steps, out=out, precision=precision, threads=threads)
+    options = {"seeds": seeds, "steps": steps, "threads": threads}
+    run_rows(rows, common, faces, **options, out=out, precision=precision, against="gate")
     for folder in out.glob(f"{faces.name}-*-{precision}"):
         plot_entropy(folder, folder / "comparison" / "entropy.png")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import matplotlib
 import torch
 import typer
+from paired_arms import paired_table
 from rich.console import Console
 
 from facelab.cli.compare import compare_command
@@ -88,6 +89,7 @@ def run_rows(
     out: Path,
     precision: str,
     threads: int,
+    against: str | None = None,
 ) -> None:
     """Train what is not finished, and write the table of everything that is.
 
@@ -103,6 +105,7 @@ def run_rows(
         out: Folder of all studies of the program.
         precision: Of training and test.
         threads: Cores to use.
+        against: Row that the others are compared with, pair by pair.
 
     Raises:
         FacelabError: If anything cannot work.
@@ -115,7 +118,7 @@ def run_rows(
     tree = {**settings(faces, epochs, precision), **common, "name": folder.name, "variants": variants}
     stopped, _ = run_study(make_study(tree, folder, folder.name), Console())
     if finished_runs(folder):
-        write_table(folder, faces)
+        write_table(folder, faces, against)
     if stopped:
         raise typer.Exit(128 + stopped)
 
@@ -142,12 +145,16 @@ def finished_runs(folder: Path) -> dict[str, list[Path]]:
     return {row: [path for _, path in sorted(runs)] for row, runs in sorted(found.items())}
 
 
-def write_table(folder: Path, faces: Faces) -> None:
+def write_table(folder: Path, faces: Faces, against: str | None = None) -> None:
     """Write what ``facelab compare`` gives for all finished runs into ``comparison``, best row first, and a plot.
 
     Rows of several runs show mean and deviation. Where there is one of each, tests mark what is within noise.
+    ``paired.md`` compares all rows with one of them, over all seeds, if that one is finished.
     """
     runs = finished_runs(folder)
+    if against in runs:
+        print(paired := paired_table(runs, against))
+        write_whole(folder / "comparison" / "paired.md", f"{paired}\n")
     values = {row: [_value(path, faces.columns[0]) for path in paths] for row, paths in runs.items()}
     ordered = sorted(runs, key=lambda row: -math.fsum(values[row]) / len(values[row]))
     several = [row for row in ordered if len(runs[row]) > 1]
