@@ -108,9 +108,11 @@ def test_a_seed_means_these_rows(initial: Initial) -> None:
     """Another order of the random numbers would train another network from an old configuration."""
     rows = initial_rows(ClassShard(1, 1026), 300, initial, 0.5, seed=4)
     for block, part in ((0, rows[:1023]), (1, rows[1023:])):
-        drawn = np.random.default_rng((4, block)).standard_normal((1024, 300), dtype=np.float32)
-        stream = torch.from_numpy(drawn)[1:] if block == 0 else torch.from_numpy(drawn)[:2]
-        assert part.equal(0.5 * stream if initial == "normal" else normalize(stream))
+        drawn = np.random.default_rng((4, block)).random((2, 512, 300), dtype=np.float32).astype(np.float64)
+        radius, angle = np.sqrt(-2.0 * np.log1p(-drawn[0])), 2.0 * np.pi * drawn[1]
+        normal = torch.from_numpy(np.concatenate([radius * np.sin(angle), radius * np.cos(angle)])).float()
+        stream = normal[1:] if block == 0 else normal[:2]
+        torch.testing.assert_close(part, 0.5 * stream if initial == "normal" else normalize(stream))
 
 
 def test_first_rows_have_the_spread_that_was_asked_for() -> None:
@@ -119,6 +121,10 @@ def test_first_rows_have_the_spread_that_was_asked_for() -> None:
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(500))
     assert float(unit.mean(dim=0).norm()) < 0.1
     assert float(normal.std()) == pytest.approx(0.02, rel=0.02)
+    ordered = (normal.double() / 0.02).flatten().sort().values
+    normal_share = torch.special.ndtr(ordered)
+    assert float((normal_share - torch.linspace(0.0, 1.0, 32000)).abs().max()) < 0.009  # Kolmogorov, 1 in 100
+    assert float(torch.corrcoef(normal.T).fill_diagonal_(0.0).abs().max()) < 0.2
 
 
 def test_shard_says_where_targets_stand() -> None:
