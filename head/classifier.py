@@ -27,6 +27,7 @@ from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
 from facelab.head.class_precision import ClassPrecision
 from facelab.head.fused_product import FusedProduct
 from facelab.head.margin_loss import ClassifierOutput, MarginLoss
+from facelab.head.reused_memory import ReusedMemory
 from facelab.head.sample_weight import SampleWeight
 from facelab.registry import Registry
 
@@ -74,6 +75,7 @@ class Classifier(nn.Module, ABC):
         sample_weight: Weighs the samples of a batch by their losses, or None; whoever builds the classifier sets it.
         class_precision: Format in which `product` multiplies rows with features, to be added in fp32; set likewise.
         class_skip: Share of the gradient that chunks of the classes may lack, see `FusedProduct`; set likewise.
+        step_memory: Of what each step makes of many rows.
     """
 
     citation: ClassVar[Citation | None] = None
@@ -82,6 +84,10 @@ class Classifier(nn.Module, ABC):
     sample_weight: SampleWeight | None = None
     class_precision: ClassPrecision = "fp32"
     class_skip: float = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step_memory = ReusedMemory()
 
     @property
     @abstractmethod
@@ -107,7 +113,14 @@ class Classifier(nn.Module, ABC):
     def product(self, features: Tensor, candidates: Candidates) -> Product:
         """Cosines of the batch, (B, D), to the candidates, or inner products if the head wants those; with gradient."""
         if self.class_precision != "fp32" or len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE:
-            return FusedProduct(features, candidates, self.head.normalised, self.class_precision, skip=self.class_skip)
+            return FusedProduct(
+                features,
+                candidates,
+                self.head.normalised,
+                self.class_precision,
+                skip=self.class_skip,
+                memory=self.step_memory,
+            )
         if self.head.normalised:
             return WholeProduct(cosines(features, candidates.rows), candidates)
         return WholeProduct(linear(features, candidates.rows, candidates.bias), candidates)

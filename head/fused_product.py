@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from facelab.head.base import MarginHead, Terms
 from facelab.head.candidates import Candidates, Product, Visit
 from facelab.head.class_precision import ClassPrecision, add_product_, factors_in, multiply
 from facelab.head.reductions import REDUCTIONS, Reduction
+from facelab.head.reused_memory import ReusedMemory
 from facelab.head.same_class import class_first, class_sums
 
 CHUNK = {"cpu": 2**19}
@@ -41,6 +42,7 @@ class FusedProduct(Product):
             1 / B). Then the derivatives by a sample's logits that are left out are together at most ``skip * u``, so
             for a head that leaves negatives as they are the gradient of a normalised feature is wrong by at most
             ``skip * u * scale``. Rows of skipped chunks get 0. Each backward pass then waits for the device once.
+        memory: Where the gradient of the rows is written.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class FusedProduct(Product):
         precision: ClassPrecision = "fp32",
         chunk: int | None = None,
         skip: float = 0.0,
+        memory: ReusedMemory | None = None,
     ) -> None:
         self.features = normalize(features, eps=LEAST_NORM) if normalised else features
         self.candidates = candidates
@@ -62,7 +65,7 @@ class FusedProduct(Product):
         if chunk is None:
             chunk = CHUNK.get(features.device.type, CHUNK_ELSEWHERE)
         size = max(1, chunk // (len(features) * centres))
-        self.walk = _Walk(candidates, normalised, centres, precision, size, skip)
+        self.walk = _Walk(candidates, normalised, centres, precision, size, skip, memory or ReusedMemory())
 
     def target(self) -> Tensor:
         """See `Product.target`."""
@@ -128,8 +131,10 @@ class _Walk:
         precision: See `FusedProduct`.
         size: Classes in a chunk.
         skip: See `FusedProduct`.
+        memory: See `FusedProduct`.
         inverse: One over the norm of each row, (C K,), as far as a walk has come.
         known: How far that is.
+        buffers: Memory that each chunk overwrites.
     """
 
     candidates: Candidates
@@ -138,8 +143,10 @@ class _Walk:
     precision: ClassPrecision
     size: int
     skip: float
+    memory: ReusedMemory
     inverse: Tensor | None = None
     known: int = 0
+    buffers: dict[str, Tensor] = field(default_factory=dict)
 
     def chunks(self, features: Tensor, skipped: Sequence[bool] = ()) -> Iterator[_Chunk]:
         """The chunks, one after the other, for features that are normalised if that is wanted, (B, D).
@@ -164,12 +171,23 @@ class _Walk:
 
     def _products(self, features: Tensor, rows: Tensor, inverse: Tensor | None, bias: Tensor | None) -> Tensor:
         # Classes first in memory: so all three matrix products of a chunk find their factors as they lie fastest.
-        products = multiply(rows, features.T, self.precision)
+        products = multiply(rows, features.T, self.precision, out=self.buffer("products", len(rows), features))
         if inverse is not None:
             products.mul_(inverse.unsqueeze(1))
         if bias is not None:
             products.add_(bias.unsqueeze(1))
         return products.T
+
+    def buffer(self, name: str, classes: int, features: Tensor) -> Tensor:
+        """Memory for a number of each sample and class, (classes, B); each chunk that asks for it overwrites it.
+
+        Were it freed and taken anew, the system would have to clear it for each chunk.
+        """
+        if name not in self.buffers:
+            self.buffers[name] = features.new_empty(
+                min(self.size, len(self.candidates.rows)) * self.centres, len(features)
+            )
+        return self.buffers[name][:classes]
 
     def _nearest(self, products: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.centres == 1:
@@ -237,7 +255,7 @@ class _Logits:
         return small
 
     def slopes(
-        self, chunk: _Chunk, total: Tensor, slope: Tensor, shared: tuple[Tensor, ...]
+        self, chunk: _Chunk, total: Tensor, slope: Tensor, shared: tuple[Tensor, ...], buffer: Tensor
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Derivatives of the loss by the products of a chunk, (B, C_chunk), and by the terms with gradient.
 
@@ -246,12 +264,14 @@ class _Logits:
             total: The reduction over all chunks, (B,).
             slope: Derivative of the loss by it, (B,).
             shared: Values of `with_gradient`.
+            buffer: Memory that may be written to, (C_chunk, B).
         """
         leaves = [tensor.detach().requires_grad_() for tensor in (chunk.products, *shared)]
         given = iter(leaves[1:])
         with torch.enable_grad():
             values = self.head.negatives(leaves[0], self.terms.mapped(lambda tensor: next(given)))
-        logits = chunk.part.silence_(self.head.scale * values.detach())
+        logits = torch.mul(values.detach(), self.head.scale, out=buffer.T)
+        chunk.part.silence_(logits)
         slopes = self.reduction.slope_(logits, chunk.part.weight, total).mul_((self.head.scale * slope).unsqueeze(1))
         if values is leaves[0]:
             return slopes, [None] * len(shared)
@@ -300,13 +320,16 @@ class _Negatives(Function):
         skipped: list[bool] = []
         if context.numbers:
             skipped = logits.negligible(torch.stack(context.numbers), total, slope, walk.skip)
-        fill = torch.zeros_like if any(skipped) else torch.empty_like  # what is not skipped is written over
-        of_rows = fill(rows) if needs_rows else None
-        of_bias = fill(bias) if needs_bias else None
+        of_rows = walk.memory.empty(rows.shape, rows) if needs_rows else None
+        of_bias = torch.empty_like(bias) if needs_bias else None
+        for written in (of_rows, of_bias) if any(skipped) else ():  # all that is not skipped is written over
+            if written is not None:
+                written.zero_()
         of_shared: list[Tensor | None] = [None] * len(shared)
         with walk.factors():
             for chunk in walk.chunks(features, skipped):
-                of_products, of_terms = logits.slopes(chunk, total, slope, tuple(shared))
+                buffer = walk.buffer("logits", chunk.products.shape[1], features)
+                of_products, of_terms = logits.slopes(chunk, total, slope, tuple(shared), buffer)
                 slopes = chunk.slopes_of_all(of_products)
                 of_shared = [_sum(*pair) for pair in zip(of_shared, of_terms, strict=True)]
                 if of_bias is not None:

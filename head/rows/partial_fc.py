@@ -18,6 +18,7 @@ from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS, ClassifierOutput, UpdateRule
 from facelab.head.noise import shuffled
+from facelab.head.reused_memory import ReusedMemory
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.head.rows.initial import Initial
 from facelab.head.rows.row_files import RowFiles
@@ -171,12 +172,14 @@ class PartialFC(FullSoftmax):
             self._row_sgd.catch_up(taken)
         self._limit_class_parameters(taken)
         return Candidates(
-            _take(self.weight, taken),
+            _take(self.weight, taken, self.step_memory),
             # A column that was not taken, which is nobody's target here, may be looked for behind the last one.
             torch.searchsorted(taken, column).clamp_max(len(taken) - 1),
             owned,
-            bias=None if self.class_bias is None else _take(self.class_bias, taken),
-            class_parameters={name: _take(values, taken) for name, values in self.class_parameters.items()},
+            bias=None if self.class_bias is None else _take(self.class_bias, taken, self.step_memory),
+            class_parameters={
+                name: _take(values, taken, self.step_memory) for name, values in self.class_parameters.items()
+            },
             weight=weight,
             taken=taken,
         )
@@ -299,8 +302,8 @@ def _checked_rates(given: float | Sequence[tuple[int, float]]) -> list[tuple[int
     return rates
 
 
-def _take(parameter: Tensor, taken: Tensor) -> Tensor:
-    rows: Tensor = _Take.apply(parameter, taken)  # type: ignore[no-untyped-call]
+def _take(parameter: Tensor, taken: Tensor, memory: ReusedMemory) -> Tensor:
+    rows: Tensor = _Take.apply(parameter, taken, memory)  # type: ignore[no-untyped-call]
     return rows
 
 
@@ -308,15 +311,16 @@ class _Take(torch.autograd.Function):
     """Some rows of a parameter, whose gradient has values for these alone."""
 
     @staticmethod
-    def forward(context: Any, parameter: Tensor, taken: Tensor) -> Tensor:
+    def forward(context: Any, parameter: Tensor, taken: Tensor, memory: ReusedMemory) -> Tensor:
         context.save_for_backward(taken)
         context.shape = parameter.shape
-        return parameter.index_select(0, taken)
+        rows = memory.empty(torch.Size((len(taken), *parameter.shape[1:])), parameter)
+        return torch.index_select(parameter, 0, taken, out=rows)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (taken,) = context.saved_tensors
         # Torch 2.11 warns of checks that are left out by this argument alone.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
             rows = torch.sparse_coo_tensor(taken.unsqueeze(0), gradient, context.shape, is_coalesced=True)
-        return rows, None
+        return rows, None, None

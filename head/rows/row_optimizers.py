@@ -12,7 +12,7 @@ from facelab.errors import CheckpointError
 from facelab.head.classifier import UpdateRule
 
 # Rows that are worked on at a time: on a CPU they stay in its cache, on a GPU there shall be few launches.
-ROWS_AT_A_TIME = {"cpu": 1024}
+ROWS_AT_A_TIME = {"cpu": 256}
 ROWS_AT_A_TIME_ELSEWHERE = 16384
 
 # After so many updates all rows are caught up once, so that no history is longer. A pass over all rows divided by so
@@ -90,11 +90,11 @@ class RowOptimizer(Optimizer):
         for part, place in parts(parameter, rows):
             yield place, values[part]
 
-    def _put(self, tensor: Tensor, rows: Rows, old: Tensor, new: Tensor) -> None:
+    def _put(self, tensor: Tensor, rows: Rows, new: Tensor) -> None:
         skip = getattr(self, "found_inf", None)
         if skip is not None and skip.device.type != "cpu":
-            new = torch.where(skip > 0, old, new)  # chosen and not multiplied: 0 times NaN is NaN
-        tensor[rows] = new
+            new = torch.where(skip > 0, _taken(tensor, rows), new)  # chosen and not multiplied: 0 times NaN is NaN
+        _write(tensor, rows, new)
 
 
 def parts(parameter: Tensor, rows: Tensor | None) -> Iterator[tuple[slice, Rows]]:
@@ -194,22 +194,25 @@ class RowSGD(RowOptimizer):
     def _catch_up(self, parameter: nn.Parameter, rows: Tensor | None) -> None:
         state = self.state[parameter]
         for _, place in parts(parameter, rows) if state["now"] else ():
-            parameter[place], state["momentum_buffer"][place] = self._caught_up(parameter, place)
+            weight, momentum = self._caught_up(parameter, place)
+            _write(parameter, place, weight)
+            _write(state["momentum_buffer"], place, momentum)
             _fill(state["clock"], place, state["now"])
 
     def _caught_up(self, parameter: nn.Parameter, rows: Rows) -> tuple[Tensor, Tensor]:
         state = self.state[parameter]
-        return caught_up(parameter[rows], state["momentum_buffer"][rows], state["clock"][rows], state["maps"])
+        weight, momentum = _taken(parameter, rows), _taken(state["momentum_buffer"], rows)
+        return caught_up(weight, momentum, state["clock"][rows], state["maps"])
 
     def _update(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> None:
         state, lr, decay, mu = self.state[parameter], group["lr"], group["weight_decay"], group["momentum"]
         for rows, gradient in self._gradients(parameter):
-            weight, before = parameter[rows], state["momentum_buffer"][rows]
+            weight, momentum = _taken(parameter, rows), _taken(state["momentum_buffer"], rows)
             slope = torch.add(gradient, weight, alpha=decay)
-            momentum = torch.add(slope, before, alpha=mu)
-            direction = torch.add(slope, momentum, alpha=mu) if group["nesterov"] else momentum
-            self._put(parameter, rows, weight, torch.add(weight, direction, alpha=-lr))
-            self._put(state["momentum_buffer"], rows, before, momentum)
+            torch.add(slope, momentum, alpha=mu, out=momentum)
+            direction = slope.add_(momentum, alpha=mu) if group["nesterov"] else momentum
+            self._put(parameter, rows, weight.add_(direction, alpha=-lr))
+            self._put(state["momentum_buffer"], rows, momentum)
             if self.exact:
                 _fill(state["clock"], rows, state["now"] + 1)
         if self.exact:
@@ -251,6 +254,19 @@ def caught_up(weight: Tensor, momentum: Tensor, clock: Tensor, maps: Tensor) -> 
     return a * weight + b * momentum, c * weight + d * momentum
 
 
+def _taken(tensor: Tensor, rows: Rows) -> Tensor:
+    """A copy of some rows."""
+    # Half as long as by brackets, which look for an index of several dimensions.
+    return tensor[rows].clone() if isinstance(rows, slice) else tensor.index_select(0, rows)
+
+
+def _write(tensor: Tensor, rows: Rows, values: Tensor) -> None:
+    if isinstance(rows, slice):
+        tensor[rows] = values
+    else:
+        tensor.index_copy_(0, rows, values)
+
+
 def _fill(clock: Tensor, rows: Rows, number: int) -> None:
     # By index a number would be copied to the device, and the host wait for it.
     if isinstance(rows, slice):
@@ -289,11 +305,11 @@ class RowAdamW(RowOptimizer):
         step = state["step"].clamp_min(1.0)  # of a first update that is skipped nothing is written
         rate, root = lr / (1.0 - beta1**step), (1.0 - beta2**step).sqrt()
         for rows, gradient in self._gradients(parameter):
-            weight, mean, square = parameter[rows], state["exp_avg"][rows], state["exp_avg_sq"][rows]
-            new_mean = torch.lerp(mean, gradient, 1.0 - beta1)
-            new_square = (beta2 * square).addcmul_(gradient, gradient, value=1.0 - beta2)
-            denominator = (new_square.sqrt() / root).add_(group["eps"])
-            new_weight = (1.0 - lr * group["weight_decay"]) * weight - rate * new_mean / denominator
-            self._put(parameter, rows, weight, new_weight)
-            self._put(state["exp_avg"], rows, mean, new_mean)
-            self._put(state["exp_avg_sq"], rows, square, new_square)
+            weight, mean, square = (_taken(one, rows) for one in (parameter, state["exp_avg"], state["exp_avg_sq"]))
+            mean.lerp_(gradient, 1.0 - beta1)
+            square.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+            denominator = square.sqrt().div_(root).add_(group["eps"])
+            weight.mul_(1.0 - lr * group["weight_decay"]).sub_((rate * mean).div_(denominator))
+            self._put(parameter, rows, weight)
+            self._put(state["exp_avg"], rows, mean)
+            self._put(state["exp_avg_sq"], rows, square)
