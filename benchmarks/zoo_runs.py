@@ -24,7 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds 0, 1 … of each row.")]
-Steps = Annotated[int, typer.Option(min=1, help="Updates of 64 images; rounded up to whole epochs.")]
+Steps = Annotated[int, typer.Option(min=1, help="Updates of a run; rounded up to whole epochs.")]
 DataName = Annotated[str, typer.Option("--data", help="synthetic, or lfw.")]
 Shared = Annotated[Path, typer.Option(help="Folder with data/faces, for lfw.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16 where the processor has it.")]
@@ -89,6 +89,7 @@ def run_rows(
     out: Path,
     precision: str,
     threads: int,
+    batch: int = BATCH,
     against: str | None = None,
 ) -> None:
     """Train what is not finished, and write the table of everything that is.
@@ -105,6 +106,7 @@ def run_rows(
         out: Folder of all studies of the program.
         precision: Of training and test.
         threads: Cores to use.
+        batch: Images of an update.
         against: Row that the others are compared with, pair by pair.
 
     Raises:
@@ -112,10 +114,10 @@ def run_rows(
         typer.Exit: If a signal stops it; the code is 128 and the signal's number.
     """
     torch.set_num_threads(threads)
-    epochs = math.ceil(steps / (faces.images // BATCH))
-    folder = out / f"{faces.name}-{epochs * (faces.images // BATCH)}-{precision}"
+    epochs = math.ceil(steps / (faces.images // batch))
+    folder = out / f"{faces.name}-{epochs * (faces.images // batch)}-{precision}"
     variants = {f"{row}-{seed}": {**changes, "seed": seed} for seed in range(seeds) for row, changes in rows.items()}
-    tree = {**settings(faces, epochs, precision), **common, "name": folder.name, "variants": variants}
+    tree = {**settings(faces, epochs, precision, batch), **common, "name": folder.name, "variants": variants}
     stopped, _ = run_study(make_study(tree, folder, folder.name), Console())
     if finished_runs(folder):
         write_table(folder, faces, against)
@@ -123,13 +125,13 @@ def run_rows(
         raise typer.Exit(128 + stopped)
 
 
-def settings(faces: Faces, epochs: int, precision: str) -> Tree:
+def settings(faces: Faces, epochs: int, precision: str, batch: int = BATCH) -> Tree:
     """The settings that all runs share: one recipe, which is tuned for no row."""
     return {
         "data": {**faces.data, "size": SIZE, "workers": 1},
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
         "schedule": {"name": "cosine", "warmup_epochs": 0.5},
-        "training": {"epochs": epochs, "batch_size": BATCH, "precision": precision, "clip_norm": 5, "log_every": 50},
+        "training": {"epochs": epochs, "batch_size": batch, "precision": precision, "clip_norm": 5, "log_every": 50},
         "evaluation": {"every_epochs": 0, "precision": precision, "protocols": faces.protocols},
         "tensorboard": False,
     }
