@@ -29,7 +29,7 @@ class DualLoRA(Adapter):
         rank: r of each expert.
         targets: Names of layers that get two experts, with ``*`` for any text; by default every layer of the kinds.
         single: Names of layers that get one update which is not weighted.
-        kinds: Which kinds of layers, ``linear`` and ``conv``.
+        kinds: Which kinds of layers: ``linear``, ``conv``, and ``dense_conv`` for convolutions without groups alone.
         experts: ``dual``, or ``low`` for the low-quality expert alone, which is silent at high quality (a = 1): the
             base then stays as it is for good images.
         crossing: Probability that a training image goes through the low-quality expert alone, whatever its quality, so

@@ -20,7 +20,7 @@ class LoRA(Adapter):
     Args:
         rank: r.
         targets: Names of layers, with ``*`` for any text; by default every layer of the given kinds.
-        kinds: Which kinds of layers, ``linear`` and ``conv``.
+        kinds: Which kinds of layers: ``linear``, ``conv``, and ``dense_conv`` for convolutions without groups alone.
         scale: s.
         dropout: Probability of dropping a value of the update during training.
         dropout_on: Dropout on the ``input`` of the update (the paper), or on its ``output`` (PETALface's code).

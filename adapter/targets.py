@@ -8,18 +8,23 @@ from torch import nn
 
 from facelab.errors import ConfigError
 
-Kind = Literal["linear", "conv"]
+Kind = Literal["linear", "conv", "dense_conv"]
 # Exactly these classes: a subclass, such as the output layer of nn.MultiheadAttention, may be used by its weight alone,
 # and an update beside it would never run.
-TYPES: dict[Kind, type[nn.Module]] = {"linear": nn.Linear, "conv": nn.Conv2d}
+TYPES: dict[Kind, type[nn.Module]] = {"linear": nn.Linear, "conv": nn.Conv2d, "dense_conv": nn.Conv2d}
 SHOWN = 12
 LONGEST = 200  # characters of a pattern; files of strangers name some, and the time to compile one grows faster than it
 
 
 def adaptable(network: nn.Module, kinds: Iterable[Kind] = ("linear", "conv")) -> dict[str, nn.Module]:
     """Every layer that could be adapted, by its name in the network."""
-    types = {TYPES[kind] for kind in kinds}
-    return {name: layer for name, layer in network.named_modules() if type(layer) in types}
+    wanted = tuple(kinds)
+    return {name: layer for name, layer in network.named_modules() if any(_is(kind, layer) for kind in wanted)}
+
+
+def _is(kind: Kind, layer: nn.Module) -> bool:
+    grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1
+    return type(layer) is TYPES[kind] and not (grouped and kind == "dense_conv")
 
 
 def choose(network: nn.Module, patterns: Sequence[str], kinds: Sequence[Kind]) -> dict[str, nn.Module]:

@@ -203,17 +203,26 @@ def _in_an_order_of_its_own(names: Mapping[str, Any]) -> list[str]:
 
 def stored_once(path: Path, make: Callable[[], Array]) -> Array:
     """The array in a file; where there is none it is made, by one of several processes, and the others wait for it."""
-    if not path.is_file():
+
+    def store(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.save(file, make())
+
+    array: Array = np.load(made_once(path, store), mmap_mode="r")
+    return array
+
+
+def made_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """A file or folder; where there is none ``make`` writes it under another name, and only then it gets its own."""
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.is_file():
+            if not path.exists():
                 partial = path.with_suffix(".unfinished")
-                with partial.open("wb") as file:
-                    np.save(file, make())
+                make(partial)
                 partial.replace(path)
-    array: Array = np.load(path, mmap_mode="r")
-    return array
+    return path
 
 
 def degraded(pixels: Pixels, rows: Array, degradation: Degradation, seed: int, device: str) -> Pixels:

@@ -1,12 +1,14 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 
 from facelab.backbone.base import BACKBONES
 from facelab.config import differences
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.data.transforms.base import TRANSFORMS
 from facelab.data.transforms.crop import Crop
 from facelab.errors import ConfigError
@@ -68,11 +70,29 @@ def test_every_shipped_adaptation_builds_on_a_small_base(name: str, tmp_path: Pa
     options = {**SMALL_SWIN, "input_spec": {"height": 120, "width": 120}}
     base = BACKBONES.build("Swin", options)
     write_model(tmp_path / "base", base.state_dict(), model_card("Swin", options, base))
-    config = load_config(name, [*SMALL, f"base={tmp_path / 'base'}"])
-    faces = open_source(config)
-    scorer = ScorerCard(name="CNNIQA", low=0, high=1)
-    write_scores(tmp_path / "scores.csv", faces, np.linspace(0, 1, 16, dtype=np.float32), scorer)
-    check_building(load_config(name, [*SMALL, f"base={tmp_path / 'base'}", f"data.quality={tmp_path / 'scores.csv'}"]))
+    small = [*SMALL, "data.size=120", f"base={tmp_path / 'base'}"]
+    faces = open_source(load_config(name, small))
+    # Every person is seen in both qualities, as the loss across qualities wants it.
+    scores = np.tile(np.linspace(0, 1, 4, dtype=np.float32), 4)
+    write_scores(tmp_path / "scores.csv", faces, scores, ScorerCard(name="CNNIQA", low=0, high=1))
+    check_building(load_config(name, [*small, f"data.quality={tmp_path / 'scores.csv'}"]))
+
+
+def test_the_recipe_for_low_resolution_needs_a_base_and_a_folder(tmp_path: Path) -> None:
+    options = {"width": 0.5, "feat_dim": 16}
+    base = BACKBONES.build("MobileFaceNet", options)
+    write_model(tmp_path / "base", base.state_dict(), model_card("MobileFaceNet", options, base))
+    faces = SyntheticFaces(identities=4, per_identity=4, size=112)
+    for index in range(len(faces)):
+        path = tmp_path / "people" / str(faces.labels[index]) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), faces.read(index))
+    given = [f"base={tmp_path / 'base'}", f"data.source.BothQualities.source.ImageFolder.root={tmp_path / 'people'}"]
+    parts = assemble(load_config("adaptation/low-resolution", [*given, "training.batch_size=8"]))
+    batch = next(iter(parts.feed.batches(0, 0)))
+    assert batch.quality is not None
+    assert set(parts.mode.step(batch).metrics) >= {"apart"}
+    assert parts.card["adapter"]["DualLoRA"]["joined"] == 0.7
 
 
 @pytest.mark.parametrize("name", STUDIES)
