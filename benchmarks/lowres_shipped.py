@@ -69,14 +69,19 @@ def main(
     out: Annotated[Path, typer.Option(help="Where figures and the table are written.")] = Path("runs/lowres-shipped"),
     cache: Annotated[Path | None, typer.Option(help="Pixels, people, base and runs; in --out by default.")] = None,
     arms: Annotated[list[str] | None, typer.Option(help="Arms to run; all by default.")] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds 0, 1 … of each arm.")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many seeds of each arm.")] = 1,
+    first_seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
     tables: Annotated[bool, typer.Option(help="Write the table at the end.")] = True,
     settings: Annotated[list[str] | None, typer.Option(help="Further settings of every run, as key=value.")] = None,
 ) -> None:
     """Run what is missing, then print the table of everything that is finished."""
     console = Console()
     files = Files(shared / "data", shared / "data" / "faces" / "lfw_pairs.txt", cache or out / "cache")
-    wanted = [(one_of("arm", arm, list(ARMS)), seed) for seed in range(seeds) for arm in arms or list(ARMS)]
+    wanted = [
+        (one_of("arm", arm, list(ARMS)), seed)
+        for seed in range(first_seed, first_seed + seeds)
+        for arm in arms or list(ARMS)
+    ]
     missing = [(arm, seed) for arm, seed in wanted if not _figures(out, arm, seed).is_file()]
     faces = load_faces(files, device="cuda" if torch.cuda.is_available() else "cpu") if missing else None
     for arm, seed in missing:

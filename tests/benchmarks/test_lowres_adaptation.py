@@ -15,6 +15,7 @@ from facelab.adapter.gate import GATES
 from facelab.data.sources.degradation import Degradation
 from facelab.data.transforms.low_resolution import RECIPES
 from facelab.errors import ConfigError
+from facelab.run.settings import load_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -176,3 +177,12 @@ def test_finished_runs_are_not_run_again(module: Any, tmp_path: Path, capsys: py
         program.main(shared=tmp_path, out=tmp_path, arms=["duel"], seeds=1, steps=1, threads=1)
     with pytest.raises(ConfigError, match="probes is 'camera 17'. Did you mean 'camera 16'"):
         program.main(shared=tmp_path, out=tmp_path, probe_size=17)
+
+
+def test_the_arms_of_shipped_configurations_are_settings(module: Any) -> None:
+    shipped = module("lowres_shipped")
+    adapters = {arm: load_config(shipped.CONFIG, changes).adapter for arm, changes in shipped.ARMS.items()}
+    assert adapters == {
+        **{"as shipped": "SilentExpert", "full": "Full"},
+        **{"LoRA": {"LoRA": {"rank": 16}}, "dual LoRA": {"DualLoRA": {"rank": 8}}},
+    }
