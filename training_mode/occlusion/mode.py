@@ -18,6 +18,7 @@ from facelab.data.transforms.rows import on_device
 from facelab.engine.loop import StepOutput
 from facelab.engine.replica import Replica
 from facelab.errors import ConfigError, in_range
+from facelab.head.margin_loss import ClassifierOutput
 from facelab.training_mode.base import MODES, Supplies
 from facelab.training_mode.conventional.mode import Conventional
 from facelab.training_mode.occlusion.cells import CellNumbers
@@ -88,7 +89,7 @@ class Occlusion(Conventional):
         strength: float = 1.0,
         masked: float = 1.0,
         consistency: float = 1.0,
-        segmentation: float = 0.1,
+        segmentation: float = 1.0,
         ema: float | None = None,
     ) -> None:
         in_range("occlusion area", area, 0.0, 1.0, low_open=True, high_open=True)
@@ -198,13 +199,15 @@ class Occlusion(Conventional):
         drop = (drop_highest(scores, self.dropped) * chosen).view(-1, 1, *feature_map.shape[2:])
         return reversed_gradient(drop, self.strength) if self.alternate is None else drop
 
-    def _classified(self, embedding: Tensor, hidden: Tensor, label: Tensor) -> Any:
+    def _classified(self, embedding: Tensor, hidden: Tensor, label: Tensor) -> ClassifierOutput:
         """Loss of both embeddings of each image, half of their weighted sum, in one pass: owners may sample rows."""
-        if not self.masked:
-            return self.classifier(embedding, label)
-        weight = torch.cat([torch.ones_like(label, dtype=torch.float32)] * 2)
-        weight[len(label) :] = self.masked
-        return self.classifier(torch.cat([embedding, hidden]), torch.cat([label, label]), weight)
+        weight = None
+        if self.masked:
+            weight = torch.cat([torch.ones_like(label, dtype=torch.float32)] * 2)
+            weight[len(label) :] = self.masked
+            embedding, label = torch.cat([embedding, hidden]), torch.cat([label, label])
+        output: ClassifierOutput = self.classifier(embedding, label, weight)
+        return output
 
     def _segmentation(self, segment: Replica[CellNumbers], feature_map: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of the part of each cell that is hidden, ()."""

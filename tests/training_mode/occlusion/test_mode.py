@@ -119,11 +119,11 @@ def test_new_layers_learn_as_class_rows_do() -> None:
 def test_it_learns_to_see_what_is_hidden() -> None:
     mode, batch, parts = mode_and_batch("{generator: random, segmentation: 10}", "optimizer.lr=0.02")
     told = []
-    for _ in range(15):
+    for _ in range(10):
         output = mode.step(batch)
         parts.optim.update(output.loss)
         told.append(float(output.metrics["segmentation"]))
-    assert told[-1] < 0.7 * told[0]
+    assert told[-1] < 0.75 * told[0]
 
 
 def test_whose_turn_it_is_comes_back() -> None:
