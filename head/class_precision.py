@@ -42,23 +42,31 @@ def factors_in(precision: ClassPrecision, device: torch.device) -> Iterator[None
         setting.fp32_precision = before
 
 
+def factor(matrix: Tensor, precision: ClassPrecision) -> Tensor:
+    """What `multiply` and `add_product_` make of an fp32 matrix, for one that is a factor of several products."""
+    if precision == "bf16" and matrix.is_cuda and matrix.dtype == torch.float32:
+        return matrix.bfloat16()
+    return matrix
+
+
 def multiply(left: Tensor, right: Tensor, precision: ClassPrecision, out: Tensor | None = None) -> Tensor:
     """Matrix product of two fp32 matrices in fp32, inside of `factors_in`; float64 stays float64.
 
     Args:
-        left: (M, K).
-        right: (K, N).
+        left: (M, K), or what `factor` made of it.
+        right: (K, N), likewise.
         precision: As in `factors_in`.
         out: Where it is written, (M, N), if that is given.
     """
-    if precision == "bf16" and left.is_cuda and left.dtype == torch.float32:
-        product = torch.mm(left.bfloat16(), right.bfloat16(), out_dtype=torch.float32)
-        return product if out is None else out.copy_(product)
-    return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
+    left, right = factor(left, precision), factor(right, precision)
+    if left.dtype == torch.bfloat16:
+        return torch.mm(left, right, out_dtype=torch.float32, out=out)
+    return torch.mm(left, right, out=out)
 
 
 def add_product_(total: Tensor, left: Tensor, right: Tensor, precision: ClassPrecision) -> Tensor:
     """Add the matrix product of `multiply` to ``total``, (M, N), in place."""
-    if precision == "bf16" and left.is_cuda and left.dtype == torch.float32:
-        return total.add_(multiply(left, right, precision))
+    left, right = factor(left, precision), factor(right, precision)
+    if left.dtype == torch.bfloat16:
+        return total.add_(torch.mm(left, right, out_dtype=torch.float32))
     return total.addmm_(left, right)

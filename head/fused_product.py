@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from facelab.head.base import MarginHead, Terms
 from facelab.head.candidates import Candidates, Product, Visit
-from facelab.head.class_precision import ClassPrecision, add_product_, factors_in, multiply
+from facelab.head.class_precision import ClassPrecision, add_product_, factor, factors_in, multiply
 from facelab.head.reductions import REDUCTIONS, Reduction
 from facelab.head.reused_memory import ReusedMemory
 from facelab.head.same_class import class_first, class_sums
@@ -98,6 +98,7 @@ class _Chunk:
         part: The classes.
         place: Where their rows stand among all of all centres.
         rows: These rows, (C_chunk K, D).
+        factor: The same for products.
         inverse: One over their norms, (C_chunk K,), or None for inner products.
         all_products: With each of the rows, (B, C_chunk K).
         products: With the nearest row of each class, (B, C_chunk).
@@ -107,6 +108,7 @@ class _Chunk:
     part: Candidates
     place: slice
     rows: Tensor
+    factor: Tensor
     inverse: Tensor | None
     all_products: Tensor
     products: Tensor
@@ -155,28 +157,27 @@ class _Walk:
             features: (B, D).
             skipped: Which chunks are left out; none if it is empty.
         """
+        batch = factor(features, self.precision).T
         for number, part in enumerate(self.candidates.parts(self.size)):
             if skipped and skipped[number]:
                 continue
             rows = part.rows.flatten(0, -2)
             start = number * self.size * self.centres
             inverse = self._inverse(start, rows) if self.normalised else None
-            products = self._products(features, rows, inverse, part.bias)
-            nearest, centre = self._nearest(products)
-            yield _Chunk(part, slice(start, start + len(rows)), rows, inverse, products, nearest, centre)
+            row_factor = factor(rows, self.precision)
+            # Classes first in memory: so all three matrix products of a chunk find their factors as they lie fastest.
+            products = multiply(row_factor, batch, self.precision, out=self.buffer("products", len(rows), features))
+            if inverse is not None:
+                products.mul_(inverse.unsqueeze(1))
+            if part.bias is not None:
+                products.add_(part.bias.unsqueeze(1))
+            nearest, centre = self._nearest(products.T)
+            place = slice(start, start + len(rows))
+            yield _Chunk(part, place, rows, row_factor, inverse, products.T, nearest, centre)
 
     def factors(self) -> AbstractContextManager[None]:
         """Context for everything that multiplies matrices of a walk."""
         return factors_in(self.precision, self.candidates.rows.device)
-
-    def _products(self, features: Tensor, rows: Tensor, inverse: Tensor | None, bias: Tensor | None) -> Tensor:
-        # Classes first in memory: so all three matrix products of a chunk find their factors as they lie fastest.
-        products = multiply(rows, features.T, self.precision, out=self.buffer("products", len(rows), features))
-        if inverse is not None:
-            products.mul_(inverse.unsqueeze(1))
-        if bias is not None:
-            products.add_(bias.unsqueeze(1))
-        return products.T
 
     def buffer(self, name: str, classes: int, features: Tensor) -> Tensor:
         """Memory for a number of each sample and class, (classes, B); each chunk that asks for it overwrites it.
@@ -326,6 +327,7 @@ class _Negatives(Function):
             if written is not None:
                 written.zero_()
         of_shared: list[Tensor | None] = [None] * len(shared)
+        batch = factor(features, walk.precision)
         with walk.factors():
             for chunk in walk.chunks(features, skipped):
                 buffer = walk.buffer("logits", chunk.products.shape[1], features)
@@ -335,10 +337,11 @@ class _Negatives(Function):
                 if of_bias is not None:
                     of_bias[chunk.place] = slopes.sum(dim=0)
                 radial = None if chunk.inverse is None else _divide_by_norms_(slopes, chunk, chunk.inverse)
+                slopes = factor(slopes, walk.precision)
                 if of_features is not None:
-                    add_product_(of_features, slopes, chunk.rows, walk.precision)
+                    add_product_(of_features, slopes, chunk.factor, walk.precision)
                 if of_rows is not None:
-                    written = multiply(slopes.T, features, walk.precision, out=of_rows[chunk.place])
+                    written = multiply(slopes.T, batch, walk.precision, out=of_rows[chunk.place])
                     if radial is not None:
                         # A unit vector does not change along itself.
                         written.addcmul_(chunk.rows, radial.unsqueeze(1), value=-1.0)

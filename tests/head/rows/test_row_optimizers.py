@@ -174,3 +174,21 @@ def test_the_state_of_another_kind_is_refused_by_the_settings_to_take_back(forme
 def test_rows_that_were_lazy_go_on_exactly() -> None:
     weight = nn.Parameter(torch.randn(5, 2))
     load_optimizer(of_kind("exact", weight), of_kind("sgd", weight).state_dict()["state"])
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cuda_device_gives_the_same(kind: str) -> None:
+    def run(device: str) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        weight = nn.Parameter(torch.randn(9, 4, generator=generator).to(device))
+        optimizer = of_kind(kind, weight)
+        for update in range(4):
+            rows = torch.tensor([update, update + 2, 8], device=device)
+            if isinstance(optimizer, RowSGD):
+                optimizer.catch_up(rows)
+            weight.grad = sparse(torch.randn(9, 4, generator=generator).to(device), rows)
+            guarded_step(optimizer, torch.tensor(float(update == 2), device=device))  # the third is skipped
+        return weight.detach().cpu()
+
+    torch.testing.assert_close(run("cuda"), run("cpu"))
