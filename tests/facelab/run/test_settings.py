@@ -88,7 +88,9 @@ def test_the_recipe_for_low_resolution_needs_a_base_and_a_folder(tmp_path: Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), faces.read(index))
     given = [f"base={tmp_path / 'base'}", f"data.source.BothQualities.source.ImageFolder.root={tmp_path / 'people'}"]
-    parts = assemble(load_config("adaptation/low-resolution", [*given, "training.batch_size=8"]))
+    # Its own scorer needs a package of an extra.
+    given += ["data.quality={Sharpness: {}}", "training.batch_size=8"]
+    parts = assemble(load_config("adaptation/low-resolution", given))
     batch = next(iter(parts.feed.batches(0, 0)))
     assert batch.quality is not None
     assert set(parts.mode.step(batch).metrics) >= {"apart"}
