@@ -78,7 +78,7 @@ def real_faces(shared: Path, out: Path, steps: int, regions: list[str]) -> Faces
 
 
 def settings(faces: Faces, shared: Path, steps: int, rate: float) -> Tree:
-    """What all runs share: the recipe of ``conventional/finetune``, which is tuned for no arm."""
+    """What all runs share: the recipe of ``conventional/finetune`` at another rate, tuned for no arm of the mode."""
     weights = str(shared / "data" / "weights" / "edgeface_xxs.safetensors")
     epochs = max(1, round(steps / (faces.images // BATCH)))
     return {
@@ -149,7 +149,7 @@ def main(
     regions: Annotated[
         list[str] | None, typer.Option(help="A region to cover; repeatable. All nine by default.")
     ] = None,
-    rate: Annotated[float, typer.Option(help="Learning rate of the network.")] = 5e-5,
+    rate: Annotated[float, typer.Option(help="Learning rate of the network.")] = 1e-4,
     jobs: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 1,
     run: Annotated[
         str | None, typer.Option(hidden=True, help="The one run of a process that trains beside others.")
