@@ -1,5 +1,7 @@
 """Where a feature map passes through networks that were not written for it."""
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +87,25 @@ def test_networks_with_adapters_and_models_of_timm_have_a_place_too() -> None:
     assert FeaturePlace(adapted).cells == FeaturePlace(network_of("Swin")).cells
     options = {"model": "edgenext_xx_small", "output": "classifier", "feat_dim": 16}
     assert FeaturePlace(network_of("Timm", **options), 1).cells == Cells(48, 4, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_every_family_has_a_place_at_each_of_its_maps_unless_they_lie_side_by_side(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "benchmarks")
+    options = importlib.import_module("backbones").narrow_options(name)
+    network = BACKBONES.build(name, {**options, "input_spec": InputSpec(64, 64)}).eval()
+    with torch.no_grad():
+        shapes = [one.shape[1:] for one in network.features(torch.zeros(1, 3, 64, 64)).maps]
+    if name == "HRNet":
+        with pytest.raises(ConfigError, match="sees more than its feature map 3"):
+            FeaturePlace(network)
+        return
+    for stage, shape in enumerate(shapes):
+        assert FeaturePlace(network, stage).cells == Cells(*shape)
+    assert FeaturePlace(network).cells.count >= 16
 
 
 class Plain(Backbone):
