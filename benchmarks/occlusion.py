@@ -35,13 +35,14 @@ from facelab.weights.whole_file import write_whole
 
 BATCH, MIN_IMAGES = 64, 5
 OCCLUDERS: Tree = {"data": {"augment": {"occlude": {"probability": 0.5}}}}
+ALL_OCCLUDED: Tree = {"data": {"augment": {"occlude": {"probability": 1.0}}}}
 TWICE = "occluders-2x"
 AGAINST = ("conventional", "occluders", TWICE)
 
 
 def with_mode(**options: object) -> Tree:
-    """The mode on images of which half are hidden in part."""
-    return {**OCCLUDERS, "mode": {"occlusion": options}}
+    """The mode, which sees each image clean as well: so half of what it sees is hidden too."""
+    return {**ALL_OCCLUDED, "mode": {"occlusion": options}}
 
 
 ARMS: dict[str, Tree] = {
