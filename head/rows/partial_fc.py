@@ -137,6 +137,7 @@ class PartialFC(FullSoftmax):
         self.updates += 1
         self._update += 1
         if self._files is not None and self.sample_rate < 1.0:
+            self._files.expect_samples()
             self._files.read_ahead(self._next_rows())
 
     @property
@@ -274,8 +275,15 @@ class PartialFC(FullSoftmax):
         # Those above: what subclasses add is not learned.
         return [value for value in super().row_tensors().values() if isinstance(value, nn.Parameter)]
 
+    def _save_to_state_dict(self, *given: Any) -> None:
+        if self._files is not None:
+            self._files.expect_all()  # until the next update
+        super()._save_to_state_dict(*given)
+
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         require_whole(state, prefix, {"updates": (0, MOST_UPDATES)}, type(self).__name__)
+        if self._files is not None:
+            self._files.expect_all()
         super()._load_from_state_dict(state, prefix, *rest)
         self._update = int(self.updates)
 

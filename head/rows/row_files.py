@@ -48,9 +48,8 @@ class RowFiles:
                 f"classifier.{self.owner}.folder: '{self.folder}' cannot take a file of {size / 1e9:.3g} GB with class "
                 f"rows or their state ({error.strerror}); name a folder that can be written and has room for it."
             ) from None
-        # Rows of a sample lie far apart: what is read ahead behind one of them would be read for nothing.
-        memory.madvise(mmap.MADV_RANDOM)
         self._files.append((memory, size // shape[0]))
+        self.expect_samples()
         return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
     def zeros_like(self, parameter: Tensor) -> Tensor:
@@ -58,6 +57,18 @@ class RowFiles:
         if parameter.ndim == 1:
             return zeros_in_memory(parameter)
         return self.zeros(parameter.shape, parameter.dtype)
+
+    def expect_samples(self) -> None:
+        """Say that rows are read here and there: what is read ahead behind one of them would be read for nothing."""
+        self._advise(mmap.MADV_RANDOM)
+
+    def expect_all(self) -> None:
+        """Say that all rows are read in their order: page by page, a checkpoint would take many times as long."""
+        self._advise(mmap.MADV_SEQUENTIAL)
+
+    def _advise(self, expected: int) -> None:
+        for memory, _ in self._files:
+            memory.madvise(expected)
 
     def read_ahead(self, rows: Tensor) -> None:
         """Begin to read rows that will be asked for, int64, (N,), and return at once.

@@ -1,6 +1,7 @@
 """Class rows in files: the same bits as in memory, nothing left behind, resuming, refusals."""
 
 import errno
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,32 @@ def test_files_have_all_their_space_and_no_name(tmp_path: Path, monkeypatch: pyt
     for _ in range(2):
         files.read_ahead(torch.tensor([7, 999]))
     assert bool(rows[7].eq(3.0).all())
+
+
+class Advised(mmap.mmap):
+    """Notes what it is told of the use that it will have."""
+
+    advice: list[int]
+
+    def madvise(self, option: int, start: int = 0, length: int | None = None) -> None:
+        if length is None:
+            self.advice = [*getattr(self, "advice", []), option]
+        super().madvise(option, start, len(self) - start if length is None else length)
+
+
+def test_checkpoints_read_all_rows_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facelab.head.rows.row_files.mmap.mmap", Advised)
+    rows = partial_fc(tmp_path / "rows")
+    assert rows._files is not None
+    memory: Advised = rows._files._files[0][0]  # type: ignore[assignment]
+    for use, expected in (
+        (lambda: None, mmap.MADV_RANDOM),
+        (rows.state_dict, mmap.MADV_SEQUENTIAL),
+        (rows.after_update, mmap.MADV_RANDOM),
+        (lambda: rows.load_state_dict(rows.state_dict()), mmap.MADV_SEQUENTIAL),
+    ):
+        use()
+        assert memory.advice[-1] == expected
 
 
 def test_a_full_disk_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
