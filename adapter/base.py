@@ -14,7 +14,7 @@ from facelab.adapter.gate_slot import gate_of_forward, without_updates
 from facelab.adapter.low_rank import Experts, LowRankLayer
 from facelab.adapter.structure import Structure
 from facelab.adapter.targets import replace
-from facelab.adapter.two_spaces import join_spaces
+from facelab.adapter.two_spaces import add_spaces, join_spaces
 from facelab.backbone.base import Backbone, Features, PatchGrid
 from facelab.citation import Citation
 from facelab.errors import CheckpointError, ConfigError
@@ -36,6 +36,7 @@ class Adapter(ABC):
         crossing: Probability that an image is embedded by the low-quality expert during training, whatever its quality.
         joined: Share of the high-quality space in the joined embedding of a perfect image, which is given in evaluation
             mode (`facelab.adapter.two_spaces.join_spaces`); at 0 each image is embedded once, by its own gate.
+        added: Whether the spaces are added instead (`facelab.adapter.two_spaces.add_spaces`).
     """
 
     citation: ClassVar[Citation | None] = None
@@ -43,6 +44,7 @@ class Adapter(ABC):
     moving_statistics: bool = False
     crossing: float = 0.0
     joined: float = 0.0
+    added: bool = False
 
     @abstractmethod
     def inject(self, network: Backbone) -> None:
@@ -115,7 +117,7 @@ class AdaptedBackbone(Backbone):
         self.gate = gate
         self.needs_quality = gate is not None
         self.moving_statistics = adapter.moving_statistics
-        self.crossing, self.joined = adapter.crossing, adapter.joined
+        self.crossing, self.joined, self.added = adapter.crossing, adapter.joined, adapter.added
         self.train(network.training)
 
     def _fix(self, network: Backbone) -> None:
@@ -145,7 +147,7 @@ class AdaptedBackbone(Backbone):
             return self.network.features(image)
 
     def forward(self, image: Tensor, quality: Tensor | None = None) -> Tensor:
-        """Embeddings (B, D); those of both spaces, (B, 2D), in evaluation mode if the adapter joins them.
+        """Embeddings (B, D); (B, 2D) in evaluation mode if the adapter joins both spaces and does not add them.
 
         Args:
             image: Normalised images, (B, 3, H, W).
@@ -159,12 +161,12 @@ class AdaptedBackbone(Backbone):
         if gate is None or self.training or not self.joined:
             return self.with_gate(image, gate)
         low, high = (self.with_gate(image, torch.full_like(gate, expert)) for expert in (0.0, 1.0))
-        return join_spaces(low, high, gate, self.joined)
+        return (add_spaces if self.added else join_spaces)(low, high, gate, self.joined)
 
     @property
     def embedding_dim(self) -> int:
-        """Numbers in an embedding in evaluation mode: D, or 2D if the spaces are joined."""
-        return self.feat_dim * (2 if self.joined else 1)
+        """Numbers in an embedding in evaluation mode: D, or 2D if the spaces are joined and not added."""
+        return self.feat_dim * (2 if self.joined and not self.added else 1)
 
     def with_gate(self, image: Tensor, gate: Tensor | None) -> Tensor:
         """Embeddings (B, D) for given gate values (B,) instead of quality scores."""

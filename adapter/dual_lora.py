@@ -37,6 +37,8 @@ class DualLoRA(Adapter):
         joined: Share of the high-quality space, 0 to 1, in the joined embedding of a perfect image; see
             `facelab.adapter.two_spaces.join_spaces`. Embedding costs twice as much and the embedding is twice as long.
             At 0 each image is embedded once, by its own gate.
+        added: Add the two halves of the joined embedding, which then is as long as the base's; see
+            `facelab.adapter.two_spaces.add_spaces`.
         scale: s.
         dropout: Probability of dropping a value of the update during training.
         dropout_on: Dropout on the ``input`` of the update, or on its ``output``.
@@ -68,6 +70,7 @@ class DualLoRA(Adapter):
         experts: Which = "dual",
         crossing: float = 0.0,
         joined: float = 0.0,
+        added: bool = False,
         scale: float = 1.0,
         dropout: float = 0.1,
         dropout_on: DropoutOn = "input",
@@ -82,6 +85,9 @@ class DualLoRA(Adapter):
         self.experts: Which = experts
         self.crossing = in_range("DualLoRA crossing", crossing, 0.0, 1.0)
         self.joined = in_range("DualLoRA joined", joined, 0.0, 1.0)
+        if added and not joined:
+            raise ConfigError("DualLoRA adds the spaces of a joined embedding, but joined is 0; set joined: 0.7.")
+        self.added = added
         self.moving_statistics = moving_statistics
 
     def inject(self, network: Backbone) -> None:

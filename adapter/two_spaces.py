@@ -24,8 +24,27 @@ def join_spaces(low: Tensor, high: Tensor, gate: Tensor, share: float) -> Tensor
     Returns:
         Embeddings of length 1, float32, (B, 2D).
     """
+    return torch.cat(_weighted(low, high, gate, share), dim=1)
+
+
+def add_spaces(low: Tensor, high: Tensor, gate: Tensor, share: float) -> Tensor:
+    """The halves of `join_spaces` added instead of side by side, with length 1: float32, (B, D).
+
+    Both spaces begin as that of the base, so that their directions mean the same. A pair of images is then compared in
+    both spaces and across them, also where a score is wrong.
+
+    Args:
+        low: See `join_spaces`; likewise the others.
+        high: As long as ``low``.
+        gate: a.
+        share: c.
+    """
+    return F.normalize(torch.stack(_weighted(low, high, gate, share)).sum(dim=0), dim=1)
+
+
+def _weighted(low: Tensor, high: Tensor, gate: Tensor, share: float) -> list[Tensor]:
     # Roots, because a cosine multiplies the parts of both images: the shares 1 - c a and c a add up to 1, so that the
-    # result has length 1, and one bad image is enough for a pair to be compared in the low-quality space.
+    # joined result has length 1, and one bad image is enough for a pair to be compared in the low-quality space.
     weight = share * gate.float().clamp(0.0, 1.0).unsqueeze(1)
     spaces = (F.normalize(one.float(), dim=1) for one in (low, high))
-    return torch.cat([part.sqrt() * one for part, one in zip((1 - weight, weight), spaces, strict=True)], dim=1)
+    return [part.sqrt() * one for part, one in zip((1 - weight, weight), spaces, strict=True)]

@@ -115,8 +115,9 @@ def merge_command(
     write_model(out, merged.state_dict(), {**card, "merged": {"from": run, "gate": gate}})
     typer.echo(f"'{out}' is an ordinary model of {card['parameters']:,} parameters.")
     if spaces:
+        shorter = f" instead of {length}" if length != merged.embedding_dim else ""
         typer.echo(
-            f"Its embedding has {merged.embedding_dim} numbers instead of {length}: the two spaces are joined no more, "
+            f"Its embedding has {merged.embedding_dim} numbers{shorter}: the two spaces are joined no more, "
             "all images are compared at this gate."
         )
 

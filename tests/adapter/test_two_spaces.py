@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import SigmoidGate
-from facelab.adapter.two_spaces import join_spaces
+from facelab.adapter.two_spaces import add_spaces, join_spaces
 from facelab.backbone.base import BACKBONES
 from facelab.errors import ConfigError
 from facelab.model.face_model import FaceModel
@@ -47,6 +47,22 @@ def test_cosines_by_hand() -> None:
         both = join_spaces(low, high, torch.tensor(gates), 0.5)
         assert both.norm(dim=1).tolist() == pytest.approx([1.0, 1.0])
         assert (both[0] @ both[1]).item() == pytest.approx(0.6 * weights[0] - 0.8 * weights[1])
+
+
+def test_added_spaces_by_hand() -> None:
+    """At gate 1 and share 0.36 the weights are 0.8 and 0.6."""
+    found = add_spaces(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0]]), torch.tensor([1.0]), 0.36)
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0.6]]))
+
+
+def test_an_added_embedding_is_as_long_as_the_base_has_it() -> None:
+    adapted, quality = network(joined=0.7), torch.tensor([BAD, 0.5, GOOD])
+    low, high = adapted(images(), quality).chunk(2, dim=1)
+    adapted.added = True
+    assert adapted.embedding_dim == adapted.feat_dim == 8
+    torch.testing.assert_close(adapted(images(), quality), F.normalize(low + high, dim=1))
+    with pytest.raises(ConfigError, match="adds the spaces of a joined embedding, but joined is 0; set joined: 0.7"):
+        ADAPTERS.build("DualLoRA", {"added": True})
 
 
 def test_a_gate_beyond_its_ends_counts_as_the_end() -> None:
