@@ -60,7 +60,8 @@ def multiply(left: Tensor, right: Tensor, precision: ClassPrecision, out: Tensor
     """
     left, right = factor(left, precision), factor(right, precision)
     if left.dtype == torch.bfloat16:
-        return torch.mm(left, right, out_dtype=torch.float32, out=out)
+        product = torch.mm(left, right, out_dtype=torch.float32)
+        return product if out is None else out.copy_(product)
     return torch.mm(left, right, out=out)
 
 
