@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "tiny_run.yaml"
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # also while tests are collected
 
 # How far the embeddings that an original computed in fp32 may lie from ours in float64, which depends on no processor,
 # thread count or library: the largest relative error over the two images. A wrong body moves them by 1.5 % and more.
@@ -37,6 +37,12 @@ AMPLIFIED = {  # rounding every layer in fp32 moves these by more; the stored or
     # 2e-3 on 24 tries. 1e-5 more in the eps of its BatchNorms gives 9.4e-3.
     "facexzoo__ResNeSt50": 3e-4,
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """More get into the way of the other workers, and a program that was tested before may have set another number."""
+    torch.set_num_threads(1)
 
 
 def pytest_report_header() -> str:

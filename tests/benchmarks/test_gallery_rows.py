@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from facelab.data.sources.packed import Packed
 from facelab.run.study import make_study
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -51,8 +52,11 @@ def test_shallow_faces_are_two_images_of_each_and_their_people_are_named(load: A
                 archive.addfile(member, io.BytesIO(jpeg.tobytes()))
     (tmp_path / "out").mkdir()
     faces = bench.shallow_faces(tmp_path, tmp_path / "out", 0.5)
-    lines = (tmp_path / "out" / faces.data["source"]["ImageList"]["list_file"]).read_text().splitlines()
+    (listed,) = (tmp_path / "out").glob("two-of-*.txt")
+    lines = listed.read_text().splitlines()
     labels = [int(line.split()[1]) for line in lines]
+    packed = Packed(Path(faces.data["source"]["Packed"]["path"]))
+    assert (packed.labels.tolist(), packed.read(0).shape) == (labels, (64, 64, 3))
     people = Path(faces.protocols["LFW"]["LFW"]["exclude"]).read_text().split()
     assert faces.images == len(lines) == 2 * len(people)
     assert labels == [label for label in range(len(people)) for _ in range(2)]
