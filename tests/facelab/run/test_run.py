@@ -300,7 +300,8 @@ def train_in_process(folder: str, resume: bool, head: str) -> int:
     return run_training(config, Path(folder), Console(quiet=True), resume=resume).progress.update
 
 
-@pytest.mark.parametrize("head", ["AdaM-Softmax", pytest.param("SphereFace2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["AdaM-Softmax", "SphereFace2"])
 def test_two_processes_resume_on_two_and_on_one(tmp_path: Path, cut_back: Cut, run_tiny: Run, head: str) -> None:
     whole = tmp_path / "whole"
     assert run_processes(train_in_process, 2, str(whole), False, head) == [12, 12]
