@@ -15,8 +15,8 @@ if [[ $PYTHON == "$VENV/bin/python" && -n $(missing "$PYTHON" brisque) ]]; then
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-input --no-deps brisque==0.2.0 ||
         say "the package brisque cannot be installed; the tests of BRISQUE's scores are skipped"
 fi
-# Each worker has a core of its own, and so has each program that a test starts.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # One file stays in one process, which shares what its tests prepared; more than four processes are bound by memory.
 workers=$(processors)
+# Each worker has a core of its own, and so has each program that a test starts; after nproc, which heeds this.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "$PYTHON" -m pytest -n "$((workers < 4 ? workers : 4))" --dist loadfile -m "not slow and not packaging and not browser" "$@"
