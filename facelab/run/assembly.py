@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab import distributed
 from facelab.backbone.base import check_quality
@@ -31,6 +30,7 @@ from facelab.progress import OnProgress
 from facelab.quality.card import require_scorer
 from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.device_feed import DeviceFeed
+from facelab.run.mode_checks import refuse_missing_occluders, refuse_single_images
 from facelab.run.network import open_base, open_network, refuse_unread_scores
 from facelab.run.settings import RunConfig
 from facelab.run.trained import class_rows_of, embed_source, load_network
@@ -132,37 +132,6 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
     feed = DeviceFeed(loader, augment, config.training.accumulate, device, online, mode.view, mode.wants_occluded)
     return Parts(config, device, source, feed, mode, optim, start, card, describe(source))
-
-
-def refuse_missing_occluders(mode: TrainingMode, augment: Augment) -> None:
-    """Refuse a mode that learns where faces are hidden if nothing hides them.
-
-    Raises:
-        ConfigError: If so; says what does.
-    """
-    if mode.wants_occluded and not any(transform.occludes for transform in augment.transforms.values()):
-        raise ConfigError(
-            "the mode learns where faces are hidden, and no transform of data.augment hides a part and says which; add "
-            "data.augment.occlude={probability: 0.5}."
-        )
-
-
-def refuse_single_images(mode: TrainingMode, images: int) -> None:
-    """BatchNorm cannot normalise one image: it is its own mean.
-
-    Args:
-        mode: What is trained.
-        images: In one pass of this process.
-
-    Raises:
-        ConfigError: If there is one, and something trained has BatchNorm that follows the batch.
-    """
-    modules = (part for module in mode.trained_modules() for part in module.modules())
-    if images < 2 and any(isinstance(part, _BatchNorm) and part.training for part in modules):
-        raise ConfigError(
-            "the network has BatchNorm, which needs at least two images in each pass of a process, and there is one: "
-            "raise training.batch_size, or lower training.accumulate or the number of processes."
-        )
 
 
 def open_source(config: RunConfig, progress: OnProgress | None = None) -> Source:
