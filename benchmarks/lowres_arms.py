@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lowres_bases import ADAPTED, EDGEFACE
-from lowres_faces import Faces, Images
+from lowres_faces import PERFECT, Faces, Images
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
@@ -108,6 +108,7 @@ OTHERWISE = {
     **{f"silent, {scorer}": _tested(scorer) for scorer in SCORED},
     **{f"silent, {scorer}, linear": _tested(scorer, {"linear": {}}) for scorer in ("BRISQUE", "Sharpness")},
     **{f"silent, BRISQUE, {size}": _tested("BRISQUE", size=size) for size in SIZES},
+    **{f"silent, {scorer}, average": _tested(scorer, size="average") for scorer in ("CNNIQA", "Sharpness", PERFECT)},
 }
 """Arms that test the network of another one otherwise."""
 ARMS = OWN | OTHERWISE

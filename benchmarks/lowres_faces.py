@@ -1,6 +1,5 @@
 """The faces of `lowres_adaptation`: LFW split by identity, every image in high and low resolution, with quality."""
 
-import fcntl
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from lowres_bases import open_base
+from made_once import stored_once
 from numpy.typing import NDArray
 
 from facelab.data.base import Batch, Pixels, Source
@@ -128,9 +128,11 @@ class Faces:
     def _scored(self, card: ScorerCard, scores: Callable[[str, Images], Array]) -> "Faces":
         half = len(self.train.person) // 2
         halves = {"train": slice(half), f"train {self.recipe}": slice(half, None)}
-        train = [scores(part, self.train.part(rows)) for part, rows in halves.items()]
-        tested = {part: replace(one, quality=np.array(scores(part, one))) for part, one in self.tested.items()}
-        return replace(self, card=card, train=replace(self.train, quality=np.concatenate(train)), tested=tested)
+        images = {**{part: self.train.part(rows) for part, rows in halves.items()}, **self.tested}
+        found = {part: np.array(scores(part, images[part])) for part in _in_an_order_of_its_own(images)}
+        tested = {part: replace(one, quality=found[part]) for part, one in self.tested.items()}
+        train = np.concatenate([found[part] for part in halves])
+        return replace(self, card=card, train=replace(self.train, quality=train), tested=tested)
 
 
 def open_scorer(name: str, base: str, files: Files) -> PixelScorer:
@@ -199,30 +201,6 @@ def load_faces(files: Files, recipe: Recipe = "camera", split_seed: int = 0, dev
 def _in_an_order_of_its_own(names: Mapping[str, Any]) -> list[str]:
     """Processes side by side begin with different files, so that they share the work of making them."""
     return random.Random(os.getpid()).sample(list(names), len(names))
-
-
-def stored_once(path: Path, make: Callable[[], Array]) -> Array:
-    """The array in a file; where there is none it is made, by one of several processes, and the others wait for it."""
-
-    def store(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.save(file, make())
-
-    array: Array = np.load(made_once(path, store), mmap_mode="r")
-    return array
-
-
-def made_once(path: Path, make: Callable[[Path], None]) -> Path:
-    """A file or folder; where there is none ``make`` writes it under another name, and only then it gets its own."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
-                partial = path.with_suffix(".unfinished")
-                make(partial)
-                partial.replace(path)
-    return path
 
 
 def degraded(pixels: Pixels, rows: Array, degradation: Degradation, seed: int, device: str) -> Pixels:

@@ -16,9 +16,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from lowres_faces import Faces, Files, load_faces, made_once, split
+from lowres_faces import Faces, Files, load_faces, split
 from lowres_results import Runs, markdown, measure, paired_table
 from machine import machine
+from made_once import made_once
 from rich.console import Console
 
 import facelab

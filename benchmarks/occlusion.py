@@ -20,17 +20,18 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
+from covered_lfw import CoveredLFW
+from paired_arms import drawn_table
 from rich.console import Console
 from zoo_runs import Faces, Seeds, Shared, finished_runs, write_table
 
 from facelab.config import Tree
+from facelab.data.alignment.regions import REGIONS
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.errors import one_of
 from facelab.run.study import make_study, run_study
-from facelab.test_protocol.report.report_store import JSON, read_reports
-from facelab.test_protocol.statistics.metric_draws import parts_of
-from facelab.test_protocol.statistics.paired import mcnemar, right_pairs
+from facelab.test_protocol.protocols.reduced import open_protocol
+from facelab.test_protocol.report.report_store import JSON
 from facelab.weights.whole_file import write_whole
 
 BATCH, MIN_IMAGES = 64, 5
@@ -57,15 +58,22 @@ ARMS: dict[str, Tree] = {
 }
 
 
-def real_faces(shared: Path, out: Path, steps: int, regions: list[str]) -> Faces:
+def real_faces(shared: Path, out: Path, steps: int, regions: list[str], kept: Path) -> Faces:
     """The people of LFW with five images or more, and the pairs without them, clean and with regions covered.
 
     Args:
         shared: Folder with ``data/faces/lfw112.tar`` and ``data/faces/lfw_pairs.txt``.
         out: Where the lists are written.
         steps: For less than an epoch, only as many people train as it takes.
-        regions: Which of the nine are covered, each in a test of its own; none for all.
+        regions: Which of the nine are covered, each in a test of its own; none for all. Runs that are tested
+            otherwise lie in another folder.
+        kept: Folder of the pixels of the test, 3 GB for all regions.
+
+    Raises:
+        ConfigError: If there is no such region.
     """
+    for region in regions:
+        one_of("region", region, tuple(REGIONS))
     root, pairs = (str(shared / "data" / "faces" / file) for file in ("lfw112.tar", "lfw_pairs.txt"))
     folder = ImageFolder(Path(root), min_images=MIN_IMAGES)
     people = write_whole(out / "people.txt", "".join(f"{person}\n" for person in folder.people))
@@ -73,9 +81,11 @@ def real_faces(shared: Path, out: Path, steps: int, regions: list[str]) -> Faces
     count = min(len(images), int(np.searchsorted(images, steps * BATCH)) + 1)
     trained = write_whole(out / f"trained-{count}.txt", "".join(f"{person}\n" for person in folder.people[:count]))
     source: Tree = {"source": {"ImageFolder": {"root": root, "ids": str(trained)}}}
-    lfw = {"root": root, "pairs": pairs, "exclude": str(people), "occlude": regions or "all"}
-    columns = ("accuracy", "accuracy@occluded" if len(regions) != 1 else f"accuracy@{regions[0]}")
-    return Faces("lfw", int(images[count - 1]), source, {"LFW": {"LFW": lfw}}, columns)
+    tested = [region for region in REGIONS if region in (regions or REGIONS)]
+    lfw = {"root": root, "pairs": pairs, "exclude": str(people), "occlude": tested, "kept": str(kept)}
+    covered = "accuracy@occluded" if len(tested) > 1 else f"accuracy@{tested[0]}"
+    name = "lfw" if len(tested) == len(REGIONS) else f"lfw-{'-'.join(tested)}"
+    return Faces(name, int(images[count - 1]), source, {"LFW": {"CoveredLFW": lfw}}, ("accuracy", covered))
 
 
 def settings(faces: Faces, shared: Path, steps: int, rate: float) -> Tree:
@@ -115,34 +125,6 @@ def train_apart(runs: list[str], jobs: int) -> None:
         list(pool.map(train, runs))
 
 
-def tested_pairs(run: Path, *, clean: bool) -> NDArray[np.bool_]:
-    """Which pairs a run decides rightly: the clean ones, or those of all regions one behind the other."""
-    ((report, *_),) = read_reports(run).values()
-    parts = [report] if clean else list(parts_of(report).values())
-    return np.concatenate([right_pairs(part) for part in parts])
-
-
-def paired_tables(folder: Path) -> str:
-    """Differences of each arm to others, seed by seed, in points, with the p values of McNemar's test."""
-    runs = finished_runs(folder)
-    text = []
-    for clean in (True, False):
-        right = {arm: {p.name.rpartition("-")[2]: tested_pairs(p, clean=clean) for p in of} for arm, of in runs.items()}
-        what = "clean" if clean else "covered, decisions of all regions together"
-        text += [f"LFW {what}: difference in points (p), by seed", ""]
-        text += [f"| | {' | '.join(f'against {other}' for other in AGAINST)} |", "|---|---|---|---|"]
-        for arm, own in right.items():
-            cells = [_differences(own, right.get(other, {})) if arm != other else "" for other in AGAINST]
-            text.append(f"| {arm} | {' | '.join(cells)} |")
-        text.append("")
-    return "\n".join(text)
-
-
-def _differences(own: dict[str, NDArray[np.bool_]], other: dict[str, NDArray[np.bool_]]) -> str:
-    found = [mcnemar(right, other[seed]) for seed, right in sorted(own.items()) if seed in other]
-    return ", ".join(f"{100 * one.difference:+.2f} ({one.p:.2g})" for one in found)
-
-
 def main(
     seeds: Seeds = 3,
     steps: Annotated[int, typer.Option(min=1, help="Updates of 64 images; rounded to whole epochs.")] = 300,
@@ -157,11 +139,12 @@ def main(
     ] = None,
     shared: Shared = Path("../shared"),
     out: Annotated[Path, typer.Option(help="Where runs and tables are written.")] = Path("runs/occlusion"),
+    cache: Annotated[Path | None, typer.Option(help="Pixels of the test, 3 GB; in --out by default.")] = None,
 ) -> None:
     """Train what is not finished, then write and print the tables of everything that is."""
     out.mkdir(parents=True, exist_ok=True)
     arms = [one_of("arm", arm, tuple(ARMS)) for arm in only or ARMS]
-    faces = real_faces(shared, out, steps, regions or [])
+    faces = real_faces(shared, out, steps, regions or [], cache or out / "pixels")
     tree = settings(faces, shared, steps, rate)
     folder = out / f"{faces.name}-{steps}-{rate:g}"
     wanted = {f"{arm}-{seed}": changes(arm, seed, tree) for seed in range(seeds) for arm in arms}
@@ -170,6 +153,9 @@ def main(
         train_apart(missing, jobs)
     else:
         torch.set_num_threads(1 if run else torch.get_num_threads())
+        tested = open_protocol(faces.protocols["LFW"])
+        if missing and isinstance(tested, CoveredLFW):
+            tested.keep()
         chosen = wanted if run is None else {run: wanted[run]}
         stopped, _ = run_study(
             make_study({**tree, "name": folder.name, "variants": chosen}, folder, folder.name), Console()
@@ -178,8 +164,8 @@ def main(
             raise typer.Exit(128 + stopped)
     if run is None and finished_runs(folder):
         write_table(folder, faces)
-        text = paired_tables(folder)
-        write_whole(folder / "comparison" / "paired.md", text)
+        text = drawn_table(finished_runs(folder), AGAINST, faces.columns)
+        write_whole(folder / "comparison" / "paired.md", f"{text}\n")
         Console(soft_wrap=True, markup=False, highlight=False).print(text)
 
 

@@ -17,7 +17,8 @@ def finish(folder: Path, wrong: int, wrong_low: int) -> Path:
     """A run that decides some of its 40 pairs wrongly, and others at 16 pixels."""
     same = np.arange(40) % 2 == 0
     flipped = [same ^ (np.arange(40) < count) for count in (wrong, wrong_low)]
-    people = {"left": np.zeros(40, np.int32), "right": np.ones(40, np.int32)}
+    left = np.arange(40, dtype=np.int32)
+    people = {"left": left, "right": np.where(same, left, left + 40).astype(np.int32)}
     trials = {
         **people,
         "score": flipped[0].astype(np.float32),
@@ -47,3 +48,19 @@ def test_all_seeds_count_and_each_condition_is_a_test(tmp_path: Path, monkeypatc
     ]
     with pytest.raises(ConfigError, match="arm is 'teached'. Known: alone, taught, unfinished"):
         paired_table(runs, "teached")
+
+
+def test_people_are_drawn_and_seeds_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    drawn_table = importlib.import_module("paired_arms").drawn_table
+    runs = {
+        "alone": [finish(tmp_path / f"alone-{seed}", 8, 4) for seed in range(2)],
+        "taught": [finish(tmp_path / f"taught-{seed}", wrong, 4) for seed, wrong in ((0, 2), (2, 0))],
+        "later": [finish(tmp_path / "later-2", 0, 4)],
+    }
+    lines = drawn_table(runs, ["alone", "unknown"], ["accuracy", "accuracy@16px"]).splitlines()[2:]
+    assert [line.split(" | ")[1:5] for line in lines] == [
+        ["taught", "alone", "1", "+15.00"],
+        ["taught", "alone", "1", "+0.00"],
+    ], "on the seed that both have; 'later' has none of them"
+    assert lines[1].endswith("| +0.00 to +0.00 | 1.000 |")
