@@ -1,5 +1,6 @@
 """What an owner of class rows hands to the loss: the classes that take part, and the product of a batch with them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -85,19 +86,21 @@ class Candidates:
 
     def parts(self, size: int) -> Iterator["Candidates"]:
         """The same in consecutive chunks of at most ``size`` classes, without gradients and class parameters."""
-        rows = self.rows.detach()
-        bias = None if self.bias is None else self.bias.detach()
-        for start in range(0, len(rows), size):
-            part = slice(start, min(start + size, len(rows)))
-            place = self.column - start
-            yield Candidates(
-                rows[part],
-                place.clamp(0, part.stop - 1 - start),
-                self.owned & (place >= 0) & (place < part.stop - start),
-                bias=None if bias is None else bias[part],
-                weight=None if self.weight is None else self.weight[part],
-                excluded=None if self.excluded is None else self.excluded[:, part],
-            )
+        for start in range(0, len(self.rows), size):
+            yield self.part(start, size)
+
+    def part(self, start: int, size: int) -> "Candidates":
+        """At most ``size`` of them from the one with number ``start`` on, without gradients and class parameters."""
+        part = slice(start, min(start + size, len(self.rows)))
+        place = self.column - start
+        return Candidates(
+            self.rows.detach()[part],
+            place.clamp(0, part.stop - 1 - start),
+            self.owned & (place >= 0) & (place < part.stop - start),
+            bias=None if self.bias is None else self.bias.detach()[part],
+            weight=None if self.weight is None else self.weight[part],
+            excluded=None if self.excluded is None else self.excluded[:, part],
+        )
 
     def silence_(self, logits: Tensor) -> Tensor:
         """Overwrite logits, (B, C), where a class is no negative, with the least number: its exponential is 0."""
@@ -113,6 +116,29 @@ Visit = Callable[[Tensor, Candidates], None]
 """Looks at the product with the classes of a chunk, (B, C_chunk), and at these; it must keep neither."""
 
 
+class Nearest:
+    """Largest product of each sample with a class that counts, and that with its own class.
+
+    Both from one matrix: computed in another way, as `Product.target` may be, its last digits differ.
+
+    Attributes:
+        seen: In the chunks so far, (2, B).
+    """
+
+    seen: Tensor
+
+    def __call__(self, cosine: Tensor, part: Candidates) -> None:
+        """Look at a chunk, as a `Visit`."""
+        own = torch.where(part.owned, entry(cosine, part.column), -math.inf)
+        if part.excluded is not None:
+            cosine = cosine.masked_fill(part.excluded, -math.inf)
+        self.add(torch.stack([cosine.amax(dim=1), own]))
+
+    def add(self, here: Tensor) -> None:
+        """Add what somebody else has seen in a chunk, (2, B)."""
+        self.seen = torch.maximum(self.seen, here) if hasattr(self, "seen") else here
+
+
 class Product(ABC):
     """The cosines, or inner products, of a batch to the candidates, as the loss asks for them."""
 
@@ -125,13 +151,13 @@ class Product(ABC):
         """Show each chunk of the classes, one after the other, without gradient."""
 
     @abstractmethod
-    def over_negatives(self, head: MarginHead, terms: Terms, visit: Visit) -> Tensor:
+    def over_negatives(self, head: MarginHead, terms: Terms, nearest: Nearest) -> Tensor:
         """What the head's objective wants of the logits of all negatives that are here, in one walk over the chunks.
 
         Args:
             head: Its `negatives` and `scale` make the logits; it may be asked again for the backward pass.
             terms: Of this step. What of it has a gradient gets one.
-            visit: Is shown each chunk once, as in `over_chunks`.
+            nearest: Is shown each chunk once.
 
         Returns:
             The head's reduction of the logits (`REDUCTIONS`), (B,), with gradient.
@@ -159,9 +185,9 @@ class WholeProduct(Product):
         """See `Product.over_chunks`."""
         visit(self.matrix, self.candidates)
 
-    def over_negatives(self, head: MarginHead, terms: Terms, visit: Visit) -> Tensor:
+    def over_negatives(self, head: MarginHead, terms: Terms, nearest: Nearest) -> Tensor:
         """See `Product.over_negatives`."""
-        self.over_chunks(visit)
+        self.over_chunks(nearest)
         logits = self.candidates.silence_(head.scale * head.negatives(self.matrix, terms))
         return REDUCTIONS[head.objective].of(logits, self.candidates.weight)
 

@@ -24,6 +24,7 @@ from facelab.citation import Citation
 from facelab.errors import ConfigError, DataError
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
+from facelab.head.chunked_gradient import ChunkedGradient
 from facelab.head.class_precision import ClassPrecision
 from facelab.head.fused_product import FusedProduct
 from facelab.head.margin_loss import ClassifierOutput, MarginLoss
@@ -76,6 +77,8 @@ class Classifier(nn.Module, ABC):
         sample_weight: Weighs the samples of a batch by their losses, or None; whoever builds the classifier sets it.
         class_precision: Format in which `product` multiplies rows with features, to be added in fp32; set likewise.
         class_skip: Share of the gradient that chunks of the classes may lack, see `FusedProduct`; set likewise.
+        row_gradient: Takes up what the gradient of the rows is made of, for an owner whose `optimizer` makes that
+            gradient chunk by chunk; None where rows get their gradient as other parameters do.
         step_memory: Of what each step makes of many rows.
     """
 
@@ -85,6 +88,7 @@ class Classifier(nn.Module, ABC):
     sample_weight: SampleWeight | None = None
     class_precision: ClassPrecision = "fp32"
     class_skip: float = 0.0
+    row_gradient: ChunkedGradient | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +117,8 @@ class Classifier(nn.Module, ABC):
 
     def product(self, features: Tensor, candidates: Candidates) -> Product:
         """Cosines of the batch, (B, D), to the candidates, or inner products if the head wants those; with gradient."""
-        if self.class_precision != "fp32" or len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE:
+        large = len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE
+        if large or self.class_precision != "fp32" or self.row_gradient is not None:
             return FusedProduct(
                 features,
                 candidates,
@@ -121,6 +126,7 @@ class Classifier(nn.Module, ABC):
                 self.class_precision,
                 skip=self.class_skip,
                 memory=self.step_memory,
+                later=self.row_gradient,
             )
         if self.head.normalised:
             return WholeProduct(cosines(features, candidates.rows), candidates)
@@ -134,7 +140,9 @@ class Classifier(nn.Module, ABC):
         row that took part. Of its state, tensors whose first dimension is that of their parameter are stored with the
         rows. If it has ``_step_supports_amp_scaling``, it must leave everything as it is where its ``found_inf`` is 1;
         otherwise parameters and state are copied for each update and put back. If it has ``check_state``, that is
-        called with each parameter and its stored state before a run goes on, and refuses by a `CheckpointError`.
+        called with each parameter and its stored state before a run goes on, and refuses by a `CheckpointError`. If it
+        has ``makes_gradients``, parameters without ``grad`` move too: what their gradients are made of is neither
+        clipped nor part of the norm, and the loss scale that is still in it is its ``grad_scale``, or None.
 
         Args:
             rule: What the settings say of the rows.

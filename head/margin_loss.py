@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from facelab import distributed
 from facelab.head.base import MarginHead, Terms
-from facelab.head.candidates import Candidates, Product, entry
+from facelab.head.candidates import Candidates, Nearest, Product
 from facelab.head.reductions import REDUCTIONS
 from facelab.head.sample_weight import SampleWeight
 
@@ -116,7 +116,7 @@ class MarginLoss:
         positive = self.head.scale * self.head.positive(target, terms)
         # Once and not for each chunk: its backward pass is a collective, and processes may differ in their chunks.
         local = terms.mapped(distributed.use_locally)
-        nearest = _Nearest()
+        nearest = Nearest()
         others = REDUCTIONS[self.head.objective].over_processes(product.over_negatives(self.head, local, nearest))
         return LossParts(terms, positive, others, nearest.seen)
 
@@ -207,22 +207,3 @@ class MarginLoss:
         # The product of norms may be 0, as may what it divides: no direction counts as a right angle.
         cosine: Tensor = (terms.target - own_bias) / (terms.norms * own_length).clamp_min(SMALLEST_PRODUCT)
         return cosine
-
-
-class _Nearest:
-    """Largest product of each sample with a class that counts, and that with its own class.
-
-    Both from one matrix: computed in another way, as `Product.target` may be, its last digits differ.
-
-    Attributes:
-        seen: In the chunks so far, (2, B).
-    """
-
-    seen: Tensor
-
-    def __call__(self, cosine: Tensor, part: Candidates) -> None:
-        own = torch.where(part.owned, entry(cosine, part.column), -math.inf)
-        if part.excluded is not None:
-            cosine = cosine.masked_fill(part.excluded, -math.inf)
-        here = torch.stack([cosine.amax(dim=1), own])
-        self.seen = torch.maximum(self.seen, here) if hasattr(self, "seen") else here

@@ -17,6 +17,7 @@ from facelab.engine.optimizers import (
     guarded_step,
     load_optimizer,
     make_optimizer,
+    makes_gradients,
     parameter_groups,
 )
 from facelab.engine.precision import AmpBackend, Precision, make_arithmetic
@@ -116,8 +117,8 @@ class Optimization:
         replicas: The same as their processes train them; each knows the norm of its gradients, wherever they lie.
 
     Raises:
-        ConfigError: If nothing is trainable, a number is out of range, the schedule does not fit the run, or apex is
-            asked for and missing.
+        ConfigError: If nothing is trainable, a number is out of range, the schedule does not fit the run, apex is
+            asked for and missing, or an optimiser that makes its gradients in its step does not go with the rest.
     """
 
     def __init__(
@@ -151,6 +152,8 @@ class Optimization:
         self._of_replicas = {one for replica in replicas for one in replica.network.parameters()}
         first = [make_optimizer(groups, optimizer)] if groups or not others else []  # class rows alone may be trained
         self.optimizers = [*first, *others]
+        if any(map(makes_gradients, others)):
+            _refuse_hidden_gradients(amp, None if clip == "network" else clip_norm)
         self.arithmetic = make_arithmetic(precision, amp, self.device, modules, self.optimizers)
         bases = [group["lr"] for group in self._groups()]
         self.schedule = schedule.build(bases, total_updates=total_updates, updates_per_epoch=updates_per_epoch)
@@ -242,6 +245,8 @@ class Optimization:
     def _move(self) -> Tensor:
         self._set_rates()
         norm, bad_loss = self._measure()
+        unscale = self.arithmetic.unscale()
+        scale = None if unscale is None else unscale.reciprocal()  # before an overflow lowers it
         # One number tells of all gradients: a norm is not finite if any of them is not.
         bad_gradient = ~torch.isfinite(norm)
         self.arithmetic.advance(bad_gradient)
@@ -249,7 +254,7 @@ class Optimization:
         self.watch.close(self.updates, bad_loss, *self.arithmetic.signs(bad_gradient))
         skip = (bad_gradient | self.watch.tripped).float()
         for optimizer in self.optimizers:
-            guarded_step(optimizer, skip)
+            guarded_step(optimizer, skip, scale)
             optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -288,6 +293,21 @@ class Optimization:
     def _set_rates(self) -> None:
         for group, rate in zip(self._groups(), self.schedule.rates(self.updates), strict=True):
             group["lr"] = rate
+
+
+def _refuse_hidden_gradients(amp: AmpBackend, clip_norm: float | None) -> None:
+    """What cannot be where the gradient of class rows is made in the step of their optimiser."""
+    if clip_norm is not None:
+        raise ConfigError(
+            f"training.clip_norm={clip_norm} with training.clip=all needs the norm of the class rows' gradient, which "
+            "with classifier.FullSoftmax.gradient=chunks is never there as a whole; set training.clip=network, or "
+            "gradient=whole."
+        )
+    if amp == "apex":
+        raise ConfigError(
+            "training.amp=apex keeps its loss scale to itself, which the class rows' optimiser must know with "
+            "classifier.FullSoftmax.gradient=chunks; set training.amp=native, or gradient=whole."
+        )
 
 
 def _numbers(parameter: Tensor) -> Tensor:

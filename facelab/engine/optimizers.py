@@ -148,16 +148,17 @@ def make_optimizer(groups: Sequence[ParameterGroup], config: OptimizerConfig) ->
     return sgd
 
 
-def guarded_step(optimizer: Optimizer, skip: Tensor) -> None:
+def guarded_step(optimizer: Optimizer, skip: Tensor, scale: Tensor | None = None) -> None:
     """Step, or leave parameters and state bit-equal, as the device decides.
 
     Args:
         optimizer: Any optimiser whose state starts from zeros. Fused ones look at ``skip`` themselves.
         skip: () float32, 1 to leave everything as it is, else 0.
+        scale: () by which the loss was multiplied, for an optimiser that makes its gradients now; None for 1.
     """
     # torch's fused optimisers read `found_inf` on the device, as GradScaler gives it to them, so nobody waits for it.
     if getattr(optimizer, "_step_supports_amp_scaling", False):
-        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.grad_scale = scale if makes_gradients(optimizer) else None  # type: ignore[attr-defined]
         optimizer.found_inf = skip  # type: ignore[attr-defined]
         optimizer.step()
         del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
@@ -168,6 +169,11 @@ def guarded_step(optimizer: Optimizer, skip: Tensor) -> None:
         old = before.get(key)
         # Chosen and not multiplied: 0 times NaN is NaN. State that this very step made starts from 0.
         tensor.copy_(torch.where(skip.to(tensor.device) > 0, torch.zeros_like(tensor) if old is None else old, tensor))
+
+
+def makes_gradients(optimizer: Optimizer) -> bool:
+    """Whether an optimiser makes its gradients in its step, so that nobody else ever sees them."""
+    return bool(getattr(optimizer, "makes_gradients", False))
 
 
 def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]) -> None:

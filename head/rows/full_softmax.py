@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from facelab.citation import Citation
 from facelab.errors import ConfigError, in_range
 from facelab.head.base import ClassShard, MarginHead
 from facelab.head.candidates import Candidates
-from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.head.chunked_gradient import ChunkedGradient
+from facelab.head.classifier import CLASSIFIERS, Classifier, UpdateRule
+from facelab.head.rows.chunk_optimizer import ChunkOptimizer
 from facelab.head.rows.initial import Initial, initial_numbers, initial_rows
 
 MOST_ROWS = 1000  # of one class
@@ -34,6 +37,10 @@ class FullSoftmax(Classifier):
         rows_per_class: K sub-centres for each class; a sample's cosine to a class is that to the nearest of them
             (sub-center ArcFace, Deng et al., ECCV 2020, Eq. 2), so that noisy images gather at centres of their own.
             More than 1 needs a head of cosines.
+        gradient: ``whole``, or ``chunks``: that of the rows is made and used chunk by chunk when they are moved, so
+            that there is never one as large as the rows, for one more product of batch and rows in each update. They
+            move as with ``whole``, to the last bit on a CPU, under any precision, schedule and accumulation; but
+            their gradient has no part in ``training.clip_norm`` and the norm that is logged.
 
     Attributes:
         weight: Rows of the owned classes, (C_own, D), or (C_own, K, D) if K is more than 1.
@@ -65,6 +72,7 @@ class FullSoftmax(Classifier):
         initial: Initial = "unit",
         deviation: float = 0.01,
         rows_per_class: int = 1,
+        gradient: Literal["whole", "chunks"] = "whole",
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -78,6 +86,7 @@ class FullSoftmax(Classifier):
         in_range(f"{name} deviation", deviation, 0.0, math.inf, low_open=True, high_open=True)
         self.num_classes = num_classes
         self.head = head
+        self.gradient = gradient
         self.shard = ClassShard.of_this_process(num_classes)
         # Numbered through, so that sub-centres too start alike on any number of processes.
         centres = ClassShard(self.shard.start * rows_per_class, self.shard.stop * rows_per_class)
@@ -90,6 +99,14 @@ class FullSoftmax(Classifier):
             }
         )
         self.class_bias = nn.Parameter(torch.zeros(self.shard.size)) if head.bias else None
+
+    def optimizer(self, rule: UpdateRule) -> Optimizer | None:
+        """One that makes the gradient of the rows itself, if that shall be made in chunks."""
+        if self.gradient == "whole":
+            return None
+        # Only now: whoever moves the rows on their own finds a gradient as large as they are.
+        self.row_gradient = ChunkedGradient()
+        return ChunkOptimizer(self.weight, rule, self.row_gradient)
 
     def _memory(self, shape: tuple[int, ...]) -> Tensor:
         """Where the rows are kept."""

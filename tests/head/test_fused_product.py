@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from facelab.catalogue import build
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS, MarginHead
-from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
+from facelab.head.candidates import Candidates, Nearest, Product, WholeProduct, cosines
 from facelab.head.class_precision import ClassPrecision, check_class_precision
 from facelab.head.classifier import LARGEST_WHOLE
 from facelab.head.fused_product import FusedProduct
@@ -293,7 +293,7 @@ def test_chunks_that_are_skipped_lack_no_more_than_was_said(name: str, skip: flo
         product = FusedProduct(values, candidates, True, chunk=2 * BATCH, skip=share)
         product.features = values  # its gradient is what the bound is about
         terms = head.prepare(product.target().detach(), values.norm(dim=1).detach(), labels)
-        total = product.over_negatives(head, terms, lambda cosine, part: None)
+        total = product.over_negatives(head, terms, Nearest())
         slope = torch.linspace(0.1, 1.0, BATCH, dtype=torch.float64)
         total.backward(slope)
         results.append((total.detach(), gradient(values), gradient(weight)))

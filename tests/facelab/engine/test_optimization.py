@@ -298,6 +298,22 @@ def test_refused_options(options: dict[str, Any], words: str) -> None:
         optimization(scalar(), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"clip_norm": 1.0}, r"clip_norm=1.0 with training.clip=all needs the norm .* set training.clip=network, or"),
+        ({"amp": "apex", "precision": "fp16"}, "training.amp=apex keeps its loss scale to itself"),
+    ],
+)
+def test_gradients_that_nobody_sees_are_refused_where_they_should_be_seen(options: dict[str, Any], words: str) -> None:
+    rows = nn.Embedding(4, 1)
+    own = SparseDescent(rows.weight, 1.0)
+    own.makes_gradients = True  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=words):
+        optimization(scalar(), others=[own], **options)
+    optimization(scalar(), others=[own], clip_norm=1.0, clip="network")
+
+
 def test_state_of_another_run_is_refused() -> None:
     state = optimization(scalar(), precision="fp16").state_dict()
     with pytest.raises(CheckpointError, match=r"trained with another training.precision or training.amp"):

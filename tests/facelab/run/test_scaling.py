@@ -20,6 +20,7 @@ TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
 NAME = "LinearOfPixels"
 BATCH, CLASSES = 12, 3  # on two processes, one has two classes and one has one
 HEADS = ("CosFace", "MagFace", "UniFace")  # a margin; a regulariser and the norms; binary decisions with a learned bias
+CHUNKS = "CosFace, with the gradient of rows in chunks"
 ACCUMULATE = (1, 2)
 
 Gone = dict[tuple[str, int], dict[str, Tensor]]
@@ -49,7 +50,8 @@ def one_update(head: str, accumulate: int) -> dict[str, Tensor]:
     plain = ["optimizer.lr=1.0", "optimizer.momentum=0", "optimizer.weight_decay=0", "schedule.name=constant"]
     words = [
         f"backbone={NAME}",
-        f"head={head}",
+        f"head={head.partition(',')[0]}",
+        f"classifier={{FullSoftmax: {{gradient: {'chunks' if head == CHUNKS else 'whole'}}}}}",
         source,
         f"training.batch_size={BATCH}",
         "training.epochs=1",
@@ -69,7 +71,7 @@ def one_update(head: str, accumulate: int) -> dict[str, Tensor]:
 def all_updates() -> Gone:
     if NAME not in BACKBONES.names():
         BACKBONES.register(NAME)(LinearOfPixels)
-    return {(head, accumulate): one_update(head, accumulate) for head in HEADS for accumulate in ACCUMULATE}
+    return {(head, accumulate): one_update(head, accumulate) for head in (*HEADS, CHUNKS) for accumulate in ACCUMULATE}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def two() -> list[Gone]:
 
 
 @pytest.mark.parametrize("accumulate", ACCUMULATE)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS, CHUNKS])
 def test_loss_and_gradients_are_those_of_one_process_in_one_pass(
     head: str, accumulate: int, one: Gone, two: list[Gone]
 ) -> None:

@@ -1,0 +1,158 @@
+"""A gradient of class rows that is never there as a whole: whoever moves the rows asks for it chunk by chunk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from facelab.head.class_precision import factor, multiply
+from facelab.head.class_walk import Chunk, ChunkLoss, Slopes, Walk
+
+
+@dataclass
+class BackwardPass:
+    """What a walk back over the chunks needs, as the backward pass of a loss finds it.
+
+    Attributes:
+        walk: Makes the chunks.
+        loss: Gives the derivatives of each.
+        total: The reduction over all chunks, (B,).
+        slope: Derivative of the loss by it, (B,).
+        features: (B, D), of norm 1 if cosines are wanted.
+        shared: Values of ``loss.with_gradient()``.
+        skipped: Which chunks are left out; none if it is empty.
+        batch: The features as a factor of products.
+    """
+
+    walk: Walk
+    loss: ChunkLoss
+    total: Tensor
+    slope: Tensor
+    features: Tensor
+    shared: tuple[Tensor, ...]
+    skipped: list[bool]
+    batch: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The factor is the same for all chunks."""
+        self.batch = factor(self.features, self.walk.precision)
+
+    def chunk(self, number: int) -> tuple[Chunk, Slopes] | None:
+        """One chunk, with derivatives by what it was made of, or None if it is skipped. It overwrites the last one."""
+        if self.skipped and self.skipped[number]:
+            return None
+        chunk = self.walk.chunk(number, self.batch)
+        buffer = self.walk.buffer("logits", chunk.products.shape[1], self.batch)
+        return chunk, self.loss.slopes(chunk, self.total, self.slope, self.shared, buffer, self.walk.precision)
+
+    def write_rows(self, chunk: Chunk, slopes: Slopes, out: Tensor) -> None:
+        """Write the gradient of a chunk's rows, (C_chunk K, D)."""
+        written = multiply(slopes.of_rows.T, self.batch, self.walk.precision, out=out)
+        if slopes.radial is not None:
+            written.addcmul_(chunk.rows, slopes.radial.unsqueeze(1), value=-1.0)
+
+
+@dataclass
+class Share:
+    """What the backward pass of one product adds to the gradient.
+
+    Attributes:
+        back: What comes by the negatives, or None.
+        own: Rows, int64, (N,), and what they get as samples' own classes, (N, D), 0 but for the first of equal ones; or
+            None.
+    """
+
+    back: BackwardPass | None = None
+    own: tuple[Tensor, Tensor] | None = None
+
+
+class ChunkedGradient:
+    """What the gradient of rows is made of, until it is asked for: nothing of the size of the rows.
+
+    The rows must stay as they are meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._shares: list[Share] = []
+
+    def new_share(self, back: BackwardPass | None = None) -> Share:
+        """That of a backward pass, to be filled in further."""
+        self._shares.append(Share(back))
+        return self._shares[-1]
+
+    def clear(self) -> None:
+        """As if nothing had been differentiated."""
+        self._shares.clear()
+
+    @torch.no_grad()
+    def chunks(
+        self, rows: Tensor, beside: Tensor | None = None, unscale: Tensor | None = None
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Which rows, and their gradient, which the next chunk overwrites; nothing if nothing was differentiated.
+
+        Args:
+            rows: All of them, (N, D).
+            beside: What is added to their gradient, (N, D), or None.
+            unscale: () factor of all but that, or None for 1.
+        """
+        shares = [_scaled(share, unscale) for share in self._shares]
+        if not shares:
+            yield from [] if beside is None else [(slice(0, len(rows)), beside)]
+            return
+        size = _in_step([share.back for share in shares if share.back is not None], len(rows))
+        gradient, other = (rows.new_empty((min(size, len(rows)), rows.shape[1])) for _ in range(2))
+        for number, start in enumerate(range(0, len(rows), size)):
+            place = slice(start, min(start + size, len(rows)))
+            total, here = (one[: place.stop - start] for one in (gradient, other))
+            _write(total, shares[0], number, place)
+            for share in shares[1:]:
+                _write(here, share, number, place)
+                total.add_(here)
+            yield place, total if beside is None else total.add_(beside[place])
+
+
+def _scaled(share: Share, unscale: Tensor | None) -> Share:
+    """The same times a factor: the gradient is linear in what the loss passes back."""
+    if unscale is None:
+        return share
+    back, own = share.back, share.own
+    return Share(
+        None if back is None else replace(back, slope=back.slope * unscale),
+        None if own is None else (own[0], own[1] * unscale),
+    )
+
+
+def _in_step(backs: list[BackwardPass], rows: int) -> int:
+    """Bring all passes to chunks of the same rows, in the same memory; how many rows these are."""
+    if not backs:
+        return rows
+    classes = min(back.walk.size for back in backs)
+    buffers = backs[0].walk.buffers
+    for back in backs:
+        back.walk.buffers = buffers
+        if back.walk.size != classes:  # of a smaller batch there are larger chunks
+            back.walk.size = classes
+            back.skipped = []  # which were other chunks; what may be left out need not be
+    return classes * backs[0].walk.centres
+
+
+def _write(gradient: Tensor, share: Share, number: int, place: slice) -> None:
+    """Write what a pass adds to the gradient of some rows."""
+    found = None
+    if share.back is not None:
+        with share.back.walk.factors():
+            found = share.back.chunk(number)
+            if found is not None:
+                share.back.write_rows(*found, gradient)
+    if found is None:
+        gradient.zero_()
+    if share.own is None:
+        return
+    number_of, values = share.own
+    inside = (number_of >= place.start) & (number_of < place.stop)
+    if gradient.device.type == "cpu":
+        gradient.index_add_(0, number_of[inside] - place.start, values[inside])
+    else:  # without a shape that depends on where they are, for which the device would be waited for
+        here = (number_of - place.start).clamp(0, len(gradient) - 1)
+        gradient.index_add_(0, here, values * inside.unsqueeze(1))
