@@ -8,10 +8,16 @@ import typer
 
 from facelab.cli.commands import command
 from facelab.cli.options import AnyPhotoOption, CheckpointOption, PluginOption, ResizeOption
-from facelab.errors import in_range
+from facelab.errors import ConfigError, in_range
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from facelab.model.face_model import FaceModel
     from facelab.quality.card import ScoreSource
+    from facelab.weights.calibration import Calibration
+
+USUAL_FMR = 1e-3
 
 QualityOption = Annotated[
     str | None,
@@ -58,6 +64,13 @@ def verify_command(
     threshold: Annotated[
         float | None, typer.Option(help="Similarity from which on two faces are the same person.")
     ] = None,
+    fmr: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead: false match rate, such as 1e-3, whose threshold facelab calibrate has measured; by default "
+            "1e-3 where there is one."
+        ),
+    ] = None,
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
     resize: ResizeOption = False,
     any_photo: AnyPhotoOption = False,
@@ -70,15 +83,47 @@ def verify_command(
 
     if threshold is not None:
         in_range("--threshold", threshold, -1.0, 1.0)
-    similarity = facelab.load(model, checkpoint=checkpoint).similarity(
-        first, second, flip=flip, resize=resize, any_photo=any_photo, quality=_parsed(quality)
-    )
-    verdict = (
-        ""
-        if threshold is None
-        else f"  {'same' if similarity >= threshold else 'different'} person at threshold {threshold:g}"
-    )
-    typer.echo(f"cosine similarity {similarity:.4f}{verdict}")
+        if fmr is not None:
+            raise ConfigError("--threshold and --fmr both say when two faces are the same person; give one of them.")
+    loaded = facelab.load(model, checkpoint=checkpoint)
+    how = {"flip": flip, "resize": resize, "any_photo": any_photo}
+    if fmr is not None:
+        loaded.calibrated().check_use(**how)
+        loaded.calibrated().at(fmr)
+    similarity = loaded.similarity(first, second, quality=_parsed(quality), **how)
+    cosine = f"cosine similarity {similarity:.4f}"
+    if threshold is not None:
+        typer.echo(f"{cosine}  {_verdict(similarity, threshold)} at threshold {threshold:g}")
+        return
+    typer.echo(cosine)
+    try:
+        calibration = loaded.calibrated()
+        calibration.check_use(**how)
+    except ConfigError as reason:  # nothing was asked that needs it
+        typer.echo(f"No verdict: {reason}", err=True)
+        return
+    for line in _judged(loaded, calibration, similarity, fmr):
+        typer.echo(line)
+
+
+def _judged(model: "FaceModel", calibration: "Calibration", similarity: float, fmr: float | None) -> "Iterator[str]":
+    """What a calibrated model says of a cosine: a verdict and a probability."""
+    from facelab.weights.calibration import rate_name
+
+    usual = next((one for one in calibration.thresholds if one.fmr == USUAL_FMR), None)
+    chosen = usual if fmr is None else calibration.at(fmr)
+    if chosen is not None:
+        yield (
+            f"{_verdict(similarity, chosen.threshold)} at FMR {rate_name(chosen.fmr)}: threshold "
+            f"{chosen.threshold:.4f}, measured on {calibration.protocol} (FMR {chosen.fmr_low:.1e} to "
+            f"{chosen.fmr_high:.1e}, FNMR {100 * chosen.fnmr:.2f} %)"
+        )
+    probability = float(model.probability(similarity))
+    yield f"probability {probability:.4f} of the same person, if half of all pairs that are compared are"
+
+
+def _verdict(similarity: float, threshold: float) -> str:
+    return f"{'same' if similarity >= threshold else 'different'} person"
 
 
 def _parsed(quality: str | None) -> "ScoreSource | None":

@@ -109,7 +109,10 @@ def merge_command(
     length, spaces = adapted.embedding_dim, adapted.joined
     expected = _one_embedding(adapted, gate)
     merged = adapted.merged(0.5 if gate is None else gate)
-    ours = ("adapter", "gate", "base_hash", "embedding_dim", "adapter_parameters", "trained_parameters", "scorer")
+    ours = (
+        *("adapter", "gate", "base_hash", "embedding_dim", "adapter_parameters", "trained_parameters", "scorer"),
+        "calibration",  # of other weights
+    )
     card = {key: value for key, value in model.card.items() if key not in ours}
     _require_equal(_ordinary(card, merged, run), expected, run)
     write_model(out, merged.state_dict(), {**card, "merged": {"from": run, "gate": gate}})

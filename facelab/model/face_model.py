@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from facelab.catalogue import Spec
@@ -20,6 +20,8 @@ from facelab.test_protocol.extraction.extraction import embedded_blocks
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
 from facelab.test_protocol.extraction.forward import Forward
 from facelab.weights.build_limit import build_within
+from facelab.weights.calibration import KEY as CALIBRATION
+from facelab.weights.calibration import Calibration, calibration_of
 from facelab.weights.card import adapter_card
 from facelab.weights.card_check import check_card
 from facelab.weights.checkpoint import CheckpointStore
@@ -49,6 +51,7 @@ class FaceModel:
         card: The description that came with its checkpoint.
         device: Where it runs.
         source: Where its weights came from, a checkpoint's folder or a file.
+        calibration: Thresholds and probabilities of its cosines (`facelab calibrate`), or None.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class FaceModel:
         card: Mapping[str, Any],
         device: torch.device,
         source: Path | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
@@ -65,6 +69,7 @@ class FaceModel:
         self.card = card
         self.device = device
         self.source = source
+        self.calibration = calibration
 
     @property
     def input_spec(self) -> InputSpec:
@@ -134,6 +139,31 @@ class FaceModel:
         """Cosine similarity of two faces, -1..1. Options as in `embed`, but for ``unit``."""
         left, right = self.embed([first, second], **(options | {"unit": True}))
         return float(np.clip(left @ right, -1.0, 1.0))
+
+    def probability(self, scores: ArrayLike, prior: float = 0.5) -> NDArray[np.float64]:
+        """Probability that two images show one person, from their cosine; see `Calibration.probability`.
+
+        Args:
+            scores: Cosines, of any shape.
+            prior: Share of same pairs among all that are compared, in (0, 1).
+
+        Raises:
+            ConfigError: If the model is not calibrated, or ``prior`` is out of range.
+        """
+        return self.calibrated().probability(scores, prior)
+
+    def calibrated(self) -> Calibration:
+        """Its calibration.
+
+        Raises:
+            ConfigError: If there is none; the message says how to get one.
+        """
+        if self.calibration is None:
+            raise ConfigError(
+                f"'{self.name}' has no thresholds and no probabilities yet; measure them on pairs: facelab calibrate "
+                f"{self.source or 'RUN'} LFW.root=lfw112.tar LFW.pairs=pairs.txt."
+            )
+        return self.calibration
 
     def save(self, path: str | Path) -> Path:
         """Write the model alone, as a folder or as one file ending in ``.safetensors``; `facelab.load` takes both.
@@ -231,6 +261,7 @@ def load_model(
     adapter: str | Path | None = None,
     device: str | torch.device = "auto",
     name: str | None = None,
+    calibrated: bool = True,
 ) -> FaceModel:
     """Load a trained model.
 
@@ -240,12 +271,17 @@ def load_model(
         adapter: File of adapters that were trained on this model (``facelab export-adapter``).
         device: ``auto``, ``cpu``, ``cuda`` …
         name: What to call it; the folder's name by default.
+        calibrated: Whether to read its calibration; without, one that is damaged or foreign is no obstacle.
 
     Raises:
-        CheckpointError: If there is no complete, unharmed checkpoint, or the adapters belong to another model.
+        CheckpointError: If there is no complete, unharmed checkpoint, the adapters belong to another model, or the
+            calibration to other weights.
     """
     card, weights, place = read_stored_model(Path(source), checkpoint)
+    if adapter is not None or not calibrated:  # adapters change the cosines
+        card.pop(CALIBRATION, None)
     network = model_from_card(card, weights, str(place))
+    calibration = calibration_of(card, network.state_dict(), network.input_spec.describe(), str(place))
     if adapter is not None:
         from facelab.adapter.files import load_adapter
 
@@ -253,7 +289,7 @@ def load_model(
         card |= adapter_card(network, stored.adapter, stored.gate) | (
             {"scorer": stored.scorer} if stored.scorer else {}
         )
-    return FaceModel(network, name or Path(source).name, card, pick_device(device), place)
+    return FaceModel(network, name or Path(source).name, card, pick_device(device), place, calibration)
 
 
 def is_stored_model(source: Path) -> bool:

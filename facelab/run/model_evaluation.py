@@ -63,7 +63,7 @@ def evaluate_models(
     reports = {}
     for model in models:
         with counted_bars(console) as show:
-            scores = _scores(model, protocols, sources, options, show)
+            scores = quality_scores(model, protocols, sources, options, show)
             reports[model.name] = run_protocols(
                 model.network,
                 protocols,
@@ -108,10 +108,14 @@ def write_evaluation(
     return write_run_report(folder, reports, console, files, draws=draws)
 
 
-def _scores(
+def quality_scores(
     model: FaceModel, protocols: Protocols, sources: Mapping[str, ScoreSource], options: EvaluationOptions, show: Show
 ) -> dict[str, QualityScores]:
-    """Quality scores of the protocols' images, by their names."""
+    """Quality scores of the protocols' images, by their names; none for those that need none.
+
+    Raises:
+        FacelabError: If an image cannot be scored, or the network needs scores and there are none.
+    """
     scorer = model.card.get("scorer") or {}
     size = model.input_spec.aligned if options.resize else None
     scoring = Scoring(network_of(scorer.get("base"), model.device), model.device, show, size)

@@ -9,6 +9,7 @@ from facelab.config import check_converted, check_numbers, first_error, shown
 from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
+from facelab.weights.calibration import Calibration
 
 CARD_FORMAT = 1
 LARGEST = 1 << 20  # numbers of an embedding
@@ -69,6 +70,7 @@ class _Card(_Part):
     update: int = Field(default=0, ge=0)
     epoch: float = Field(default=0, ge=0, allow_inf_nan=False)
     scorer: _Scorer | None = None
+    calibration: Calibration | None = None
 
 
 class AdapterPart(_Part):

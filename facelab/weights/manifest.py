@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from facelab.outside.json import read_json
 from facelab.weights.synced_files import sync_folder, write_bytes
 
 MANIFEST = "manifest.json"
+DIGESTS, REPLACING = "sha256", "replacing"
 
 
 def write_manifest(checkpoint: Path, update: int, score: float | None) -> None:
     """List the files of a checkpoint, with the updates made so far and its score."""
     digests = {path.name: _digest(path) for path in sorted(checkpoint.iterdir())}
-    described = {"update": update, "score": score, "sha256": digests}
+    described = {"update": update, "score": score, DIGESTS: digests}
     write_bytes(checkpoint / MANIFEST, json.dumps(described, indent=1).encode())
 
 
@@ -28,8 +29,30 @@ def exchange_files(checkpoint: Path, former: Iterable[str], new: Iterable[str]) 
         OSError: If it cannot be written; it is as it was then.
     """
     manifest = read_manifest(checkpoint)
-    stay = {name: digest for name, digest in manifest["sha256"].items() if name not in former}
-    described = {**manifest, "sha256": stay | {name: _digest(checkpoint / name) for name in new}}
+    stay = {name: digest for name, digest in manifest[DIGESTS].items() if name not in former}
+    _exchange(checkpoint, {**manifest, DIGESTS: stay | {name: _digest(checkpoint / name) for name in new}})
+
+
+def replace_file(checkpoint: Path, name: str, content: bytes) -> None:
+    """Give a file of a checkpoint another content; whenever it is stopped, the checkpoint is whole and unharmed.
+
+    Raises:
+        CheckpointError: If the manifest is missing or not what we write.
+        OSError: If it cannot be written; the file is as it was then.
+    """
+    manifest = read_manifest(checkpoint)
+    digest = hashlib.sha256(content).hexdigest()
+    partial = checkpoint / f".{name}"
+    write_bytes(partial, content)
+    # Two names cannot change in one step: between them the file may be the old one or the new one.
+    _exchange(checkpoint, {**manifest, REPLACING: {name: digest}})
+    partial.replace(checkpoint / name)
+    sync_folder(checkpoint)
+    manifest.pop(REPLACING, None)
+    _exchange(checkpoint, {**manifest, DIGESTS: {**manifest[DIGESTS], name: digest}})
+
+
+def _exchange(checkpoint: Path, described: Mapping[str, Any]) -> None:
     partial = checkpoint / f".{MANIFEST}"
     write_bytes(partial, json.dumps(described, indent=1).encode())
     partial.replace(checkpoint / MANIFEST)
@@ -44,7 +67,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = read_json(checkpoint / MANIFEST, "a list of hashes")
-        if all(isinstance(digest, str) for digest in manifest["sha256"].values()):
+        digests = (*manifest[DIGESTS].values(), *manifest.get(REPLACING, {}).values())
+        if all(isinstance(digest, str) for digest in digests):
             return manifest
     except (DataError, KeyError, TypeError, AttributeError):
         pass
@@ -74,13 +98,14 @@ def verify(checkpoint: Path, names: Iterable[str] | None = None) -> None:
     Raises:
         CheckpointError: If a file is missing or was changed.
     """
-    manifest = read_manifest(checkpoint)["sha256"]
+    described = read_manifest(checkpoint)
+    manifest, replacing = described[DIGESTS], described.get(REPLACING, {})
     for name in manifest if names is None else [name for name in names if name in manifest]:
         # The name alone: a manifest from outside could lead out of the folder.
         path = checkpoint / Path(name).name
         if not path.is_file():
             raise CheckpointError(f"the checkpoint '{checkpoint}' lacks '{name}'.")
-        if _digest(path) != manifest[name]:
+        if _digest(path) not in (manifest[name], replacing.get(name)):
             raise CheckpointError(f"'{path}' is damaged: its hash is not the one in {MANIFEST}.")
 
 

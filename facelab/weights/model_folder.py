@@ -15,7 +15,7 @@ from torch import Tensor
 
 from facelab.errors import CheckpointError, DataError
 from facelab.outside.json import parse_json
-from facelab.weights.manifest import MANIFEST
+from facelab.weights.manifest import MANIFEST, replace_file
 from facelab.weights.snapshot import CARD, MODEL
 from facelab.weights.tensor_files import read_safetensors
 from facelab.weights.whole_file import write_whole
@@ -58,6 +58,27 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
         shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(f"'{folder}' cannot be written ({error.strerror}).") from None
     return folder
+
+
+def rewrite_card(place: Path, card: Mapping[str, Any]) -> None:
+    """Give a stored model another description; the old or the new one is there whole whenever it is stopped.
+
+    Args:
+        place: Folder of a checkpoint or a model, or a file of a model.
+        card: The new description; JSON types.
+
+    Raises:
+        CheckpointError: If there is no model.
+        DataError: If it cannot be written; the model is as it was then.
+    """
+    if place.is_file():
+        _, weights = read_model_file(place)
+        write_whole(place, save(weights, {DESCRIPTION: json.dumps(card)}))
+        return
+    try:
+        replace_file(place, CARD, json.dumps(card, indent=1).encode())
+    except OSError as error:
+        raise DataError(f"'{place}' cannot be written ({error.strerror or error}).") from None
 
 
 def is_model_file(path: Path) -> bool:

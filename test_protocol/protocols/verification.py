@@ -66,10 +66,8 @@ class Verification(Protocol):
         Raises:
             DataError: If the embeddings do not fit, a value is not finite, or no pair is left.
         """
-        check_embeddings(embeddings, self.images)
-        used = self._used(embeddings.skipped)
-        scored = ScoredPairs.of(embeddings, self.pairs[used], self.same[used], self.fold[used], self.rules)
-        skipped = len(used) - int(used.sum())
+        scored = self.scored(embeddings)
+        skipped = len(self.pairs) - len(scored.pairs)
         reject = reject_part(scored, embeddings, self.rules)
         left, right = self.people[scored.pairs].astype(np.int32).T
         return Report(
@@ -82,6 +80,16 @@ class Verification(Protocol):
             if scored.one_class
             else worst_mistakes(scored.cosine, scored.same, scored.decision_threshold, scored.pairs),
         )
+
+    def scored(self, embeddings: Embeddings) -> ScoredPairs:
+        """The pairs with their scores, without those of which an image was skipped.
+
+        Raises:
+            DataError: If the embeddings do not fit, a value is not finite, or no pair is left.
+        """
+        check_embeddings(embeddings, self.images)
+        used = self._used(embeddings.skipped)
+        return ScoredPairs.of(embeddings, self.pairs[used], self.same[used], self.fold[used], self.rules)
 
     def with_probes_of(self, images: ImageSet) -> Self:
         """The same pairs, the second image of each from the second half of ``images``."""
