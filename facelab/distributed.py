@@ -349,6 +349,7 @@ def _process(number: int, count: int, folder: Path, source: tuple[str, str, str]
     dist.init_process_group(
         "gloo", init_method=meeting_point, rank=number, world_size=count, timeout=timedelta(minutes=30)
     )
+    dist.barrier()  # another process may still be connecting to this one, which a short function would end meanwhile
     function = _load_function(*source)  # before the arguments, whose classes may be of the same module
     result = function(*pickle.loads((folder / "arguments").read_bytes()))
     (folder / f"result-{number}").write_bytes(pickle.dumps(result))
