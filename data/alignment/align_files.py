@@ -95,7 +95,7 @@ def align_files(files: ImageFiles, landmarks: Landmarks, out: Path, options: Ali
             if options.on_error == "error":
                 raise
             return Refusal(where, str(error))
-        _write(targets[row], _encode(aligned, options))
+        write_crop(targets[row], aligned, options)
         return None
 
     yield from ordered_map(work, range(len(targets)), workers=thread_count(options.workers), ahead=AHEAD)
@@ -118,20 +118,21 @@ def _targets(files: ImageFiles, landmarks: Landmarks, out: Path, options: AlignO
     return targets
 
 
-def _encode(pixels: Pixels, options: AlignOptions) -> bytes:
+def write_crop(path: Path, pixels: Pixels, options: AlignOptions) -> None:
+    """Write an aligned face, whole or not at all.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
     parameters = [cv2.IMWRITE_JPEG_QUALITY, options.quality] if options.format == "jpg" else []
     done, data = cv2.imencode(f".{options.format}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
     if not done:
         raise AssertionError(f"OpenCV cannot write {options.format}")
-    return bytes(data.tobytes())
-
-
-def _write(path: Path, data: bytes) -> None:
     # With the process's number, so that two runs do not write into one file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        temporary.write_bytes(bytes(data.tobytes()))
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facelab.data.alignment.alignment import Points, five_points
-from facelab.data.formats.text_list import split_fields, text_lines, with_slashes
+from facelab.data.formats.text_list import name_below, split_fields, text_lines
 from facelab.errors import DataError
 from facelab.outside.json import read_json
 
@@ -49,7 +49,7 @@ def read_landmarks(path: Path) -> Landmarks:
     names: dict[str, str] = {}
     points = []
     for name, where, five in _json_entries(path) if path.suffix.lower() == ".json" else _lines(path):
-        inside = _inside(name, where)
+        inside = name_below(name, where)
         if inside in names:
             raise DataError(f"{where}: '{name}' has landmarks already at {names[inside]}; one face for each image.")
         names[inside] = where
@@ -110,11 +110,3 @@ def _five(numbers: list[Any], where: str) -> Points:
     if len(values) not in [2 * count for count in POINT_COUNTS]:
         raise DataError(f"{where}: expected x and y of 5, 25, 68 or 106 points, got {len(values)} numbers.")
     return five_points(values.reshape(-1, 2), where)
-
-
-def _inside(name: str, where: str) -> str:
-    name = with_slashes(name)
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
-        raise DataError(f"{where}: '{name}' is not a path below the folder of the images.")
-    return str(PurePosixPath(*parts))

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from facelab.config import Strict
 from facelab.data.alignment.alignment import TemplateForm, template
@@ -19,6 +20,56 @@ FILE = "alignment.json"
 SHOWN = 12  # hex digits of a hash in a report
 
 
+class ModelRecord(Strict):
+    """A file of weights.
+
+    Attributes:
+        name: Name of the file.
+        sha256: Hash of its content (hex).
+        source: The package that carries it with its version, or ``given``.
+    """
+
+    name: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    source: str
+
+
+class DetectionRecord(Strict):
+    """How faces were found, where no file of landmarks says where they are.
+
+    Attributes:
+        detector: Its name.
+        options: Its options.
+        models: Its files of weights.
+        select: Which faces of a photo were taken.
+        min_size: Least side of a face, in pixels.
+        on_missing: What was done with photos without a face.
+        written: Format of the crops.
+        opencv: Version of the library that ran the networks.
+        facelab: Version of this program.
+    """
+
+    detector: str
+    options: dict[str, Any]
+    models: tuple[ModelRecord, ...]
+    select: str
+    min_size: float
+    on_missing: str
+    written: str
+    opencv: str
+    facelab: str
+
+    def describe(self) -> str:
+        """For example ``detector yunet (yunet.onnx 49f0…, onet.onnx d80f…, longest 640 …), largest face …``."""
+        files = [f"{model.name} {model.sha256[:SHOWN]}" for model in self.models]
+        options = [f"{key} {value}" for key, value in sorted(self.options.items())]
+        return (
+            f"detector {self.detector} ({', '.join(files + options)}), {self.select} of the faces from "
+            f"{self.min_size:g} pixels, without one {self.on_missing}, {self.written}, OpenCV {self.opencv}, "
+            f"facelab {self.facelab}"
+        )
+
+
 class AlignmentRecord(Strict):
     """What ``alignment.json`` says.
 
@@ -27,14 +78,22 @@ class AlignmentRecord(Strict):
         form: Form of the template; see `facelab.data.alignment.alignment.template`.
         size: Side of the aligned images, in pixels.
         template_hash: SHA-256 (hex) of the five places as text with four decimals.
-        landmarks_hash: SHA-256 (hex) of the landmark file.
+        landmarks_hash: SHA-256 (hex) of the landmark file; None where a detector found them.
+        detection: How it did.
     """
 
     template: str = "ArcFace"
     form: TemplateForm
     size: int = Field(ge=1)
     template_hash: str = Field(pattern="^[0-9a-f]{64}$")
-    landmarks_hash: str = Field(pattern="^[0-9a-f]{64}$")
+    landmarks_hash: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    detection: DetectionRecord | None = None
+
+    @model_validator(mode="after")
+    def _landmarks_come_from_somewhere(self) -> "AlignmentRecord":
+        if (self.landmarks_hash is None) == (self.detection is None):
+            raise ValueError("either landmarks_hash or detection must be given")
+        return self
 
     @classmethod
     def of(cls, size: int, form: TemplateForm, landmarks: Path) -> "AlignmentRecord":
@@ -43,21 +102,24 @@ class AlignmentRecord(Strict):
         Raises:
             DataError: If the landmark file cannot be read.
         """
-        places = ";".join(f"{x:.4f},{y:.4f}" for x, y in template(size, form))
         try:
             with opened(landmarks) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{landmarks}: cannot be read ({error.strerror}).") from None
-        return cls(
-            form=form, size=size, template_hash=hashlib.sha256(places.encode()).hexdigest(), landmarks_hash=digest
-        )
+        return cls(form=form, size=size, template_hash=_template_hash(size, form), landmarks_hash=digest)
+
+    @classmethod
+    def by_detector(cls, size: int, form: TemplateForm, detection: DetectionRecord) -> "AlignmentRecord":
+        """The record of an alignment whose landmarks a detector finds."""
+        return cls(form=form, size=size, template_hash=_template_hash(size, form), detection=detection)
 
     def describe(self) -> str:
         """One line for reports, for example ``ArcFace scaled 112, template 5d0c3c…, landmarks 91fe02…``."""
+        landmarks = f"landmarks {(self.landmarks_hash or '')[:SHOWN]}"
         return (
             f"{self.template} {self.form} {self.size}, template {self.template_hash[:SHOWN]}, "
-            f"landmarks {self.landmarks_hash[:SHOWN]}"
+            f"{landmarks if self.detection is None else self.detection.describe()}"
         )
 
     def refuse_other(self, folder: Path) -> None:
@@ -82,13 +144,18 @@ class AlignmentRecord(Strict):
         temporary = folder / f".{FILE}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(self.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
             # A rename replaces the old record in one step: readers see the old one or the new one.
             temporary.replace(folder / FILE)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink()
             raise DataError(f"{folder / FILE}: cannot be written ({error.strerror}).") from None
+
+
+def _template_hash(size: int, form: TemplateForm) -> str:
+    places = ";".join(f"{x:.4f},{y:.4f}" for x, y in template(size, form))
+    return hashlib.sha256(places.encode()).hexdigest()
 
 
 def read_alignment(files: ImageFiles) -> str:

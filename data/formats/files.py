@@ -57,7 +57,7 @@ class ImageFiles(ABC):
     skipped: tuple[str, ...] = ()
 
     def names(self) -> Iterator[str]:
-        """Names of all files, those of a folder in succession. Archives override this, folders the next two methods."""
+        """Names of all files, those of a folder in succession."""
         raise NotImplementedError
 
     def folders(self) -> Iterator[tuple[str, list[str]]]:
@@ -151,6 +151,15 @@ class FolderFiles(ImageFiles):
         self.root = root
         self._base = os.fspath(root)
         self._found: dict[str, Mapping[str, list[str]]] = {}
+
+    def names(self) -> Iterator[str]:
+        """All files at whatever depth, sorted; what is hidden is passed over, and links to folders are not followed."""
+        found: list[str] = []
+        for place, folders, names in os.walk(self._base):
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
+            below = os.path.relpath(place, self._base)
+            found += [posixpath.normpath(posixpath.join(below, name)) for name in names if not _is_hidden(name)]
+        yield from sorted(found)
 
     def folders(self) -> Iterator[tuple[str, list[str]]]:
         """The folders right below the root; hidden ones are passed over."""

@@ -3,7 +3,7 @@
 import csv
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from facelab.errors import DataError
 from facelab.outside.file import read_regular_text
@@ -69,6 +69,23 @@ def is_whole(text: str) -> bool:
 def with_slashes(name: str) -> str:
     """A path as lists from Windows write it, ``person\\image.jpg``, with ``/``; others as they are."""
     return name if "/" in name else name.replace("\\", "/")
+
+
+def name_below(name: str, where: str) -> str:
+    """A path of a list, relative to the folder or archive of its images, with ``/``.
+
+    Args:
+        name: As the list has it.
+        where: Names the entry in messages.
+
+    Raises:
+        DataError: If it is absolute or leads out of the folder.
+    """
+    name = with_slashes(name)
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name:
+        raise DataError(f"{where}: '{name}' is not a path below the folder of the images.")
+    return str(PurePosixPath(*parts))
 
 
 def one_form(name: str) -> str:

@@ -17,6 +17,7 @@ REGISTRIES = {
     "sources": ("facelab.data.base", "SOURCES"),
     "samplers": ("facelab.data.base", "SAMPLERS"),
     "transforms": ("facelab.data.transforms.base", "TRANSFORMS"),
+    "detectors": ("facelab.data.detection.base", "DETECTORS"),
     "modes": ("facelab.training_mode.base", "MODES"),
     "objectives": ("facelab.training_mode.triplet.objective", "OBJECTIVES"),
     "distillations": ("facelab.training_mode.distillation.loss", "DISTILLATIONS"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from facelab.data.formats.alignment_record import FILE, AlignmentRecord, joined_alignment
 from facelab.data.formats.images import PathImages
@@ -74,3 +75,8 @@ def test_sets_that_were_aligned_differently_say_both() -> None:
     assert joined_alignment(["x", "x"]) == "x"
     assert joined_alignment(["x", "unknown"]) == "x + unknown"
     assert joined_alignment([]) == "unknown"
+
+
+def test_landmarks_come_from_a_file_or_a_detector(record: AlignmentRecord) -> None:
+    with pytest.raises(ValidationError, match="either landmarks_hash or detection must be given"):
+        AlignmentRecord(form="scaled", size=112, template_hash=record.template_hash)

@@ -1,5 +1,6 @@
 """``facelab data align``: faces land on the template, nothing is overwritten, refusals are counted and named."""
 
+import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from facelab.cli.align import align_command
 from facelab.data.alignment.alignment import ARCFACE_112, align
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError, FacelabError
 
 FACE = ARCFACE_112 * 1.5 + [20, 10]
@@ -173,3 +175,29 @@ def test_landmarks_in_another_order_are_refused_and_single_ones_said(folder: Pat
     (folder / "points.txt").write_text(line("a/1.png", swapped) + line("a/2.png", swapped) + line("b.png"))
     with pytest.raises(DataError, match=r"a/1\.png: no face has its landmarks like this, nor do 1 others of 3"):
         run(folder, "--overwrite", "--on-error", "skip")
+
+
+@pytest.mark.usefixtures("face_models")
+def test_without_landmarks_a_detector_finds_the_faces(tmp_path: Path) -> None:
+    face = SyntheticFaces(identities=6, per_identity=1, size=112, split="test").read(5)
+    photo = np.full((200, 260, 3), (150, 160, 170), np.uint8)
+    photo[40:152, 100:212] = face
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "one.png"), photo[..., ::-1])
+    cv2.imwrite(str(tmp_path / "photos" / "two.png"), photo[30:90, :90])
+    app = typer.Typer()
+    app.command()(align_command)
+    words = [str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--on-missing", "skip"]
+    for before in ("", "2 of the photos had been done before\n"):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        assert f"1 faces of 2 photos aligned to 112x112, in {tmp_path / 'out'}\n{before}1 refused" in result.output
+    assert np.abs(read(tmp_path / "out" / "one.png").astype(int) - face).mean() < 25  # drawn on the template itself
+    record = json.loads((tmp_path / "out" / "alignment.json").read_text())
+    assert record["detection"]["detector"] == "yunet"
+    assert [model["name"] for model in record["detection"]["models"]][1] == "onet.onnx"
+    assert record["detection"]["options"] == {"refine": True, "longest": 640, "min_score": 0.6, "thorough": False}
+    changed = CliRunner().invoke(app, [*words, "--option", "longest=320"])
+    assert isinstance(changed.exception, DataError)
+    unknown = CliRunner().invoke(app, [*words, "--option", "size=320"])
+    assert "detector 'yunet' has no option 'size'" in str(unknown.exception)

@@ -1,0 +1,1 @@
+"""Photo to faces: where they are, how sure that is, and their five landmarks."""

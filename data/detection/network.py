@@ -1,0 +1,94 @@
+"""An ONNX network that OpenCV runs, in as many threads as call it."""
+
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab.errors import DataError
+
+Blob = NDArray[np.float32]
+
+# OpenCV 5's other engine pools with SAME_UPPER padding at the wrong end: MTCNN's points are two pixels off, in silence.
+ENGINE: list[int] = [cv2.dnn.ENGINE_CLASSIC] if hasattr(cv2.dnn, "ENGINE_CLASSIC") else []
+
+LOG_LEVEL = threading.RLock()  # it is one for all threads
+
+
+class Network:
+    """A network by the content of its file.
+
+    Args:
+        data: An ONNX file, whole: weights in files beside it are not looked for.
+        where: Names it in messages.
+
+    Raises:
+        DataError: If it is no ONNX file, or OpenCV cannot run it.
+    """
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self.where = where
+        self._data = data
+        self._of_thread = threading.local()  # a network keeps what it computes, and belongs to one thread at a time
+        self.outputs: tuple[str, ...] = tuple(self._network().getUnconnectedOutLayersNames())
+
+    def run(self, blob: Blob) -> list[Blob]:
+        """Its outputs, in the order of ``outputs``.
+
+        Raises:
+            DataError: If it does not take such an input.
+        """
+        network = self._network()
+        try:
+            network.setInput(blob)
+            return [np.asarray(output) for output in network.forward(self.outputs)]
+        except cv2.error:
+            raise DataError(f"{self.where}: the network does not take an input of shape {blob.shape}.") from None
+
+    def _network(self) -> "cv2.dnn.Net":
+        network = getattr(self._of_thread, "network", None)
+        if network is None:
+            try:
+                network = _read(self._data)
+            except cv2.error:
+                raise DataError(
+                    f"{self.where}: is no ONNX file, or not one that OpenCV {cv2.__version__} can run."
+                ) from None
+            self._of_thread.network = network
+        return network
+
+
+def _read(data: bytes) -> "cv2.dnn.Net":
+    # From a file, because OpenCV 5.0 heeds the engine only there; from one of its own, beside which no weights lie.
+    with tempfile.TemporaryDirectory(prefix="facelab") as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(data)
+        with quiet_opencv():
+            return cv2.dnn.readNetFromONNX(str(path), *ENGINE)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keeps OpenCV from writing to stderr what an exception says anyway, and what nobody can change."""
+    set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+    with LOG_LEVEL:
+        before = set_level(0)
+        try:
+            yield
+        finally:
+            set_level(before)
+
+
+def output_of(outputs: Sequence[Blob], shape: tuple[int | None, ...]) -> list[int]:
+    """Which outputs have a shape; None stands for any length."""
+    return [
+        number
+        for number, output in enumerate(outputs)
+        if output.ndim == len(shape)
+        and all(wanted in (None, length) for wanted, length in zip(shape, output.shape, strict=True))
+    ]
