@@ -37,7 +37,7 @@ class LeftOut:
         self._count[reason] += count
         self._first.setdefault(reason, name)
 
-    def sentences(self, root: Path) -> tuple[str, ...]:
+    def sentences(self, root: Path | str) -> tuple[str, ...]:
         """One for each reason: how many, why, and the first name."""
         return tuple(
             f"{root}: {count} left out, {why} (first: {self._first[why]!r})." for why, count in self._count.items()

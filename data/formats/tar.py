@@ -7,6 +7,7 @@ the archive must have its end: two blocks of zeros with nothing behind them.
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from facelab.data.formats.archive import ArchiveFiles, Member, readable_name
 from facelab.data.formats.files import LeftOut
@@ -20,6 +21,15 @@ MAX_PADDING = 1 << 26  # bytes of zeros behind the end
 REGULAR, LINKS, FOLDER, SPECIAL, SPARSE = b"\x0007", b"12", b"5", b"346", b"S"
 LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL = b"L", b"K", b"xX", b"g"
 A_LINK, A_SPARSE, A_SPECIAL = "a link", "a sparse file", "a device or other special file"
+
+
+class Readable(Protocol):
+    """What can be read by place."""
+
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``."""
 
 
 class TarFiles(ArchiveFiles):
@@ -39,16 +49,30 @@ class TarFiles(ArchiveFiles):
     def __init__(self, path: Path, root: Path | None = None) -> None:
         self._file = RawFile(path)
         left_out = LeftOut()
-        super().__init__(root or path, _Headers(self._file, root or path, left_out).members(), left_out)
+        super().__init__(root or path, tar_members(self._file, str(root or path), left_out), left_out)
 
     def _content(self, name: str, place: int, stored: int, size: int) -> bytes:
         return self._file.read(place, size)
 
 
+def tar_members(file: Readable, path: str, left_out: LeftOut) -> Iterator[Member]:
+    """The regular files of an archive, in its order; the archive is read from its beginning to its end.
+
+    Args:
+        file: The archive.
+        path: What messages call it.
+        left_out: What else there is goes here.
+
+    Raises:
+        DataError: As `TarFiles`.
+    """
+    return _Headers(file, path, left_out).members()
+
+
 class _Headers:
     """The headers of an archive, one after the other."""
 
-    def __init__(self, file: RawFile, path: Path, left_out: LeftOut) -> None:
+    def __init__(self, file: Readable, path: str, left_out: LeftOut) -> None:
         self.file, self.path, self.left_out = file, path, left_out
         self.at = 0
         self.records: dict[bytes, bytes] = {}  # of pax, for the next file
@@ -57,7 +81,7 @@ class _Headers:
     def members(self) -> Iterator[Member]:
         """Regular files; what else there is goes into ``left_out``."""
         while (header := self._block()) != ZEROS:
-            kind, name, size, start = header[156:157], _name(header), _number(header[124:136]), self.at
+            kind, (name, size), start = header[156:157], header_name_and_size(header), self.at
             if not is_header(header) or size is None:
                 raise self._damaged(start - BLOCK, "there is no sound header")
             if kind in LONG_NAME + LONG_LINK + PAX + PAX_GLOBAL:
@@ -156,9 +180,11 @@ class _Headers:
         return DataError(f"{self.path}: {kind}: at byte {at} {why}.")
 
 
-def _name(header: bytes) -> bytes:
+def header_name_and_size(header: bytes) -> tuple[bytes, int | None]:
+    """What a header itself says, before long names and pax records; a size that is no number is None."""
     name, prefix = header[:100].split(b"\0")[0], header[345:500].split(b"\0")[0]
-    return posixpath.join(prefix, name) if header[257:263] == b"ustar\0" and prefix else name
+    name = posixpath.join(prefix, name) if header[257:263] == b"ustar\0" and prefix else name
+    return name, _number(header[124:136])
 
 
 def _number(field: bytes) -> int | None:

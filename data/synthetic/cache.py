@@ -104,7 +104,7 @@ def cached_file(plan: Plan, folder: Path, progress: OnProgress | None = None) ->
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_suffix(".lock")):
+        with alone(path.with_suffix(".lock")):
             # Another process may have written it while this one waited for the lock.
             if not path.is_file():
                 _write(plan, path, progress or _unreported)
@@ -136,8 +136,12 @@ def _unreported(done: int, total: int) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes of this machine out; without file locks they would only render the same file twice."""
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine out; without file locks they would only make the same file twice.
+
+    Raises:
+        OSError: If the lock file cannot be written.
+    """
     with path.open("w") as handle:
         if sys.platform != "win32":
             fcntl.flock(handle, fcntl.LOCK_EX)

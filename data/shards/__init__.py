@@ -1,0 +1,1 @@
+"""Files of many images, here or elsewhere, of which single places are read: shards of tar, Parquet and LMDB."""

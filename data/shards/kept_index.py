@@ -1,0 +1,97 @@
+"""Indices of shards that were made once: beside the shard, or in the folder of caches."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from facelab.data.formats.writing import written_files
+from facelab.data.shards.address import is_remote
+from facelab.data.shards.open_ranged import open_ranged
+from facelab.data.shards.patience import Patience
+from facelab.data.shards.ranged_file import RangedFile
+from facelab.data.shards.tar_index import MAX_INDEX, Fields, TarIndex, index_tar, read_index
+from facelab.data.synthetic.cache import alone, cache_folder
+from facelab.errors import DataError
+from facelab.outside.file import read_regular
+
+BESIDE = ".index"
+"""What the name of a shard is followed by in that of its index."""
+OPENERS = 16
+"""Shards that are opened at the same time: each waits for its server."""
+
+
+def open_shards(
+    addresses: Sequence[str], fields: Fields, patience: Patience, progress: Callable[[int, int], None]
+) -> list[tuple[RangedFile, TarIndex]]:
+    """The shards of some addresses with their indices; those without one are read once, and their index is kept.
+
+    Args:
+        addresses: The shards.
+        fields: Which files of a sample are read.
+        patience: How often and how long what lies elsewhere is asked for.
+        progress: Called with the number of shards done, and of all.
+
+    Raises:
+        ConfigError: If a package for an address is not installed.
+        DataError: If a shard cannot be had or is damaged, or the folder of caches cannot be written.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Processes of one machine that start together read each shard once.
+        with alone(folder / "shards.lock"), ThreadPoolExecutor(min(OPENERS, len(addresses))) as pool:
+            found = []
+            for shard in pool.map(lambda address: _opened(address, fields, patience, folder), addresses):
+                found.append(shard)
+                progress(len(found), len(addresses))
+            return found
+    except OSError as error:
+        raise DataError(
+            f"'{folder}', where indices of shards are kept, cannot be written ({error.strerror or error}); set "
+            "FACELAB_CACHE to another folder."
+        ) from None
+
+
+def _opened(address: str, fields: Fields, patience: Patience, folder: Path) -> tuple[RangedFile, TarIndex]:
+    file = open_ranged(address, patience)
+    key = f"{address}\n{file.size}\n{file.version}\n{fields}"
+    path = folder / f"shard-{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.npz"
+    index = _kept(path, file) if path.is_file() else None
+    if index is None and fields == Fields():
+        index = _beside(address, file, patience)
+    if index is None:
+        index = index_tar(file, fields)
+        path.unlink(missing_ok=True)
+        with written_files(path) as (part,):
+            part.write_bytes(index.packed())
+    return file, index
+
+
+def _kept(path: Path, file: RangedFile) -> TarIndex | None:
+    try:
+        return read_index(read_regular(path, MAX_INDEX), file)
+    except (OSError, ValueError) as error:
+        logging.getLogger(__name__).warning(f"{path}: the index of {file.name} is damaged ({error}); it is made anew.")
+        return None
+
+
+def _beside(address: str, file: RangedFile, patience: Patience) -> TarIndex | None:
+    """The index that lies beside a shard, as `facelab data convert` writes it; None if there is none."""
+    if is_remote(address):
+        if "?" in address:
+            return None  # a signature is for one file
+    elif not Path(address + BESIDE).is_file():
+        return None
+    try:
+        kept = open_ranged(address + BESIDE, patience)
+    except DataError:
+        return None  # whatever is wrong with an index, the shard itself is there
+    if kept.size > MAX_INDEX:
+        return None
+    try:
+        return read_index(kept.read(0, kept.size), file)
+    except ValueError as error:
+        logging.getLogger(__name__).warning(f"{kept.name}: is no index of {file.name} ({error}); it is made anew.")
+        return None

@@ -1,0 +1,82 @@
+"""Files through fsspec: the same promises as on a web server."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facelab.data.shards import fsspec_file
+from facelab.data.shards.fsspec_file import FsspecFile
+from facelab.data.shards.patience import Patience
+from facelab.data.sources.webdataset import WebDataset
+from facelab.errors import ConfigError, DataError
+
+fsspec = pytest.importorskip("fsspec")
+QUICK = Patience(attempts=3, timeout=5.0, pause=0.001)
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+
+
+def test_parts_are_those_of_the_file(memory: Any) -> None:
+    memory.pipe_file("/a.bin", bytes(range(100)))
+    file = FsspecFile("memory://a.bin", QUICK)
+    assert (file.size, file.is_near) == (100, False)
+    assert pickle.loads(pickle.dumps(file)).read(10, 5) == file.read(10, 5) == bytes(range(10, 15))
+
+
+def test_shards_are_read_through_it(
+    memory: Any, tmp_path: Path, tar_of: Callable[..., Path], png: Any, picture: Any
+) -> None:
+    files = {f"{n}.{end}": data for n in range(4) for end, data in (("png", png(picture(n))), ("cls", b"%d" % (n % 2)))}
+    path = tar_of(tmp_path / "a.tar", files)
+    memory.pipe_file("/a.tar", path.read_bytes())
+    source = WebDataset("memory://a.tar")
+    assert source.fingerprint() == WebDataset(str(path)).fingerprint()
+    assert (source.read(3) == picture(3)).all()
+
+
+def test_failures_are_repeated_and_then_told_without_their_text(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.pipe_file("/a.bin", bytes(100))
+    file, tries = FsspecFile("memory://a.bin", QUICK), list[int]()
+
+    class ForeignError(Exception):
+        pass
+
+    def fail(path: str, start: int, end: int) -> bytes:
+        tries.append(start)
+        if len(tries) < 3 or start:
+            raise (OSError if len(tries) % 2 else ForeignError)("https://host/?signature=secret")
+        return bytes(end - start)
+
+    monkeypatch.setattr(type(file._system), "cat_file", staticmethod(fail))
+    monkeypatch.setattr(fsspec_file, "FOREIGN", ((__name__, "ForeignError"), ("not.loaded", "Error")))
+    monkeypatch.setitem(__import__("sys").modules, __name__, type("Module", (), {"ForeignError": ForeignError}))
+    assert file.read(0, 10) == bytes(10)
+    with pytest.raises(
+        DataError, match=r"memory://a\.bin: bytes 5 to 9 cannot be read: 3 tries in .*ForeignError"
+    ) as told:
+        file.read(5, 5)
+    assert "secret" not in str(told.value)
+    monkeypatch.setattr(type(file._system), "cat_file", lambda *_, **__: b"short")
+    with pytest.raises(DataError, match=r"5 of 10 bytes came \(3 times\)"):
+        file.read(0, 10)
+
+
+def test_what_is_not_there_or_not_installed_is_told(memory: Any) -> None:
+    with pytest.raises(DataError, match=r"memory://missing\.tar: cannot be read \(FileNotFoundError\)"):
+        FsspecFile("memory://missing.tar", QUICK)
+    memory.pipe_file("/empty.tar", b"")
+    with pytest.raises(DataError, match="is no file with content"):
+        FsspecFile("memory://empty.tar", QUICK)
+    with pytest.raises(DataError, match=r"nosuch://a\.tar: cannot be opened"):
+        FsspecFile("nosuch://a.tar", QUICK)
+    if __import__("importlib.util").util.find_spec("adlfs") is None:
+        with pytest.raises(ConfigError, match=r"'abfs://a/b\.tar' needs a package .*facelab\[remote\]"):
+            FsspecFile("abfs://a/b.tar", QUICK)

@@ -1,0 +1,194 @@
+"""WebDataset: the same images from this disk and from a web server, with any faults, in any order, in any process."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facelab.data.base import SAMPLERS, SOURCES
+from facelab.data.loading.loader import Loader
+from facelab.data.shards import tar_index
+from facelab.data.sources import webdataset
+from facelab.data.sources.concat import Concat
+from facelab.data.sources.open_source import open_source
+from facelab.data.sources.resized import Resized
+from facelab.data.sources.webdataset import WebDataset
+from facelab.errors import ConfigError, CorruptImage, DataError
+
+SHARDS, EACH = 3, 40
+
+
+@pytest.fixture
+def shards(tmp_path: Path, server: Any, tar_of: Callable[..., Path], picture: Any, png: Any) -> str:
+    """Three shards of 40 images of seven people in the folder of the server; image n is ``picture(n)``."""
+    for shard in range(SHARDS):
+        files = {}
+        for n in range(shard * EACH, (shard + 1) * EACH):
+            files |= {f"p/{n:04d}.png": png(picture(n)), f"p/{n:04d}.cls": str(n % 7).encode()}
+        tar_of(server.folder / f"train-{shard:04d}.tar", files)
+    return f"{server.folder}/train-{{0000..0002}}.tar"
+
+
+def remote(server: Any, **options: Any) -> WebDataset:
+    return WebDataset(f"{server.url}/train-{{0000..0002}}.tar", attempts=4, timeout=5.0, pause=0.001, **options)
+
+
+def test_images_and_labels_are_those_of_the_shards(shards: str, picture: Any) -> None:
+    source = SOURCES.build("WebDataset", {"shards": shards})
+    assert (len(source), source.num_classes) == (SHARDS * EACH, 7)
+    assert np.array_equal(source.labels, np.arange(SHARDS * EACH) % 7)
+    for n in (0, 39, 40, 119):
+        assert np.array_equal(source.read(n), picture(n))
+    assert np.array_equal(source.read(-1), picture(119))
+    assert source.name(41) == "train-0001.tar/p/0041.png"
+    assert source.location(41) == f"{shards.replace('{0000..0002}', '0001')}/p/0041.png"
+    assert np.array_equal(pickle.loads(pickle.dumps(source)).read(41), picture(41))
+    for other in (Path(shards).parent, shards, str(Path(shards).parent / "*.tar")):
+        assert open_source(other).fingerprint() == source.fingerprint()
+
+
+def test_a_web_server_gives_the_same_whatever_it_does(shards: str, server: Any) -> None:
+    local, faults = WebDataset(shards), ["drop", "cut", "whole", "503", "other part"]
+    server.faults = ["drop", "cut", "503"]  # no more than a shard has tries, as three are opened at once
+    away = remote(server)
+    assert away.fingerprint() == local.fingerprint()
+    assert away.people_hash() == local.people_hash()
+    for n, fault in zip(range(0, 120, 7), faults * 4, strict=False):
+        server.faults = [fault] * 3
+        assert away.encoded(n) == local.encoded(n)
+        assert n > 14 or not server.faults  # later ones come out of a run that was read at once
+    copy = pickle.loads(pickle.dumps(away))
+    assert copy.encoded(77) == local.encoded(77)
+
+
+def test_shards_are_indexed_once(shards: str, server: Any, cache: Path) -> None:
+    first = remote(server)
+    server.asked.clear()
+    second = remote(server)
+    assert second.fingerprint() == first.fingerprint()
+    assert [part for _, part in server.asked] == ["bytes=0-0"] * SHARDS  # that they are still the same
+    server.etag = '"2"'
+    server.asked.clear()
+    remote(server)
+    assert len(server.asked) > SHARDS * 2
+    for kept in cache.glob("*.npz"):
+        kept.write_bytes(b"damaged")
+    assert remote(server).fingerprint() == first.fingerprint()
+
+
+def test_an_index_beside_a_shard_saves_reading_it(shards: str, server: Any, cache: Path) -> None:
+    local = WebDataset(shards)
+    for file, index in local.shards:
+        Path(f"{file.name}.index").write_bytes(index.packed())
+    for kept in cache.glob("*.npz"):
+        kept.unlink()
+    away = remote(server)
+    assert away.fingerprint() == local.fingerprint()
+    assert sum(part.startswith("bytes=0-") and path.endswith(".tar") for path, part in server.asked) == SHARDS
+    (server.folder / "train-0001.tar.index").write_bytes(b"hello")
+    assert remote(server).fingerprint() == local.fingerprint()
+
+
+def test_neighbours_are_read_together_and_others_alone(
+    shards: str, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webdataset, "RUN", 20 << 10)
+    local, away = WebDataset(shards), remote(server)
+    assert len(away._runs) > 2 * SHARDS
+    assert np.array_equal(away._runs, local._runs)
+
+    def requests(sampler: str, **options: Any) -> int:
+        server.asked.clear()
+        rows = SAMPLERS.build(sampler, options, labels=away.labels, seed=0, runs=away.runs).rows(0, 0, 120)
+        assert [away.encoded(row) for row in rows.tolist()] == [local.encoded(row) for row in rows.tolist()]
+        return len(server.asked)
+
+    assert requests("ShardShuffle", buffer=30) <= 3 * len(away._runs)
+    away._cache, away._history = type(away._cache)(1, len), 1
+    assert requests("Shuffle") >= 110
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_are_the_same_with_any_workers_after_a_restart_and_of_two_processes(
+    shards: str, server: Any, workers: int
+) -> None:
+    def batches(source: Any, start: int = 0, rank: int = 0, world: int = 1) -> list[tuple[list[int], int]]:
+        sampler = SAMPLERS.build("ShardShuffle", {"buffer": 30}, labels=source.labels, seed=1, runs=source.runs)
+        loader = Loader(source, sampler, batch_size=20, rank=rank, world_size=world, workers=workers)
+        return [(batch.index.tolist(), int(batch.image.sum())) for batch in loader.batches(2, start)]
+
+    expected, away = batches(WebDataset(shards)), remote(server)
+    server.faults = ["cut", "503", "drop"]
+    assert batches(away) == expected
+    assert batches(away, 3) == expected[3:]
+    halves = zip(batches(away, rank=0, world=2), batches(away, rank=1, world=2), strict=True)
+    assert [left + right for (left, _), (right, _) in halves] == [rows for rows, _ in expected]
+
+
+def test_a_server_that_is_lost_stops_the_run_and_skips_nothing(shards: str, server: Any) -> None:
+    away = remote(server)
+    sampler = SAMPLERS.build("Sequential", {}, labels=away.labels, seed=0)
+    loader = Loader(away, sampler, batch_size=20, workers=2, on_corrupt="skip")
+    server.always = "cut"
+    with pytest.raises(
+        DataError, match=r"train-0000\.tar: bytes \d+ to \d+ cannot be read: 4 tries in .* s ended with"
+    ):
+        list(loader.batches(0))
+    assert not loader.corrupt.count
+
+
+def test_a_corrupt_image_is_named_and_a_changed_shard_refused(shards: str, server: Any) -> None:
+    source = WebDataset(shards)
+    path, row = Path(source.shards[1][0].name), 5
+    place = int(source.shards[1][1].places[row])
+    data = bytearray(path.read_bytes())
+    data[place : place + 60] = bytes(60)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"train-0001\.tar: has changed since it was opened"):
+        source.read(EACH + row)
+    with pytest.raises(CorruptImage, match=r"train-0001\.tar/p/0045\.png: "):
+        WebDataset(shards).read(EACH + row)
+
+
+def test_a_process_that_was_forked_reads_on_its_own(shards: str, server: Any) -> None:
+    away, local = remote(server), WebDataset(shards)
+    away.encoded(3)
+    child = os.fork()
+    if not child:
+        with away._cache._lock:
+            pass
+        os._exit(0 if all(away.encoded(3) == local.encoded(3) for _ in range(5)) else 1)
+    assert all(away.encoded(4) == local.encoded(4) for _ in range(5))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_other_sources_keep_the_runs(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webdataset, "RUN", 20 << 10)
+    source = WebDataset(shards)
+    assert np.array_equal(Resized(source, 8, 8).runs, source.runs)
+    both = Concat([source, source])
+    assert np.array_equal(both.runs, np.concatenate([source._runs, 120 + source._runs]))
+
+
+def test_labels_with_gaps_and_strange_options_are_refused(
+    tmp_path: Path, tar_of: Callable[..., Path], png: Any, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = png(picture(0))
+    path = tar_of(tmp_path / "a.tar", {"1.png": image, "1.cls": b"4", "2.png": image, "2.cls": b"9"})
+    with pytest.raises(DataError, match=r"a\.tar: class 0 has no image; .*relabel: true"):
+        WebDataset(str(path))
+    assert WebDataset(str(path), relabel=True).labels.tolist() == [0, 1]
+    with pytest.raises(ConfigError, match="cache_mb is 0"):
+        WebDataset(str(path), cache_mb=0)
+    with pytest.raises(DataError, match=r"b\.tar: cannot be opened \(No such file"):
+        WebDataset(str(tmp_path / "b.tar"))
+    monkeypatch.setattr(tar_index, "MOST_SAMPLES", 1)
+    with pytest.raises(DataError, match="holds more than 1 samples"):
+        WebDataset(str(path), label="cls")
+    monkeypatch.setenv("FACELAB_CACHE", str(path))
+    with pytest.raises(DataError, match="set FACELAB_CACHE to another folder"):
+        WebDataset(str(path))
