@@ -127,11 +127,14 @@ class Source(ImageSet):
     Attributes:
         labels: Class of each image, int64, (N,), without reading any image.
         num_classes: C.
+        runs: Number of the first image of each run of neighbours that are best read together, int64, ascending from 0;
+            None where any image is read as easily as the next one. The sampler ``ShardShuffle`` keeps to them.
     """
 
     citation: ClassVar[Citation | None] = None
     labels: Labels
     num_classes: int
+    runs: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Number of images, N."""
@@ -145,7 +148,8 @@ class Source(ImageSet):
 class Sampler(ABC):
     """Which images make an epoch, in which order. A pure function of (epoch, position), so any position can be resumed.
 
-    Every constructor's ``labels`` (N,) and ``seed`` are supplied by the program, other arguments come from YAML.
+    Every constructor's ``labels`` (N,) and ``seed`` are supplied by the program, and so are the ``runs`` of the source
+    where one takes them; other arguments come from YAML.
 
     Attributes:
         rows_per_group: So many rows in succession belong together, and no batch may cut them apart.
@@ -172,4 +176,4 @@ def differing_size(where: str, shape: tuple[int, ...], other: tuple[int, ...]) -
 
 
 SOURCES: Registry[Source] = Registry("source", "facelab.data", supplied=("progress",))
-SAMPLERS: Registry[Sampler] = Registry("sampler", "facelab.data", supplied=("labels", "seed"))
+SAMPLERS: Registry[Sampler] = Registry("sampler", "facelab.data", supplied=("labels", "seed", "runs"))

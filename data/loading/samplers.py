@@ -33,7 +33,7 @@ class Shuffle(Sampler):
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
         """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
-        positions = np.arange(*_bounds(start, stop, len(self)))
+        positions = np.arange(*checked_rows(start, stop, len(self)))
         return permute(positions, self._size, self._seed, epoch)
 
 
@@ -54,7 +54,7 @@ class Sequential(Sampler):
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
         """Index of the image in rows ``start`` to ``stop``, the same in every epoch, (stop - start,)."""
-        return np.arange(*_bounds(start, stop, len(self)))
+        return np.arange(*checked_rows(start, stop, len(self)))
 
 
 @SAMPLERS.register("ClassBalanced")
@@ -96,7 +96,7 @@ class ClassBalanced(Sampler):
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
         """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
-        group, member = np.divmod(np.arange(*_bounds(start, stop, len(self))), self.rows_per_group)
+        group, member = np.divmod(np.arange(*checked_rows(start, stop, len(self))), self.rows_per_group)
         visit, place = np.divmod(group, len(self._counts))
         # Each visit to all classes has an order of its own, and in it each class an order of its images.
         drawn = permute(place, len(self._counts), self._seed, epoch, visit)
@@ -140,7 +140,7 @@ class PairsAndInstances(Sampler):
 
     def rows(self, epoch: int, start: int, stop: int) -> Rows:
         """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
-        positions = np.arange(*_bounds(start, stop, len(self)))
+        positions = np.arange(*checked_rows(start, stop, len(self)))
         of_same = positions % self._turn < self._same_in_turn
         first, last = (self._same_before(row) for row in (start, stop))
         index = np.empty(len(positions), np.int64)
@@ -154,7 +154,12 @@ class PairsAndInstances(Sampler):
         return turns * self._same_in_turn + min(rest, self._same_in_turn)
 
 
-def _bounds(start: int, stop: int, size: int) -> tuple[int, int]:
+def checked_rows(start: int, stop: int, size: int) -> tuple[int, int]:
+    """The rows themselves.
+
+    Raises:
+        ConfigError: If they are not inside an epoch of so many rows.
+    """
     if not 0 <= start <= stop <= size:
         raise ConfigError(f"rows {start} to {stop} are not inside an epoch of {size} rows.")
     return start, stop

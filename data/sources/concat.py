@@ -52,6 +52,9 @@ class Concat(Source):
         self.labels = np.concatenate(labels)
         self.alignment = joined_alignment(source.alignment for source in self.sources)
         self._starts = np.cumsum([0, *map(len, self.sources)])
+        if any(source.runs is not None for source in self.sources):
+            runs = (np.arange(len(source)) if source.runs is None else source.runs for source in self.sources)
+            self.runs = np.concatenate([start + part for start, part in zip(self._starts, runs, strict=False)])
 
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3)."""

@@ -189,6 +189,7 @@ class Degraded(DegradedImages, Source):
         self.source = open_inner(source, size, progress)
         super().__init__(self.source, Degradation(sizes, blur, noise, jpeg, recipe), seed)
         self.labels, self.num_classes = self.source.labels, self.source.num_classes
+        self.runs = self.source.runs
 
     def people_hash(self) -> str:
         """Those of the inner source."""

@@ -49,6 +49,7 @@ class LowResolutionSource(Source):
             raise ConfigError(f"LowResolution resolution is [{low}, {high}]; the smaller one comes first.")
         self.source = open_inner(source, size, progress)
         self.labels, self.num_classes = self.source.labels, self.source.num_classes
+        self.runs = self.source.runs
         self.alignment = self.source.alignment
         drawn = uniform(seed, np.arange(len(self.source)))
         self.resolutions = low + (drawn * (high - low + 1)).astype(np.int64)

@@ -67,6 +67,7 @@ class Masked(Source):
         self.seed = int(in_range("Masked seed", seed, 0, 2**63 - 1))
         self.source = open_inner(source, size, progress)
         self.labels, self.num_classes = self.source.labels, self.source.num_classes
+        self.runs = self.source.runs
         self.alignment = self.source.alignment
         self._mask = Mask(1.0, shapes, textures, jitter)
         self._points = self._landmarks(landmarks)

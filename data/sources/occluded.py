@@ -145,6 +145,7 @@ class Occluded(OccludedImages, Source):
         self.source = open_inner(source, size, progress)
         super().__init__(self.source, occluder)
         self.labels, self.num_classes = self.source.labels, self.source.num_classes
+        self.runs = self.source.runs
 
     def people_hash(self) -> str:
         """Those of the inner source."""

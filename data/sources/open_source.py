@@ -5,23 +5,29 @@ from pathlib import Path
 from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
 from facelab.data.formats.files import ARCHIVES, is_archive
+from facelab.data.shards.address import is_pattern
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.packed import META, Packed
 from facelab.data.sources.recordio import RecordIO
+from facelab.data.sources.webdataset import WebDataset
 from facelab.errors import ConfigError, DataError
 from facelab.outside.yaml import parse_yaml
 from facelab.progress import OnProgress
 
 OTHER_ARCHIVES = frozenset((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tbz2", ".txz"))
-KINDS = "a folder or an archive of people, a list (.txt or .lst), a .rec file or a folder that was packed"
+KINDS = (
+    "a folder or an archive of people, a list (.txt or .lst), a .rec file, a folder that was packed, or shards "
+    "(.tar in a folder, a pattern such as 'train-{0000..0127}.tar', an address)"
+)
 
 
 def open_source(given: str | Path, root: Path | None = None, progress: OnProgress | None = None) -> Source:
     """The source that a path, a name or a piece of YAML means.
 
-    A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, other folders
-    and an archive are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
+    A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, a folder of
+    ``.tar`` files, a pattern of them and an address are `WebDataset`, other folders and an archive are `ImageFolder`,
+    and other files are `ImageList`. ``SyntheticFaces`` or
     ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
 
     Args:
@@ -42,10 +48,12 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
         raise ConfigError(f"'{given}' is no list of images; a root is only needed for one.")
     if is_spec:
         return build(SOURCES, parse_yaml(text, f"the source '{text[:80]}'"), progress=progress)
+    if is_pattern(text) and not path.exists():
+        return _of_shards(text, progress)
     if not path.exists():
         raise DataError(f"{given}: there is no such file or folder; a source is {KINDS}.")
     if path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, progress)
     if path.suffix.lower() == ".rec":
         return RecordIO(path)
     if is_archive(path):
@@ -57,7 +65,15 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
     return ImageList(path.parent if root is None else root, path)
 
 
-def _of_folder(path: Path) -> Source:
+def _of_folder(path: Path, progress: OnProgress | None) -> Source:
     if (path / META).is_file():
         return Packed(path)
-    return RecordIO(path) if (path / "train.rec").is_file() else ImageFolder(path)
+    if (path / "train.rec").is_file():
+        return RecordIO(path)
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    has_shards = not any(entry.is_dir() for entry in entries) and any(entry.suffix == ".tar" for entry in entries)
+    return _of_shards(str(path), progress) if has_shards else ImageFolder(path)
+
+
+def _of_shards(pattern: str, progress: OnProgress | None) -> Source:
+    return WebDataset(pattern, progress=progress)

@@ -150,7 +150,7 @@ def supplied_size(config: RunConfig) -> dict[str, int]:
 
 def open_loader(config: RunConfig, source: Source, device: torch.device, scores: QualityScores | None) -> Loader:
     """The loader of this process."""
-    sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed)
+    sampler = build(SAMPLERS, config.data.sampler, labels=source.labels, seed=config.seed, runs=source.runs)
     accumulate = config.training.accumulate
     return Loader(
         source,
