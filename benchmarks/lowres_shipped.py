@@ -30,6 +30,7 @@ CONFIG, PEOPLE = "adaptation/low-resolution", "data.source.BothQualities.source.
 PLAIN = ["mode=adaptation", "gate=null", "data.quality=null"]
 ARMS = {
     "as shipped": [],
+    "added": ["adapter={SilentExpert: {added: true}}"],
     "full": [*PLAIN, "adapter=Full", "optimizer.lr=3e-4"],
     "LoRA": [*PLAIN, "adapter={LoRA: {rank: 16}}"],
     "dual LoRA": ["mode=adaptation", "adapter={DualLoRA: {rank: 8}}"],

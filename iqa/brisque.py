@@ -56,7 +56,8 @@ class BRISQUE(PixelScorer):
         folder = installed_model() if model is None else model
         if not (folder / MODEL).is_file() or not (folder / SCALE).is_file():
             raise ConfigError(
-                f"BRISQUE: '{folder}' has no {MODEL} and {SCALE}; pip install brisque, or give their folder as model."
+                f"BRISQUE: '{folder}' has no {MODEL} and {SCALE}; pip install 'facelab[quality]', or give their folder "
+                "as model."
             )
         self._regression = read_svr(folder / MODEL, FEATURES)
         self._low, self._high = _read_scale(folder / SCALE)
@@ -91,8 +92,9 @@ def installed_model() -> Path:
     package = find_spec("brisque")
     if package is None or not package.submodule_search_locations:
         raise ConfigError(
-            f"BRISQUE needs the model of the package brisque: pip install brisque, or give a folder with {MODEL} and "
-            f"{SCALE} as model."
+            "BRISQUE needs the model of the package brisque: pip install 'facelab[quality]', or give its folder with "
+            f"{MODEL} and {SCALE} as model, or take a scorer that needs no package, in a run "
+            "data.quality={Sharpness: {}}."
         )
     return Path(package.submodule_search_locations[0]) / "models"
 

@@ -212,9 +212,11 @@ def test_half_size_is_that_of_opencv() -> None:
 
 def test_brisque_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(brisque, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install brisque, or give a folder with svm\.txt"):
+    with pytest.raises(
+        ConfigError, match=r"pip install 'facelab\[quality\]', .* or take .* data\.quality={Sharpness: {}}\."
+    ):
         BRISQUE()
-    with pytest.raises(ConfigError, match=r"has no svm\.txt and normalize\.pickle; pip install brisque, or give"):
+    with pytest.raises(ConfigError, match=r"has no svm\.txt and normalize\.pickle; pip install 'facelab\[quality\]'"):
         BRISQUE(tmp_path)
 
 
