@@ -102,7 +102,8 @@ def train(arm: str, seed: int, files: Files, split_seed: int, steps: int) -> Pat
 def test(run: Path, faces: Faces) -> dict[str, Any]:
     """Figures of `measure`."""
     model = facelab.load(run)
-    return measure({name: model.embed(np.array(one.pixels), resize=True) for name, one in faces.tested.items()}, faces)
+    sets = {name: np.array(one.pixels) for name, one in faces.tested.items()}
+    return measure({name: model.embed(one, resize=True, batch_size=256) for name, one in sets.items()}, faces)
 
 
 def main(
