@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from lowres_arms import Setting
 from lowres_faces import PROBE_SIZES
@@ -13,7 +13,8 @@ from facelab.data.transforms.low_resolution import Recipe
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 SIZE = 16
-WINNER = "silent, BRISQUE"
+WINNERS = ("silent, BRISQUE", "silent, BRISQUE, average")
+"""With a real scorer; both halves side by side, and added."""
 SHOWN = (
     "frozen",
     "frozen, flipped",
@@ -24,12 +25,17 @@ SHOWN = (
     "single, aligned",
     "single, aligned, flipped",
     "silent, two spaces",
-    WINNER,
-    "silent, CNNIQA",
-    "silent, BRISQUE, average",
+    "silent, Perfect, average",
+    *WINNERS,
     "silent, BRISQUE, PCA",
+    "silent, CNNIQA",
+    "silent, CNNIQA, average",
+    "silent, Sharpness",
+    "silent, Sharpness, average",
 )
+SIDES = ("arm", "against")
 AGAINST = (
+    WINNERS[0],
     "frozen, flipped",
     "full",
     "single, no replay",
@@ -70,10 +76,11 @@ def _across(trained: dict[Recipe, Runs]) -> str:
 def _paired(trained: dict[Recipe, Runs]) -> str:
     def rows() -> Iterator[list[str]]:
         for recipe, runs in trained.items():
-            for other in (arm for arm in AGAINST if arm in runs and WINNER in runs):
-                yield [recipe, other, *_differences(runs, other, [f"{probe} {SIZE}" for probe in RECIPES])]
+            for winner, other in _pairs(runs):
+                differences = _differences(runs[winner], runs[other], [f"{probe} {SIZE}" for probe in RECIPES])
+                yield [recipe, winner, other, *differences]
 
-    return _table(f"Points of '{WINNER}' over other arms, and p.", ["trained with", "against", *RECIPES], rows())
+    return _table("Points of the silent expert over other arms, and p.", ["trained with", *SIDES, *RECIPES], rows())
 
 
 def _sizes(recipe: Recipe, runs: Runs) -> str:
@@ -89,13 +96,24 @@ def _sizes(recipe: Recipe, runs: Runs) -> str:
 def _paired_sizes(recipe: Recipe, runs: Runs) -> str:
     def rows() -> Iterator[list[str]]:
         for probe in RECIPES:
-            for other in (arm for arm in AGAINST if arm in runs and WINNER in runs):
-                yield [probe, other, *_differences(runs, other, [f"{probe} {size}" for size in PROBE_SIZES])]
+            for winner, other in _pairs(runs):
+                differences = _differences(runs[winner], runs[other], [f"{probe} {size}" for size in PROBE_SIZES])
+                yield [probe, winner, other, *differences]
 
-    heads = ["tested with", "against", *(f"{size} pixels" for size in PROBE_SIZES)]
-    return _table(f"Points of '{WINNER}' over other arms by size, and p, trained with {recipe}.", heads, rows())
+    heads = ["tested with", *SIDES, *(f"{size} pixels" for size in PROBE_SIZES)]
+    return _table(f"The same by size, trained with {recipe}.", heads, rows())
 
 
-def _differences(runs: Runs, other: str, conditions: list[str]) -> list[str]:
-    sides = same_seeds(runs[WINNER], runs[other])
+def _pairs(runs: Runs) -> list[tuple[str, str]]:
+    return [
+        (winner, other)
+        for winner in WINNERS
+        if winner in runs
+        for other in AGAINST
+        if other in runs and other != winner
+    ]
+
+
+def _differences(own: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], conditions: list[str]) -> list[str]:
+    sides = same_seeds(own, other)
     return ["{}, p {}".format(*low_difference(*sides, condition)) if sides[0] else "" for condition in conditions]

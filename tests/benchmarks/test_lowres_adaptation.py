@@ -157,7 +157,7 @@ def test_the_matrix_of_recipes(module: Any, tmp_path: Path) -> None:
     text = matrix.matrices(tmp_path, setting)
     assert "| camera | frozen | 30.0 | 30.0 | 30.0 | 10.0 | 90.0 | 100.00 |" in text
     assert "| interpolation | silent, BRISQUE | 90.0 | 90.0 | 90.0 | 70.0 | 90.0 | 100.00 |" in text
-    assert "| interpolation | full | +40.00 [" in text
+    assert "| interpolation | silent, BRISQUE | full | +40.00 [" in text
     assert "| second_order | silent, BRISQUE | 90.0 | 90.0 | 70.0 | 90.0 | 90.0 |" in text
 
 
