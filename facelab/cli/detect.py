@@ -10,8 +10,17 @@ from facelab.cli.names import complete_names
 from facelab.cli.options import within
 
 if TYPE_CHECKING:
+    from facelab.catalogue import Spec
     from facelab.data.detection.base import Detector
 
+DetectOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--detect/--no-detect",
+        help="Find and align the face in images that have another size than the network takes; images of its size are "
+        "aligned crops. The default, unless --resize is given.",
+    ),
+]
 DetectorOption = Annotated[
     str, typer.Option(help="See: facelab list detectors.", autocompletion=complete_names("detectors"))
 ]
@@ -59,3 +68,25 @@ def built_detector(name: str, option: list[str] | None, min_score: float | None)
     detector = DETECTORS.build(name, given)
     usual = {key: parameter.default for key, parameter in DETECTORS.options(name).items()}
     return BuiltDetector(detector, name, usual | DETECTORS.check(name, given))
+
+
+def asked_detector(detect: bool | None, resize: bool, name: str, option: list[str] | None) -> "Spec | Literal[False]":
+    """What `FaceModel.embed` takes for ``detect``; nothing is built before a photo needs it.
+
+    Args:
+        detect: As the command line has it; None is yes, unless images are to be resized.
+        resize: Whether they are.
+        name: The detector's.
+        option: The detector's, ``key=value`` each.
+
+    Raises:
+        ConfigError: If there is no such detector or option.
+    """
+    from facelab.config import parse_overrides
+    from facelab.data.detection.base import DETECTORS
+
+    if detect is False or (detect is None and resize):
+        return False
+    given = parse_overrides(option or [])
+    DETECTORS.check(name, given)
+    return {name: given}

@@ -84,7 +84,13 @@ def _by_person(source: "Source") -> "Rows":
 
 
 def _shown(
-    model: "FaceModel", sides: "list[Source]", chosen: "list[Rows]", scorer: "ScoreSource | None", **how: bool
+    model: "FaceModel",
+    sides: "list[Source]",
+    chosen: "list[Rows]",
+    scorer: "ScoreSource | None",
+    *,
+    resize: bool,
+    any_photo: bool,
 ) -> "Shown":
     import numpy as np
 
@@ -95,6 +101,6 @@ def _shown(
     embeddings, numbers = [], []
     for source, rows in zip(sides, chosen, strict=True):
         pixels = [source.read(int(row)) for of_person in rows.values() for row in of_person]
-        embeddings.append(model.embed(pixels, quality=scored, **how))
+        embeddings.append(model.embed(pixels, quality=scored, resize=resize, any_photo=any_photo))
         numbers.append(np.repeat(np.arange(len(rows)), [len(of_person) for of_person in rows.values()]))
     return Shown(embeddings[0], numbers[0], embeddings[1], numbers[1], tuple(chosen[0]))

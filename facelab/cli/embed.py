@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facelab.cli.commands import command
+from facelab.cli.detect import DetectOption, DetectorOption, DetectorOptions, asked_detector
 from facelab.cli.options import AnyPhotoOption, CheckpointOption, PluginOption, ResizeOption
 from facelab.errors import ConfigError, in_range
 
@@ -32,9 +33,12 @@ QualityOption = Annotated[
 @command("embed", place=40)
 def embed_command(
     model: Annotated[str, typer.Argument(help="Folder of a run or of a checkpoint.")],
-    images: Annotated[list[Path], typer.Argument(help="Aligned face images.")],
+    images: Annotated[list[Path], typer.Argument(help="Aligned face images, or photos.")],
     out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.")] = Path("embeddings.npz"),
     flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
+    detect: DetectOption = None,
+    detector: DetectorOption = "yunet",
+    option: DetectorOptions = None,
     resize: ResizeOption = False,
     any_photo: AnyPhotoOption = False,
     quality: QualityOption = None,
@@ -47,9 +51,17 @@ def embed_command(
     import facelab
     from facelab.weights.whole_file import write_whole
 
+    found: list[str] = []
     embeddings = facelab.load(model, checkpoint=checkpoint).embed(
-        [str(path) for path in images], flip=flip, resize=resize, any_photo=any_photo, quality=_parsed(quality)
+        [str(path) for path in images],
+        flip=flip,
+        resize=resize,
+        any_photo=any_photo,
+        quality=_parsed(quality),
+        detect=asked_detector(detect, resize, detector, option),
+        on_face=found.append,
     )
+    _tell(found)
     packed = io.BytesIO()
     np.savez(packed, paths=np.array([str(path) for path in images]), embeddings=embeddings)
     write_whole(out, packed.getvalue())
@@ -58,8 +70,8 @@ def embed_command(
 
 @command("verify", place=50)
 def verify_command(
-    first: Annotated[Path, typer.Argument(help="Aligned face image.")],
-    second: Annotated[Path, typer.Argument(help="Aligned face image.")],
+    first: Annotated[Path, typer.Argument(help="Aligned face image, or a photo.")],
+    second: Annotated[Path, typer.Argument(help="Aligned face image, or a photo.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Folder of a run or of a checkpoint.")],
     threshold: Annotated[
         float | None, typer.Option(help="Similarity from which on two faces are the same person.")
@@ -72,6 +84,9 @@ def verify_command(
         ),
     ] = None,
     flip: Annotated[bool, typer.Option(help="Use the mirrored images too.")] = False,
+    detect: DetectOption = None,
+    detector: DetectorOption = "yunet",
+    option: DetectorOptions = None,
     resize: ResizeOption = False,
     any_photo: AnyPhotoOption = False,
     quality: QualityOption = None,
@@ -90,7 +105,10 @@ def verify_command(
     if fmr is not None:
         loaded.calibrated().check_use(**how)
         loaded.calibrated().at(fmr)
-    similarity = loaded.similarity(first, second, quality=_parsed(quality), **how)
+    found: list[str] = []
+    finding = {"detect": asked_detector(detect, resize, detector, option), "on_face": found.append}
+    similarity = loaded.similarity(first, second, quality=_parsed(quality), **how, **finding)
+    _tell(found)
     cosine = f"cosine similarity {similarity:.4f}"
     if threshold is not None:
         typer.echo(f"{cosine}  {_verdict(similarity, threshold)} at threshold {threshold:g}")
@@ -120,6 +138,12 @@ def _judged(model: "FaceModel", calibration: "Calibration", similarity: float, f
         )
     probability = float(model.probability(similarity))
     yield f"probability {probability:.4f} of the same person, if half of all pairs that are compared are"
+
+
+def _tell(found: "list[str]") -> None:
+    """Say which faces were found: nobody should think that a whole photo was compared."""
+    for line in sorted(set(found)):  # threads found them, in any order
+        typer.echo(line, err=True)
 
 
 def _verdict(similarity: float, threshold: float) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from facelab.backbone.base import Backbone
+    from facelab.data.detection.base import Detector
     from facelab.model.given_quality import GivenScores
 
 
@@ -91,8 +92,10 @@ class FaceModel:
         unit: bool = True,
         batch_size: int = 64,
         quality: "GivenScores | None" = None,
+        detect: "bool | Spec | Detector" = False,
+        on_face: Callable[[str], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Embeddings of aligned face images.
+        """Embeddings of aligned face images, or of photos.
 
         Args:
             images: Paths, RGB uint8 arrays (H, W, 3), images of PIL, an array (N, H, W, 3), or a uint8 tensor
@@ -106,21 +109,28 @@ class FaceModel:
             quality: For networks that take quality scores: one for each image, the path of a table, which knows images
                 by the longest end of their paths, or a scorer as ``{"Sharpness": {}}``. By default the scorer that the
                 adapters were trained with, where they were trained with one and not with a table.
+            detect: Look for the largest face in each image that has another size than the network takes, and align it;
+                images of that size are aligned crops and stay as they are. True means the detector ``yunet``; or a
+                detector of `facelab.data.detection.base.DETECTORS`, or how a configuration names one.
+            on_face: Told in one line of each face that was found; from several threads.
 
         Returns:
             float32, (N, D).
 
         Raises:
             ConfigError: If the network takes quality scores and there are none, or those of another scorer than its
-                gate was calibrated on; if it takes none and there are some; if ``batch_size`` is less than 1, or
-                ``any_photo`` comes without ``resize``.
+                gate was calibrated on; if it takes none and there are some; if ``batch_size`` is less than 1,
+                ``any_photo`` comes without ``resize``, ``resize`` with ``detect``, or the detector is unknown or lacks
+                a package.
             DataError: If an image cannot be read, has another size, or its colour order or range cannot be known; if
                 there are more or fewer scores than images, or one is missing or outside of its scorer's range; if an
-                embedding is not finite.
+                embedding is not finite; if no face is found in a photo.
         """
         from facelab.model.given_quality import scores_of_given
+        from facelab.model.photo_faces import USUAL, PhotoFaces
 
-        given = GivenImages(images, self.input_spec, self.name, resize=resize, any_photo=any_photo)
+        faces = None if detect is False else PhotoFaces(USUAL if detect is True else detect, self.input_spec, on_face)
+        given = GivenImages(images, self.input_spec, self.name, resize=resize, any_photo=any_photo, faces=faces)
         readers = 1 if given.paths is None else 0  # an image of PIL may be given twice, and decodes when it is read
         how = ExtractionSettings(self.device, batch_size, flip, workers=readers)
         base = network_of((self.card.get("scorer") or {}).get("base"), self.device)

@@ -4,15 +4,18 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from facelab.data.base import ImageSet, Pixels
-from facelab.errors import DataError
+from facelab.errors import ConfigError, DataError
 from facelab.inputs import InputSpec, check_aligned_shape, check_any_photo
+
+if TYPE_CHECKING:
+    from facelab.model.photo_faces import PhotoFaces
 
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
@@ -27,16 +30,28 @@ class GivenImages(ImageSet):
         model: Names the network in messages.
         resize: Whether an aligned crop of another size is resized.
         any_photo: Whether whatever else is resized too.
+        faces: Cuts a face out of each image that has another size than the network takes; None refuses such images.
 
     Raises:
-        ConfigError: If ``any_photo`` comes without ``resize``.
+        ConfigError: If ``any_photo`` comes without ``resize``, or ``resize`` with ``faces``.
         DataError: If the images are something else.
     """
 
-    def __init__(self, images: Any, spec: InputSpec, model: str, *, resize: bool, any_photo: bool) -> None:
+    def __init__(
+        self,
+        images: Any,
+        spec: InputSpec,
+        model: str,
+        *,
+        resize: bool,
+        any_photo: bool,
+        faces: "PhotoFaces | None" = None,
+    ) -> None:
         check_any_photo(any_photo, resize)
+        if faces is not None and resize:
+            raise ConfigError("detect finds the face in an image of another size, resize takes it for one; choose one.")
         self._images = _several(images)
-        self._read = partial(image_pixels, spec=spec, model=model, resize=resize, any_photo=any_photo)
+        self._read = partial(image_pixels, spec=spec, model=model, resize=resize, any_photo=any_photo, faces=faces)
 
     @property
     def paths(self) -> list[str] | None:
@@ -82,7 +97,16 @@ def _several(images: Any) -> Sequence[Any]:
     return images
 
 
-def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize: bool, any_photo: bool) -> Pixels:
+def image_pixels(
+    image: Any,
+    number: int,
+    spec: InputSpec,
+    model: str,
+    *,
+    resize: bool,
+    any_photo: bool,
+    faces: "PhotoFaces | None" = None,
+) -> Pixels:
     """Pixels of one image in the size that a network takes.
 
     Args:
@@ -92,6 +116,7 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
         model: Names the network in messages.
         resize: Resize an aligned crop of another size.
         any_photo: Resize whatever it is.
+        faces: Cuts a face out of an image of another size.
 
     Returns:
         uint8, (height, width, 3).
@@ -110,10 +135,15 @@ def image_pixels(image: Any, number: int, spec: InputSpec, model: str, *, resize
     if (height, width) == spec.aligned:
         return pixels
     what = f"{where} is {height}x{width}, but '{model}' takes {spec.describe()}"
+    if faces is not None:
+        try:
+            return faces.cut(pixels, where)
+        except ConfigError as error:
+            raise ConfigError(f"{what}, and no face can be looked for: {error}") from None
     if not resize:
         raise DataError(
-            f"{what}; align it first (facelab data align), or resize it if it is an aligned face of another size "
-            "(resize=True, --resize)."
+            f"{what}; find the face in it (detect=True, --detect), align it first (facelab data align), or resize it "
+            "if it is an aligned face of another size (resize=True, --resize)."
         )
     if not any_photo or not min(height, width):
         check_aligned_shape((height, width), spec.aligned, what)
