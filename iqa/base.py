@@ -40,10 +40,13 @@ class PixelScorer(Scorer):
     Attributes:
         smallest: Least height and width that it can score, in pixels.
         sequential: Whether only one thread may score at a time.
+        exportable: Whether ``measure`` can be part of an exported graph: PyTorch operations alone, for any number of
+            images of one size.
     """
 
     smallest: ClassVar[int] = 1
     sequential: bool = False
+    exportable: ClassVar[bool] = False
 
     def score(self, pixels: Tensor) -> Tensor:
         """Scores of some images.

@@ -63,6 +63,8 @@ class CNNIQA(PixelScorer):
         year=2014,
     )
 
+    exportable = True
+
     def __init__(self, weights: Path, variant: Variant = "live", as_published: bool = False) -> None:
         trained = TRAINING[one_of("CNNIQA variant", variant, list(TRAINING))]
         if as_published and variant != "koniq":

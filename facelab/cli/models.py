@@ -179,21 +179,6 @@ def _mean_gate(adapted: "AdaptedBackbone", table: Path) -> float:
         return float(adapted.gate(values).mean())
 
 
-@command("export", place=120)
-def export_command(
-    run: Annotated[str, typer.Argument(help="Folder of a run or checkpoint.")],
-    out: Annotated[Path, typer.Option(help="The new folder, or a new file ending in .safetensors.")],
-    checkpoint: CheckpointOption = "last",
-    plugins: PluginOption = None,
-) -> None:
-    """Write the model of a run without what only training needs."""
-    from facelab.model.face_model import load_model
-
-    model = load_model(run, checkpoint=checkpoint, device="cpu")
-    model.save(out)
-    typer.echo(f"'{out}' is a model: {model.input_spec.describe()}, embeddings of {model.feat_dim} numbers.")
-
-
 @command("export-adapter", place=140)
 def export_adapter_command(
     run: RunArgument,

@@ -58,11 +58,15 @@ class Operations:
 def network_cost(network: nn.Module, size: tuple[int, int], *, with_quality: bool = False) -> NetworkCost:
     """Count the parameters and multiply-accumulates of a network.
 
+    One that cannot be looked into, such as an exported one, says both in an attribute ``stated_cost``.
+
     Args:
         network: Takes images (B, 3, H, W); left as it is.
         size: (H, W).
         with_quality: Whether it takes a quality score (B,) of each image too.
     """
+    if (stated := getattr(network, "stated_cost", None)) is not None:
+        return NetworkCost(*stated)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     work = count_operations(network, size, with_quality=with_quality)
     return NetworkCost(parameters, None if work is None else work.macs)

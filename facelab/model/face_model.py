@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 Image = Union[str, Path, NDArray[np.uint8], "PILImage"]
 
 DEVICES = ("cpu", "cuda")
+ONNX = ".onnx"
 
 
 class FaceModel:
@@ -179,8 +180,11 @@ class FaceModel:
         """Write the model alone, as a folder or as one file ending in ``.safetensors``; `facelab.load` takes both.
 
         Raises:
+            ConfigError: If it is an exported model, which is a file already.
             DataError: If there is something already, or it cannot be written.
         """
+        if self.source is not None and is_exported(self.source):
+            raise ConfigError(f"'{self.name}' is an exported model, which is a file already; copy '{self.source}'.")
         return write_model(Path(path), self.network.state_dict(), self.card)
 
 
@@ -276,7 +280,8 @@ def load_model(
     """Load a trained model.
 
     Args:
-        source: Folder of a run, of one checkpoint or of a model, or a file of a model.
+        source: Folder of a run, of one checkpoint or of a model, or a file of a model; also an ``.onnx`` file of
+            ``facelab export``, which onnxruntime runs on the CPU.
         checkpoint: ``last``, ``best`` or ``step-<update>``, where ``source`` is a run.
         adapter: File of adapters that were trained on this model (``facelab export-adapter``).
         device: ``auto``, ``cpu``, ``cuda`` …
@@ -287,6 +292,8 @@ def load_model(
         CheckpointError: If there is no complete, unharmed checkpoint, the adapters belong to another model, or the
             calibration to other weights.
     """
+    if is_exported(Path(source)):
+        return _load_exported(Path(source), adapter, device, name)
     card, weights, place = read_stored_model(Path(source), checkpoint)
     if adapter is not None or not calibrated:  # adapters change the cosines
         card.pop(CALIBRATION, None)
@@ -300,6 +307,26 @@ def load_model(
             {"scorer": stored.scorer} if stored.scorer else {}
         )
     return FaceModel(network, name or Path(source).name, card, pick_device(device), place, calibration)
+
+
+def is_exported(source: Path) -> bool:
+    """Whether a path is meant as an exported model."""
+    return source.suffix.lower() == ONNX and not source.is_dir()
+
+
+def _load_exported(source: Path, adapter: str | Path | None, device: str | torch.device, name: str | None) -> FaceModel:
+    """The model in an ONNX file."""
+    from facelab.model.onnx_network import read_onnx
+
+    if adapter is not None:
+        raise ConfigError(f"'{source}' is an exported model, which takes no adapters; export the adapted one.")
+    if device != "auto" and pick_device(device).type != "cpu":
+        raise ConfigError(f"'{source}' is an ONNX file, which is run on the CPU here; leave the device out.")
+    network = read_onnx(source)
+    quality = network.record.quality
+    scorer = quality.card if quality is not None and network.needs_quality else None
+    card = {} if quality is None or scorer is None else {"scorer": {"card": scorer.model_dump(), "spec": quality.spec}}
+    return FaceModel(network, name or source.name, card, torch.device("cpu"), source)
 
 
 def is_stored_model(source: Path) -> bool:

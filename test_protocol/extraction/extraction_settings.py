@@ -11,7 +11,7 @@ from torch import nn
 from facelab.data.base import ImageSet
 from facelab.errors import ConfigError, one_of
 from facelab.inputs import check_any_photo
-from facelab.test_protocol.extraction.forward import AUTOCAST, Precision, input_spec_of
+from facelab.test_protocol.extraction.forward import AUTOCAST, TORCH, Precision, backend_of, input_spec_of
 
 OnCorrupt = Literal["error", "zero", "skip"]
 RESIZE_RULE = "area average where it shrinks, bilinear where it grows"
@@ -58,6 +58,7 @@ class ExtractionSettings:
             "precision": self.precision,
             "device": self.device.type,
             "flip": self.flip,
+            **({} if backend_of(network) == TORCH else {"backend": backend_of(network)}),
         }
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -66,6 +67,7 @@ class ExtractionSettings:
         return {
             "precision": self.precision,
             "device": self.device.type,
+            "backend": backend_of(network),
             "input": input_spec_of(network).describe(),
             "resize": self.resize,
             "alignment": images.alignment,

@@ -18,6 +18,7 @@ from facelab.weights.state_hash import state_hash
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH = "torch"
 LEAST_SHARE = 8  # images for a thread below which its convolutions lose their speed
 
 
@@ -120,6 +121,11 @@ def input_spec_of(network: nn.Module) -> InputSpec:
             f"{type(network).__name__} has no input_spec, so size, colour order and value range are unknown."
         )
     return spec
+
+
+def backend_of(network: nn.Module) -> str:
+    """What computes a network's embeddings: PyTorch, unless it says otherwise by an attribute ``backend``."""
+    return str(getattr(network, "backend", TORCH))
 
 
 def model_hash(network: nn.Module) -> str:

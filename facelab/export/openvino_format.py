@@ -1,0 +1,51 @@
+"""OpenVINO: for processors and graphics of Intel."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facelab.errors import ConfigError
+from facelab.export.job import Feed, Format, Job, Run
+from facelab.export.onnx_format import OnnxFormat
+from facelab.model.export_record import RECORD_KEY
+from facelab.model.onnx_network import EMBEDDING
+
+
+class OpenVinoFormat(Format):
+    """An ``.xml`` file, with the record in its ``rt_info``, and a ``.bin`` file of weights beside it.
+
+    It is converted from the ONNX file, whose int8 products OpenVINO takes as they are.
+    """
+
+    suffixes = (".xml", ".bin")
+
+    def write(self, job: Job, path: Path) -> None:
+        """See `Format`."""
+        openvino = _package()
+        graph = path.with_suffix(".onnx")
+        OnnxFormat().write(job, graph)
+        model = openvino.convert_model(graph)
+        model.set_rt_info(job.record.text(), [RECORD_KEY])
+        # What the graph says counts: compressing would round weights of fp32 too.
+        openvino.save_model(model, path, compress_to_fp16=False)
+        graph.unlink()
+
+    def open(self, path: Path) -> Run:
+        """See `Format`."""
+        openvino = _package()
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+        def run(feed: Feed) -> NDArray[np.float32]:
+            return np.array(compiled(dict(feed))[EMBEDDING], np.float32)
+
+        return run
+
+
+def _package() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise ConfigError("writing OpenVINO's files needs openvino: pip install 'facelab[openvino]'") from None
+    return openvino
