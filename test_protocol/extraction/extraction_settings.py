@@ -58,7 +58,7 @@ class ExtractionSettings:
             "precision": self.precision,
             "device": self.device.type,
             "flip": self.flip,
-            **({} if backend_of(network) == TORCH else {"backend": backend_of(network)}),
+            **self._backend(network),
         }
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -67,7 +67,7 @@ class ExtractionSettings:
         return {
             "precision": self.precision,
             "device": self.device.type,
-            "backend": backend_of(network),
+            **self._backend(network),
             "input": input_spec_of(network).describe(),
             "resize": self.resize,
             "alignment": images.alignment,
@@ -76,3 +76,9 @@ class ExtractionSettings:
             "images": len(images),
             "image_set": images.fingerprint(),
         }
+
+    @staticmethod
+    def _backend(network: nn.Module) -> dict[str, str]:
+        """What computes the embeddings, where that is not PyTorch: older reports and kept embeddings do not name it."""
+        backend = backend_of(network)
+        return {} if backend == TORCH else {"backend": backend}

@@ -15,6 +15,7 @@ CONDITIONS = (
     "resize",
     "precision",
     "device",
+    "backend",
     "flip",
     "fusion",
     "on_corrupt",
@@ -34,11 +35,11 @@ WORDS = {
 }
 """What a sentence calls a condition where its name does not say it."""
 
-IN_PREPROCESSING = ("alignment", "input", "resize", "precision", "device", "flip")
+IN_PREPROCESSING = ("alignment", "input", "resize", "precision", "device", "backend", "flip")
 """What the hash ``preprocessing`` covers, as far as a report says it."""
 
-NONE_IF_MISSING = ("quality", "failed_images")
-"""Conditions that a report names only where there is something to say."""
+IF_MISSING = {"quality": "none", "failed_images": "none", "backend": "torch"}
+"""Conditions that a report names only where there is something to say, and what it means by their absence."""
 
 HASH = re.compile(r"[0-9a-f]{16,}(\+[0-9a-f]{16,})*")
 DIGITS = 8
@@ -97,7 +98,7 @@ def _texts(name: str, values: Sequence[Any], reports: Mapping[str, Report]) -> l
         counts = [report.options.get("images") for report in reports.values()]
         lists = (_word(value) for value in values)
         return [text if n is None else f"{n:,} of list {text}" for n, text in zip(counts, lists, strict=True)]
-    missing = "none" if name in NONE_IF_MISSING else "not said"
+    missing = IF_MISSING.get(name, "not said")
     parts = [[missing] if value is None else _parts(value) for value in values]
     shared = set.intersection(*map(set, parts))
     differing = [[part for part in of_one if part not in shared] for of_one in parts]

@@ -34,8 +34,9 @@ def _number(value: float, unit: str) -> str:
 def conditions(report: Report) -> str:
     """How the embeddings of a report were made, for example ``fp32 on cpu; 112x112 RGB, -1..1; 7,701 images``."""
     said = report.options
+    by = f" by {said['backend']}" if "backend" in said else ""
     parts = (
-        f"{said['precision']} on {said['device']}" if "precision" in said else "",
+        f"{said['precision']} on {said['device']}{by}" if "precision" in said else "",
         f"{said['input']}{' (resized)' if said.get('resize') else ''}" if "input" in said else "",
         f"{'with' if said['flip'] else 'without'} mirrored images" if "flip" in said else "",
         f"{said['images']:,} images" if "images" in said else "",

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import facelab
+from facelab.cost.network_cost import network_cost
 from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError
 from facelab.export.export import ExportOptions, export_model
@@ -22,6 +23,7 @@ from facelab.export.faces import open_faces
 from facelab.export.parity import fed
 from facelab.model.export_record import read_record
 from facelab.model.face_model import FaceModel
+from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
 
 pytest.importorskip("onnxscript", reason="exporting needs onnxscript: pip install 'facelab[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime: pip install 'facelab[export]'")
@@ -79,6 +81,14 @@ def test_it_is_loaded_like_any_model(tiny: FaceModel, exported: Path, faces: np.
     assert (loaded.name, loaded.feat_dim, loaded.input_spec) == ("tiny.onnx", 16, tiny.input_spec)
     for options in ({}, {"flip": True}, {"unit": False}):
         np.testing.assert_allclose(loaded.embed(faces, **options), tiny.embed(faces, **options), atol=1e-5)
+    images = SyntheticFaces(identities=5, per_identity=1, size=32, split="test")
+    how = ExtractionSettings(torch.device("cpu"))
+    said, usual = (how.conditions(one.network, images) for one in (loaded, tiny))
+    assert said["backend"] == f"onnxruntime {onnxruntime.__version__}"
+    assert "backend" not in usual
+    assert said["preprocessing"] != usual["preprocessing"]
+    cost = network_cost(loaded.network, (32, 32))
+    assert cost == network_cost(tiny.network, (32, 32))
     with pytest.raises(ConfigError, match=r"is an exported model, which is a file already; copy '.*tiny.onnx'"):
         loaded.save(tmp_path / "again")
     with pytest.raises(ConfigError, match="export the run that it came from"):
