@@ -57,23 +57,37 @@ class Arm:
         options: Of the classifier.
         precision: Format of the factors of its products.
         in_files: Whether rows and momentum lie in files.
+        compiled: Whether passes over chunks are compiled.
     """
 
     classifier: str
     options: Mapping[str, Any] = field(default_factory=dict)
     precision: ClassPrecision = "fp32"
     in_files: bool = False
+    compiled: bool = False
+
+    @property
+    def fits_cpu(self) -> bool:
+        """Whether it is for CPUs too."""
+        return not self.compiled and self.precision != "tf32"
 
 
+CHUNKS = {"gradient": "chunks"}
 ARMS = {
     "dense 1": Arm("dense", {"sample_rate": 1.0}),
     "dense 0.1": Arm("dense", {"sample_rate": 0.1}),
     "FullSoftmax whole": Arm("whole"),
     "FullSoftmax": Arm("FullSoftmax"),
     "FullSoftmax bf16": Arm("FullSoftmax", precision="bf16"),
+    "FullSoftmax tf32": Arm("FullSoftmax", precision="tf32"),
+    "FullSoftmax chunks": Arm("FullSoftmax", CHUNKS),
+    "FullSoftmax chunks bf16": Arm("FullSoftmax", CHUNKS, "bf16"),
+    "FullSoftmax chunks tf32 compiled": Arm("FullSoftmax", CHUNKS, "tf32", compiled=True),
+    "FullSoftmax chunks bf16 compiled": Arm("FullSoftmax", CHUNKS, "bf16", compiled=True),
     "PartialFC 0.1": Arm("PartialFC", {"sample_rate": 0.1}),
     "PartialFC 0.1 exact": Arm("PartialFC", {"sample_rate": 0.1, "unsampled": "exact"}),
     "PartialFC 0.1 bf16": Arm("PartialFC", {"sample_rate": 0.1}, "bf16"),
+    "PartialFC 0.1 exact bf16": Arm("PartialFC", {"sample_rate": 0.1, "unsampled": "exact"}, "bf16"),
     "PartialFC 0.01": Arm("PartialFC", {"sample_rate": 0.01}),
     "PartialFC 0.01 exact": Arm("PartialFC", {"sample_rate": 0.01, "unsampled": "exact"}),
     "PartialFC 0.01 in files": Arm("PartialFC", {"sample_rate": 0.01}, in_files=True),
@@ -133,7 +147,7 @@ def our_update(arm: Arm, sizes: Sizes) -> Callable[[], Tensor]:
         owner = WholeLogits(**given)
     else:
         owner = build(CLASSIFIERS, {arm.classifier: dict(arm.options)}, **given)
-    owner.class_precision = arm.precision
+    owner.class_precision, owner.class_compile = arm.precision, arm.compiled
     owner = owner.to(sizes.device)
     optim = optimization_of_rows(owner)
     embedding, labels = embeddings_and_labels(sizes)
@@ -257,12 +271,27 @@ def in_a_process(name: str, sizes: Sizes, folder: Path) -> Result:
     return result
 
 
+def median_of(rounds: list[Result]) -> Result:
+    """One of several results of an arm, with the medians of what was measured."""
+    found = [one for one in rounds if one.status == "measured"]
+    if not found:
+        return rounds[0]
+    figures = {name: statistics.median(one.figures[name] for one in found) for name in found[0].figures}
+    return replace(found[0], figures=figures)
+
+
+def can_run(arm: Arm, device: torch.device, folder: Path | None) -> bool:
+    """Whether there is what the arm needs: a GPU, or a folder."""
+    return (not arm.in_files or folder is not None) and (arm.fits_cpu or device.type == "cuda")
+
+
 def main(
     classes: Annotated[list[int] | None, typer.Option(help="How many; repeatable. 100,000 and 1,000,000.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(ARMS)}, {PRODUCTS}; repeatable.")] = None,
     batch: Annotated[int, typer.Option(help="Embeddings in an update.")] = 256,
     feat_dim: Annotated[int, typer.Option(help="Numbers of an embedding.")] = 512,
     steps: Annotated[int, typer.Option(help="Updates that are timed, after one that is not.")] = 3,
+    rounds: Annotated[int, typer.Option(help="How often all arms are measured in turn; medians.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of a CPU.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     folder: Annotated[Path | None, typer.Option(help="Where rows in files lie; not measured without one.")] = None,
@@ -278,13 +307,16 @@ def main(
         figures = measured_products(all_sizes[0]) if one == PRODUCTS else measured_arm(ARMS[one], all_sizes[0], place)
         print(json.dumps(figures))
         return
-    names = arm or [name for name in (*ARMS, PRODUCTS) if folder is not None or not name.endswith("in files")]
+    names = arm or [name for name in (*ARMS, PRODUCTS) if name == PRODUCTS or can_run(ARMS[name], where, folder)]
     os.environ["OMP_NUM_THREADS"] = str(threads)
     facts, results = {**described(where), "threads": threads, "feat_dim": feat_dim, "steps": steps}, []
     for sizes in all_sizes:
-        for name in names:
-            results.append(in_a_process(name, sizes, folder or Path()))
-            print(table(facts, results[-1:]).splitlines()[-1], flush=True)
+        measured: dict[str, list[Result]] = {name: [] for name in names}
+        before = list(results)
+        for name in names * rounds:
+            measured[name].append(in_a_process(name, sizes, folder or Path()))
+            print(table(facts, measured[name][-1:]).splitlines()[-1], flush=True)
+            results = before + [median_of(found) for found in measured.values() if found]
             if out is not None:
                 write(out, facts, results)
     print(table(facts, results))

@@ -46,11 +46,18 @@ class BackwardPass:
         buffer = self.walk.buffer("logits", chunk.products.shape[1], self.batch)
         return chunk, self.loss.slopes(chunk, self.total, self.slope, self.shared, buffer, self.walk.precision)
 
-    def write_rows(self, chunk: Chunk, slopes: Slopes, out: Tensor) -> None:
-        """Write the gradient of a chunk's rows, (C_chunk K, D)."""
-        written = multiply(slopes.of_rows.T, self.batch, self.walk.precision, out=out)
-        if slopes.radial is not None:
-            written.addcmul_(chunk.rows, slopes.radial.unsqueeze(1), value=-1.0)
+    def of_rows(self, chunk: Chunk, slopes: Slopes, out: Tensor | None = None) -> Tensor:
+        """The gradient of a chunk's rows, (C_chunk K, D), written to ``out`` if that is given."""
+        return without_radial_(self.product(slopes, out), chunk.rows, slopes.radial)
+
+    def product(self, slopes: Slopes, out: Tensor | None = None) -> Tensor:
+        """The same with what `Slopes.radial` says is too much."""
+        return multiply(slopes.of_rows.T, self.batch, self.walk.precision, out=out)
+
+
+def without_radial_(gradient: Tensor, rows: Tensor, radial: Tensor | None) -> Tensor:
+    """A gradient of rows, (N, D), without what `Slopes.radial` says is too much in it."""
+    return gradient if radial is None else gradient.addcmul_(rows, radial.unsqueeze(1), value=-1.0)
 
 
 @dataclass
@@ -101,15 +108,47 @@ class ChunkedGradient:
             yield from [] if beside is None else [(slice(0, len(rows)), beside)]
             return
         size = _in_step([share.back for share in shares if share.back is not None], len(rows))
-        gradient, other = (rows.new_empty((min(size, len(rows)), rows.shape[1])) for _ in range(2))
+        first, later = (_memory(rows, size) for _ in range(2))
         for number, start in enumerate(range(0, len(rows), size)):
             place = slice(start, min(start + size, len(rows)))
-            total, here = (one[: place.stop - start] for one in (gradient, other))
-            _write(total, shares[0], number, place)
+            total = _gradient(shares[0], number, start, rows[place], first)
             for share in shares[1:]:
-                _write(here, share, number, place)
-                total.add_(here)
+                total.add_(_gradient(share, number, start, rows[place], later))
             yield place, total if beside is None else total.add_(beside[place])
+
+    @torch.no_grad()
+    def chunks_with_radial(self, unscale: Tensor | None = None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+        """As `chunks` of one pass, for somebody who takes the radial part out in the same breath as he moves the rows.
+
+        Args:
+            unscale: As there.
+
+        Returns:
+            Which rows, their gradient with what is too much in it, and `Slopes.radial`.
+        """
+        (share,) = (_scaled(share, unscale) for share in self._shares)
+        back = share.back
+        assert back is not None
+        for number in range(back.walk.count):
+            with back.walk.factors():
+                found = back.chunk(number)
+                assert found is not None
+                chunk, slopes = found
+                gradient = back.product(slopes)
+            if share.own is not None:
+                _add_own_(gradient, chunk.place.start, *share.own)
+            yield chunk.place, gradient, slopes.radial
+
+    @property
+    def is_of_one_pass(self) -> bool:
+        """Whether `chunks_with_radial` can be asked for."""
+        backs = [share.back for share in self._shares]
+        return len(backs) == 1 and backs[0] is not None and not backs[0].skipped
+
+
+def _memory(rows: Tensor, size: int) -> Tensor | None:
+    """For a chunk of the gradient, on a CPU alone, as `Walk.buffer`."""
+    return rows.new_empty((min(size, len(rows)), rows.shape[1])) if rows.device.type == "cpu" else None
 
 
 def _scaled(share: Share, unscale: Tensor | None) -> Share:
@@ -137,22 +176,23 @@ def _in_step(backs: list[BackwardPass], rows: int) -> int:
     return classes * backs[0].walk.centres
 
 
-def _write(gradient: Tensor, share: Share, number: int, place: slice) -> None:
-    """Write what a pass adds to the gradient of some rows."""
-    found = None
+def _gradient(share: Share, number: int, start: int, rows: Tensor, memory: Tensor | None) -> Tensor:
+    """What a pass adds to the gradient of the rows of a chunk, (N, D), which begin at ``start``."""
+    gradient, out = None, None if memory is None else memory[: len(rows)]
     if share.back is not None:
         with share.back.walk.factors():
             found = share.back.chunk(number)
             if found is not None:
-                share.back.write_rows(*found, gradient)
-    if found is None:
-        gradient.zero_()
-    if share.own is None:
-        return
-    number_of, values = share.own
-    inside = (number_of >= place.start) & (number_of < place.stop)
+                gradient = share.back.of_rows(*found, out)
+    if gradient is None:
+        gradient = torch.zeros_like(rows) if out is None else out.zero_()
+    return gradient if share.own is None else _add_own_(gradient, start, *share.own)
+
+
+def _add_own_(gradient: Tensor, start: int, number: Tensor, values: Tensor) -> Tensor:
+    inside = (number >= start) & (number < start + len(gradient))
     if gradient.device.type == "cpu":
-        gradient.index_add_(0, number_of[inside] - place.start, values[inside])
-    else:  # without a shape that depends on where they are, for which the device would be waited for
-        here = (number_of - place.start).clamp(0, len(gradient) - 1)
-        gradient.index_add_(0, here, values * inside.unsqueeze(1))
+        return gradient.index_add_(0, number[inside] - start, values[inside])
+    # Without a shape that depends on where they are, for which the device would be waited for.
+    here = (number - start).clamp(0, len(gradient) - 1)
+    return gradient.index_add_(0, here, values * inside.unsqueeze(1))

@@ -59,7 +59,7 @@ class Walk:
         centres: K, rows of each class.
         precision: Format of the factors.
         size: Classes in a chunk.
-        raw: Whether products stay those with rows as they are, for whoever divides them by the norms.
+        compiled: Whether products stay those with rows as they are, for a compiled loss to divide by the norms.
         inverse: One over the norm of each row, (C K,), as far as a walk has come.
         known: How far that is.
         buffers: Memory that each chunk overwrites, by what for and for which batch size.
@@ -70,7 +70,7 @@ class Walk:
     centres: int
     precision: ClassPrecision
     size: int
-    raw: bool = False
+    compiled: bool = False
     inverse: Tensor | None = None
     known: int = 0
     buffers: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Walk:
         row_factor = factor(rows, self.precision)
         # Classes first in memory: so all three matrix products of a chunk find their factors as they lie fastest.
         products = multiply(row_factor, batch.T, self.precision, out=self.buffer("products", len(rows), batch))
-        if inverse is not None and not self.raw:
+        if inverse is not None and not self.compiled:
             products.mul_(inverse.unsqueeze(1))
         if part.bias is not None:
             products.add_(part.bias.unsqueeze(1))
@@ -106,11 +106,13 @@ class Walk:
         """Context for everything that multiplies matrices of a walk."""
         return factors_in(self.precision, self.candidates.rows.device)
 
-    def buffer(self, name: str, classes: int, batch: Tensor) -> Tensor:
+    def buffer(self, name: str, classes: int, batch: Tensor) -> Tensor | None:
         """Memory for a number of each sample and class, (classes, B); each chunk that asks for it overwrites it.
 
-        Were it freed and taken anew, the system would have to clear it for each chunk.
+        On a CPU alone, where the system would have to clear what is taken anew for each chunk; else None.
         """
+        if batch.device.type != "cpu":
+            return None
         key = (name, len(batch))
         if key not in self.buffers:
             size = min(self.size, len(self.candidates.rows)) * self.centres
@@ -213,7 +215,7 @@ class ChunkLoss:
         total: Tensor,
         slope: Tensor,
         shared: tuple[Tensor, ...],
-        buffer: Tensor,
+        buffer: Tensor | None,
         precision: ClassPrecision,
     ) -> Slopes:
         """Derivatives of the loss; the products of the chunk are overwritten.
@@ -223,7 +225,7 @@ class ChunkLoss:
             total: The reduction over all chunks, (B,).
             slope: Derivative of the loss by it, (B,).
             shared: Values of `with_gradient`.
-            buffer: Memory that may be written to, (C_chunk, B).
+            buffer: Memory that may be written to, (C_chunk, B), or None for new memory.
             precision: Of the factors.
         """
         of_products, of_shared = self._of_products(chunk, total, slope, shared, buffer)
@@ -233,14 +235,14 @@ class ChunkLoss:
         return Slopes(factor(slopes, precision), radial, of_bias, of_shared)
 
     def _of_products(
-        self, chunk: Chunk, total: Tensor, slope: Tensor, shared: tuple[Tensor, ...], buffer: Tensor
+        self, chunk: Chunk, total: Tensor, slope: Tensor, shared: tuple[Tensor, ...], buffer: Tensor | None
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Derivatives by the products of a chunk, (B, C_chunk), and by the terms with gradient."""
         leaves = [tensor.detach().requires_grad_() for tensor in (chunk.products, *shared)]
         given = iter(leaves[1:])
         with torch.enable_grad():
             values = self.head.negatives(leaves[0], self.terms.mapped(lambda tensor: next(given)))
-        logits = torch.mul(values.detach(), self.head.scale, out=buffer.T)
+        logits = torch.mul(values.detach(), self.head.scale, out=None if buffer is None else buffer.T)
         chunk.part.silence_(logits)
         slopes = self.reduction.slope_(logits, chunk.part.weight, total).mul_((self.head.scale * slope).unsqueeze(1))
         if values is leaves[0]:

@@ -77,6 +77,7 @@ class Classifier(nn.Module, ABC):
         sample_weight: Weighs the samples of a batch by their losses, or None; whoever builds the classifier sets it.
         class_precision: Format in which `product` multiplies rows with features, to be added in fp32; set likewise.
         class_skip: Share of the gradient that chunks of the classes may lack, see `FusedProduct`; set likewise.
+        class_compile: Whether passes over chunks of the classes are compiled, for a GPU; set likewise.
         row_gradient: Takes up what the gradient of the rows is made of, for an owner whose `optimizer` makes that
             gradient chunk by chunk; None where rows get their gradient as other parameters do.
         step_memory: Of what each step makes of many rows.
@@ -88,6 +89,7 @@ class Classifier(nn.Module, ABC):
     sample_weight: SampleWeight | None = None
     class_precision: ClassPrecision = "fp32"
     class_skip: float = 0.0
+    class_compile: bool = False
     row_gradient: ChunkedGradient | None = None
 
     def __init__(self) -> None:
@@ -118,7 +120,7 @@ class Classifier(nn.Module, ABC):
     def product(self, features: Tensor, candidates: Candidates) -> Product:
         """Cosines of the batch, (B, D), to the candidates, or inner products if the head wants those; with gradient."""
         large = len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE
-        if large or self.class_precision != "fp32" or self.row_gradient is not None:
+        if large or self.class_precision != "fp32" or self.class_compile or self.row_gradient is not None:
             return FusedProduct(
                 features,
                 candidates,
@@ -127,6 +129,7 @@ class Classifier(nn.Module, ABC):
                 skip=self.class_skip,
                 memory=self.step_memory,
                 later=self.row_gradient,
+                compiled=self.class_compile,
             )
         if self.head.normalised:
             return WholeProduct(cosines(features, candidates.rows), candidates)

@@ -1,6 +1,6 @@
 """The product of a batch with many classes that is never stored: chunks of it come and go, forward and backward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from facelab.head.candidates import Candidates, Nearest, Product, Visit
 from facelab.head.chunked_gradient import BackwardPass, ChunkedGradient, Share
 from facelab.head.class_precision import ClassPrecision, add_product_, factor
 from facelab.head.class_walk import LEAST_NORM, ChunkLoss, Walk
+from facelab.head.compiled_loss import CompiledChunkLoss, can_be_compiled
 from facelab.head.reused_memory import ReusedMemory
 from facelab.head.same_class import class_first, class_sums
 
@@ -41,6 +42,7 @@ class FusedProduct(Product):
             ``skip * u * scale``. Rows of skipped chunks get 0. Each backward pass then waits for the device once.
         memory: Where the gradient of the rows is written.
         later: Takes up what that gradient is made of instead, and the rows get none.
+        compiled: Whether passes over a chunk are compiled, where `can_be_compiled`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class FusedProduct(Product):
         skip: float = 0.0,
         memory: ReusedMemory | None = None,
         later: ChunkedGradient | None = None,
+        compiled: bool = False,
     ) -> None:
         self.features = normalize(features, eps=LEAST_NORM) if normalised else features
         self.candidates = candidates
@@ -60,12 +63,14 @@ class FusedProduct(Product):
         rows = candidates.rows.flatten(0, -2)  # of all centres
         centres = len(rows) // len(candidates.rows)
         index = candidates.column.unsqueeze(1) * centres + torch.arange(centres, device=rows.device)
-        self.skip = skip
+        self.skip, self.compiled = skip, compiled
         self.destination = _Destination(memory or ReusedMemory(), later)
         self.own, self.rows = _Own.apply(rows, index, self.destination)  # type: ignore[no-untyped-call]
         if chunk is None:
             chunk = CHUNK.get(features.device.type, CHUNK_ELSEWHERE)
         size = max(1, chunk // (len(features) * centres))
+        if compiled:  # for all chunks but the last, as large as they; each size is compiled for itself
+            size = -(-len(candidates.rows) // -(-len(candidates.rows) // size))
         self.walk = Walk(candidates, normalised, centres, precision, size)
 
     def target(self) -> Tensor:
@@ -88,10 +93,12 @@ class FusedProduct(Product):
 
     def over_negatives(self, head: MarginHead, terms: Terms, nearest: Nearest) -> Tensor:
         """See `Product.over_negatives`."""
-        loss = ChunkLoss(head, terms)
+        compiled = self.compiled and can_be_compiled(head, self.candidates)
+        loss = (CompiledChunkLoss if compiled else ChunkLoss)(head, terms)
+        walk = replace(self.walk, compiled=compiled)
         inputs = (self.features, self.rows, self.candidates.bias, *loss.with_gradient())
         return _Negatives.apply(  # type: ignore[no-untyped-call,no-any-return]
-            self.walk, loss, nearest, self.skip, self.destination, *inputs
+            walk, loss, nearest, self.skip, self.destination, *inputs
         )
 
 
@@ -170,7 +177,7 @@ class _Negatives(Function):
                 if of_features is not None:
                     add_product_(of_features, slopes.of_rows, chunk.factor, walk.precision)
                 if of_rows is not None:
-                    back.write_rows(chunk, slopes, of_rows[chunk.place])
+                    back.of_rows(chunk, slopes, of_rows[chunk.place])
         walk.buffers.clear()
         return *[None] * 5, of_features, of_rows, of_bias, *of_shared
 

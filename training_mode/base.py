@@ -22,6 +22,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.head.base import HEADS
 from facelab.head.class_precision import ClassPrecision, check_class_precision
 from facelab.head.classifier import CLASSIFIERS, Classifier
+from facelab.head.compiled_loss import check_class_compile
 from facelab.head.rows.feature_rows import FeatureRows
 from facelab.head.sample_weight import SAMPLE_WEIGHTS
 from facelab.inputs import normalise
@@ -58,6 +59,7 @@ class Supplies:
         sample_weight: What weighs the samples of a batch by their losses over class rows, or None.
         class_precision: Format in which class rows are multiplied with embeddings.
         class_skip: Share of the gradient that may be left out where classes hardly matter.
+        class_compile: Whether passes over chunks of the classes are compiled.
     """
 
     backbone: Backbone
@@ -72,6 +74,7 @@ class Supplies:
     sample_weight: Spec | None = None
     class_precision: ClassPrecision = "fp32"
     class_skip: float = 0.0
+    class_compile: bool = False
 
     def build_classifier(self) -> Classifier:
         """The classifier of the settings with its head, on the backbone's device; a new one at each call.
@@ -121,6 +124,9 @@ class Supplies:
         device = next(self.backbone.parameters()).device
         check_class_precision(self.class_precision, device)
         classifier.class_precision, classifier.class_skip = self.class_precision, self.class_skip
+        if self.class_compile:
+            check_class_compile(device)
+        classifier.class_compile = self.class_compile
         return classifier.to(device)
 
 

@@ -119,6 +119,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         sample_weight=config.sample_weight,
         class_precision=config.training.class_precision,
         class_skip=config.training.class_skip,
+        class_compile=config.training.class_compile,
     )
     mode = build(MODES, config.mode, supplies=supplies, gate=network.gate)
     # At the start, because a loss over pairs that batches do not hold would only show by being 0.

@@ -123,6 +123,8 @@ class TrainingSettings(Strict):
             in fp32: ``fp32``, ``bf16``, or on a GPU ``tf32``. Rows and gradients stay fp32.
         class_skip: Share of the gradient, 0 to 1, that may be left out where chunks of many classes hardly matter, to
             spare their part of the backward pass; 0 leaves out nothing.
+        class_compile: Whether passes over chunks of many classes are compiled (`torch.compile`, Triton), on a GPU with
+            a C compiler beside it.
         amp: ``native``, or ``apex`` where NVIDIA apex is installed.
         clip_norm: Largest gradient norm, or null.
         clip: Which gradients that norm is of, and which are clipped: ``all`` together, or those of the ``network``
@@ -140,6 +142,7 @@ class TrainingSettings(Strict):
     precision: Precision = "fp32"
     class_precision: ClassPrecision = "fp32"
     class_skip: float = Field(default=0.0, ge=0.0, lt=1.0)
+    class_compile: bool = False
     amp: AmpBackend = "native"
     clip_norm: float | None = Field(default=None, gt=0)
     clip: Clip = "all"

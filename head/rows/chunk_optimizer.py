@@ -10,6 +10,7 @@ from torch.optim.sgd import sgd
 
 from facelab.head.chunked_gradient import ChunkedGradient
 from facelab.head.classifier import UpdateRule
+from facelab.head.compiled_loss import compiled
 from facelab.head.rows.row_optimizers import RowOptimizer
 
 
@@ -23,16 +24,17 @@ class ChunkOptimizer(RowOptimizer):
         rows: (C, D) or (C, K, D).
         rule: How they move.
         gradient: What their gradient is made of; forgotten by `zero_grad`.
+        at_once: Whether SGD's kernel is made by torch's compiler, one for all that is done to rows; equal to rounding.
     """
 
     makes_gradients = True
     grad_scale: Tensor | None = None
 
-    def __init__(self, rows: nn.Parameter, rule: UpdateRule, gradient: ChunkedGradient) -> None:
+    def __init__(self, rows: nn.Parameter, rule: UpdateRule, gradient: ChunkedGradient, at_once: bool = False) -> None:
         names = ("betas", "eps") if rule.name == "adamw" else ("momentum", "nesterov")
         options = {name: getattr(rule, name) for name in names}
         super().__init__([rows], rule, options)
-        self.gradient = gradient
+        self.gradient, self.at_once = gradient, at_once
         state = self.state[rows]
         if rule.name == "adamw":
             state |= {name: torch.zeros_like(rows, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
@@ -52,7 +54,10 @@ class ChunkOptimizer(RowOptimizer):
         rows, state = parameter.detach().flatten(0, -2), self.state[parameter]
         beside = None if parameter.grad is None else parameter.grad.flatten(0, -2)
         unscale = None if self.grad_scale is None else self.grad_scale.reciprocal()
-        step = state.get("step")
+        step, momentum = state.get("step"), state.get("momentum_buffer")
+        if self.at_once and momentum is not None and beside is None and self.gradient.is_of_one_pass:
+            self._move_at_once(rows, momentum.flatten(0, -2), unscale, group, skip)
+            return
         for place, gradient in self.gradient.chunks(rows, beside, unscale):
             here = {name: value.flatten(0, -2)[place] for name, value in state.items() if value is not step}
             if step is None:
@@ -62,6 +67,38 @@ class ChunkOptimizer(RowOptimizer):
                 _adamw(rows[place], gradient, here["exp_avg"], here["exp_avg_sq"], counted, group, skip)
         if step is not None:
             step.copy_(counted)
+
+    def _move_at_once(
+        self, rows: Tensor, momentum: Tensor, unscale: Tensor | None, group: Mapping[str, Any], skip: Tensor | None
+    ) -> None:
+        """SGD in one pass over each chunk."""
+        # On the device, and not numbers: the kernel would be made anew for each of them.
+        lr = rows.new_full((), group["lr"])
+        keep = torch.zeros_like(lr) if skip is None else skip
+        for place, gradient, radial in self.gradient.chunks_with_radial(unscale):
+            rule = group["weight_decay"], group["momentum"], group["nesterov"]
+            compiled(_move)(rows[place], momentum[place], gradient, radial, lr, keep, *rule)
+
+
+def _move(
+    rows: Tensor,
+    momentum: Tensor,
+    gradient: Tensor,
+    radial: Tensor | None,
+    lr: Tensor,
+    skip: Tensor,
+    weight_decay: float,
+    mu: float,
+    nesterov: bool,
+) -> None:
+    """SGD for some rows and their momenta, in place; ``radial`` is that of the rows' `Slopes`."""
+    slope = gradient if radial is None else gradient - radial.unsqueeze(1) * rows
+    slope = slope + weight_decay * rows
+    average = mu * momentum + slope
+    step = slope + mu * average if nesterov else average
+    # Chosen and not multiplied: 0 times NaN is NaN.
+    rows.copy_(torch.where(skip > 0, rows, rows - lr * step))
+    momentum.copy_(torch.where(skip > 0, momentum, average))
 
 
 def _sgd(

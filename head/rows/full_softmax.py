@@ -106,7 +106,7 @@ class FullSoftmax(Classifier):
             return None
         # Only now: whoever moves the rows on their own finds a gradient as large as they are.
         self.row_gradient = ChunkedGradient()
-        return ChunkOptimizer(self.weight, rule, self.row_gradient)
+        return ChunkOptimizer(self.weight, rule, self.row_gradient, at_once=self.class_compile)
 
     def _memory(self, shape: tuple[int, ...]) -> Tensor:
         """Where the rows are kept."""
