@@ -75,6 +75,40 @@ def rows_of_people(entries: Entries, ids: Path) -> Rows:
     return np.array(rows, np.int64)
 
 
+def rows_of_list(entries: Entries, kept: Path) -> Rows:
+    """Images that a training list names, in their own order.
+
+    Labels of the list count only where a path occurs several times: they may be numbered in another way.
+
+    Raises:
+        DataError: If the list is missing or damaged, or names an image that there is not; the message gives its line.
+    """
+    listed = open_list(kept)
+    places: dict[bytes, list[int]] = {}
+    for place in range(len(listed)):
+        places.setdefault(_plain_path(listed[place]), []).append(place)
+    found: dict[bytes, list[int]] = {}
+    for row, name in enumerate(entries.names):
+        if (plain := _plain_path(name)) in places:
+            found.setdefault(plain, []).append(row)
+    for name, lines in places.items():
+        if name not in found:
+            raise DataError(
+                f"{kept} line {listed.line(lines[0])}: '{name.decode('utf-8', 'replace')}' is not in {entries.where}."
+            )
+    rows = [
+        row
+        for name, candidates in found.items()
+        for row in candidates
+        if len(candidates) == 1 or int(entries.labels[row]) in {int(listed.labels[place]) for place in places[name]}
+    ]
+    return np.sort(np.array(rows, np.int64))
+
+
+def _plain_path(name: bytes) -> bytes:
+    return name.removeprefix(b"./")
+
+
 def rows_of_large_classes(entries: Entries, min_images: int) -> Rows:
     """Images of the classes that have at least ``min_images``.
 

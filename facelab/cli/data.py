@@ -158,14 +158,23 @@ def inspect(
 @data_app.command("subset")
 def subset(
     source: EntriesArgument,
-    ids: Annotated[Path, typer.Option(help="File with one person's name (folder name) a line.")],
+    ids: Annotated[Path | None, typer.Option(help="File with one person's name (folder name) a line.")] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option("--list", help="List of images (`path label`), as `facelab data doctor` writes."),
+    ] = None,
     out: OutOption = Path("subset.txt"),
 ) -> None:
-    """Keep some people, as FaceX-Zoo's MS-Celeb-1M-v1c-r id list does; classes are numbered anew."""
-    from facelab.data.sources.selection import read_entries, rows_of_people
+    """Keep some people, as FaceX-Zoo's MS-Celeb-1M-v1c-r id list does, or some images; classes are numbered anew."""
+    from facelab.data.sources.selection import read_entries, rows_of_list, rows_of_people
 
+    if (ids is None) == (kept is None):
+        raise ConfigError("say what to keep: people by --ids FILE, or images by --list FILE.")
     entries = read_entries(source)
-    _write_rows(out, entries, rows_of_people(entries, ids))
+    if ids is not None:
+        _write_rows(out, entries, rows_of_people(entries, ids))
+    elif kept is not None:
+        _write_rows(out, entries, rows_of_list(entries, kept))
 
 
 @data_app.command("exclude-overlap")

@@ -23,6 +23,7 @@ from facelab.data.sources.selection import (
     people_of_test_list,
     read_entries,
     rows_of_large_classes,
+    rows_of_list,
     rows_of_people,
     rows_shallow,
     rows_without,
@@ -251,3 +252,17 @@ def test_other_formats_are_encoded_as_jpeg(faces: Path) -> None:
     data = encoder(ImageFolder(faces), 100)(0)
     assert data.startswith(b"\xff\xd8")
     np.testing.assert_allclose(cv2.imdecode(np.frombuffer(data, np.uint8), 1)[..., ::-1].astype(int), smooth, atol=3)
+
+
+def test_a_list_keeps_its_images_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a/1.jpg 0\na/2.jpg 0\nb/1.jpg 1\n./c/1.jpg 2\nb/1.jpg 2\n")
+    entries = read_entries(tmp_path / "train.txt")
+    (tmp_path / "keep.txt").write_text("c/1.jpg 9\na/2.jpg 7\nb/1.jpg 2\n")
+    assert rows_of_list(entries, tmp_path / "keep.txt").tolist() == [1, 3, 4]
+
+
+def test_a_list_of_another_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a/1.jpg 0\n")
+    (tmp_path / "keep.txt").write_text("a/1.jpg 0\n\nb/1.jpg 1\n")
+    with pytest.raises(DataError, match="keep.txt line 3: 'b/1.jpg' is not in .*train.txt"):
+        rows_of_list(read_entries(tmp_path / "train.txt"), tmp_path / "keep.txt")
