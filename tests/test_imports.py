@@ -40,6 +40,7 @@ SEES: dict[str, tuple[str, ...]] = {
     "facelab.export": (
         *FILES, "facelab.adapter", "facelab.backbone", "facelab.cost", "facelab.data", "facelab.iqa", "facelab.model",
     ),
+    "facelab.doctor": (*FILES, "facelab.data", "facelab.iqa", "facelab.test_protocol"),
     "facelab.training_mode": (*FILES, "facelab.engine", *(f"facelab.{part}" for part in PARTS[1:-2])),
     "facelab.run": (*FILES, "facelab.engine", "facelab.model", *(f"facelab.{part}" for part in PARTS[1:])),
 }  # fmt: skip

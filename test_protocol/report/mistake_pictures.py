@@ -27,13 +27,14 @@ def with_pictures(
     scores = None if embeddings is None else embeddings.quality_scores
     rows = sorted({row for mistake in mistakes for row in (mistake.left, mistake.right)})
     pictures = {
-        row: Picture(images.location(row), _jpeg(images, row), None if scores is None else float(scores[row]))
+        row: Picture(images.location(row), small_jpeg(images, row), None if scores is None else float(scores[row]))
         for row in rows
     }
     return tuple(replace(found, pictures=(pictures[found.left], pictures[found.right])) for found in mistakes)
 
 
-def _jpeg(images: ImageSet, row: int) -> bytes:
+def small_jpeg(images: ImageSet, row: int) -> bytes:
+    """An image as JPEG, at most 112 pixels wide and high; empty if it cannot be read."""
     try:
         pixels = images.read(row)
     except CorruptImage:  # embeddings come from a cache, and the image is gone: the numbers stay what they are

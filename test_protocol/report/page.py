@@ -73,7 +73,8 @@ def render_page(
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": format_metric, "uri": _uri, "link": _link, "short": _short, "words": _words}
+    environment.filters |= {"metric": format_metric, "uri": _uri, "link": _link, "words": _words}
+    environment.filters["short"] = short_location
     styles, charts = styles_of(reports), list(training)
     sections = [_section(name, of_models, charts, styles) for name, of_models in by_protocol(reports).items()]
     script = (HERE / "page.js").read_text(encoding="utf-8")
@@ -167,7 +168,7 @@ def _words(title: str) -> list[str]:
     return [word for word in WORD.findall(title) if word]
 
 
-def _short(location: str) -> str:
+def short_location(location: str) -> str:
     """The last two parts of a path, the person and the file; of a drawn image who it is."""
     if drawn := DRAWN.fullmatch(location):
         return drawn[1]

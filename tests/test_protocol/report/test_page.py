@@ -13,7 +13,7 @@ from facelab.test_protocol.base import Metric, Mistake, Picture, Report
 from facelab.test_protocol.report.charts import Chart, Line
 from facelab.test_protocol.report.comparison import compare
 from facelab.test_protocol.report.line_style import COLOURS, OTHERS
-from facelab.test_protocol.report.page import _short, _words, render_page
+from facelab.test_protocol.report.page import _words, render_page, short_location
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
 JPEG = b"\xff\xd8\xff\xe0"
@@ -121,8 +121,8 @@ def test_titles_are_broken_between_words(title: str, words: list[str]) -> None:
 
 
 def test_images_are_called_by_what_tells_them_apart() -> None:
-    assert _short("/data/faces\\Ann/Ann_1.jpg") == "Ann/Ann_1.jpg"
-    assert _short("/c/synthetic-1.npy[3] (person 7, photo 4)") == "person 7, photo 4"
+    assert short_location("/data/faces\\Ann/Ann_1.jpg") == "Ann/Ann_1.jpg"
+    assert short_location("/c/synthetic-1.npy[3] (person 7, photo 4)") == "person 7, photo 4"
 
 
 def test_only_the_own_script_may_run(reports: dict[str, list[Report]]) -> None:
