@@ -52,7 +52,8 @@ def drawn_table(runs: Mapping[str, Sequence[Path]], against: Sequence[str], metr
     Args:
         runs: Folders of the finished runs of each arm, named ``ARM-SEED``.
         against: Names of the arms that the others are compared with; those without a run are left out.
-        metrics: Of the runs' only protocol, such as ``accuracy`` and ``accuracy@occluded``.
+        metrics: Of the runs' only protocol, such as ``accuracy`` and ``accuracy@occluded``. Left out is what
+            `metric_draws` leaves out, for example accuracies of very few pairs.
 
     Raises:
         FacelabError: If a run cannot be read, or has no such metric.
@@ -64,7 +65,8 @@ def drawn_table(runs: Mapping[str, Sequence[Path]], against: Sequence[str], metr
     pairs = [(arm, other) for other in against if other in drawn for arm in drawn if arm != other]
     for metric in metrics:
         for arm, other in pairs:
-            if seeds := sorted(drawn[arm].keys() & drawn[other].keys()):
+            own, others = drawn[arm], drawn[other]
+            if seeds := [seed for seed in own if metric in own[seed] and metric in others.get(seed, {})]:
                 sides = [[drawn[one][seed][metric] for seed in seeds] for one in (arm, other)]
                 cells = [metric, arm, other, str(len(seeds)), *_difference(metric, *sides)]
                 lines.append(f"| {' | '.join(cells)} |")
@@ -72,16 +74,16 @@ def drawn_table(runs: Mapping[str, Sequence[Path]], against: Sequence[str], metr
 
 
 def _draws(path: Path, metrics: Sequence[str]) -> dict[str, Draws]:
-    ((report,),) = read_reports(path).values()
-    return {name: _drawn(report, name) for name in metrics}
-
-
-def _drawn(report: Report, name: str) -> Draws:
     """Of a metric under one condition, the trials are those of the condition."""
+    ((report,),) = read_reports(path).values()
     parts = parts_of(report)
-    part = next((end for end in parts if name.endswith(end)), "")
-    own, core = parts.get(part, report), name.removesuffix(part)
-    return reported(own, core), metric_draws(own, [core], DRAWS, seed=0)[core]
+    found: dict[str, Draws] = {}
+    for name in metrics:
+        part = next((end for end in parts if name.endswith(end)), "")
+        own, core = parts.get(part, report), name.removesuffix(part)
+        if (draws := metric_draws(own, [core], DRAWS, seed=0).get(core)) is not None:
+            found[name] = (reported(own, core), draws)
+    return found
 
 
 def _difference(metric: str, own: Sequence[Draws], other: Sequence[Draws]) -> tuple[str, str, str]:
