@@ -13,10 +13,12 @@ from facelab.cli.options import MOST, CheckpointOption, DeviceOption, PluginOpti
 from facelab.errors import ConfigError, one_of
 
 if TYPE_CHECKING:
+    from facelab.doctor.crop_points import CropPoints
     from facelab.doctor.findings import Diagnosis
     from facelab.iqa.base import PixelScorer
 
-NO_SCORER = "none"
+NONE = "none"  # for no scorer, and for no detector
+USUAL_DETECTOR = "yunet"
 
 
 @data_app.command("doctor")
@@ -47,6 +49,13 @@ def doctor_command(
     ] = "Sharpness",
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Option of the scorer; may be repeated.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="Finds landmarks again, see: facelab list detectors; or none. By default yunet, if it is installed.",
+            autocompletion=complete_names("detectors"),
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None,
@@ -95,8 +104,18 @@ def doctor_command(
     opened = opened_source(source, root, None)
     check_names(opened)
     tests = {name: opened_source(name, None, None) for name in against or ()}
+    points, why_none = _point_finder(detector)
     looks = Looks(
-        judge, None, models[0].network if models else None, tests, where, batch_size, workers, cache, seed=seed
+        scorer=judge,
+        find_points=points,
+        why_no_points=why_none,
+        network=models[0].network if models else None,
+        against=tests,
+        device=where,
+        batch_size=batch_size,
+        workers=workers,
+        cache=cache,
+        seed=seed,
     )
     with counted_bars(Console(stderr=True, markup=False, highlight=False)) as show:
         diagnosis = examine(opened, looks, show)
@@ -110,13 +129,28 @@ def _pixel_scorer(name: str, options: Sequence[str]) -> "PixelScorer | None":
     from facelab.config import parse_overrides
     from facelab.iqa.base import SCORERS, PixelScorer
 
-    if name == NO_SCORER:
+    if name == NONE:
         return None
     if NETWORK not in SCORERS.parameters(name):
         scorer = SCORERS.build(name, parse_overrides(options))
         if isinstance(scorer, PixelScorer):
             return scorer
     raise ConfigError(f"--scorer is '{name}', but must be one that looks at pixels alone, such as Sharpness, or none.")
+
+
+def _point_finder(name: str | None) -> "tuple[CropPoints | None, str]":
+    """What finds landmarks, or why nothing does."""
+    from facelab.data.detection.base import DETECTORS
+    from facelab.doctor.crop_points import CropPoints
+
+    if name == NONE:
+        return None, "so it was asked for by --detector none."
+    try:
+        return CropPoints(DETECTORS.build(name or USUAL_DETECTOR, {})), ""
+    except ConfigError as error:
+        if name is not None:
+            raise
+        return None, str(error)
 
 
 def _print(diagnosis: "Diagnosis", kinds: frozenset[str]) -> None:

@@ -46,6 +46,7 @@ class Looks:
     Attributes:
         scorer: Judges quality.
         find_points: Finds landmarks.
+        why_no_points: Where none are looked for, why; a sentence.
         network: Embeds; label errors and overlap are looked for with it alone.
         against: Test sets by name.
         device: Where the network runs and neighbours are searched.
@@ -58,6 +59,7 @@ class Looks:
 
     scorer: PixelScorer | None = None
     find_points: FindPoints | None = None
+    why_no_points: str = "no detector was given."
     network: nn.Module | None = None
     against: Mapping[str, ImageSet] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -247,7 +249,7 @@ def _facts(source: Source, seen: Survey, by_model: _ByModel | None) -> dict[str,
 def _notes(looks: Looks, by_model: _ByModel | None) -> tuple[str, ...]:
     notes = []
     if looks.find_points is None:
-        notes.append("Alignment was not checked: no detector is there to find the landmarks again.")
+        notes.append(f"Alignment was not checked: {looks.why_no_points}")
     if looks.scorer is None:
         notes.append("Quality was not scored.")
     if by_model is None:

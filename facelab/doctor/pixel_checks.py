@@ -11,7 +11,7 @@ from facelab.quality.card import ScorerCard
 
 COLD = -0.03  # warmth below which red and blue are swapped
 LOW_QUALITY = 3.0  # median deviations below the median
-MISALIGNED = 6.0  # pixels of 112
+MISALIGNED = 4.5  # pixels of 112
 HALF = 0.5
 TINY = 1e-6
 

@@ -37,23 +37,28 @@ def run(*words: object) -> Result:
 
 
 def test_from_a_set_to_a_list_without_its_errors(faces: Path) -> None:
-    told = run("doctor", faces, "--workers", 1).output
+    told = run("doctor", faces, "--workers", 1, "--detector", "none").output
     assert "Unreadable" in told
     assert "11 of 13 images stay in keep.txt." in told
-    assert "Alignment was not checked" in told
+    assert "Alignment was not checked: so it was asked for by --detector none." in told
     shown = run("subset", faces, "--list", "doctor/keep.txt", "--out", "clean.txt").output
     assert "11 of 13" in shown
     kept = ImageList(faces, Path("clean.txt"))
     assert kept.num_classes == 4
     assert {"p0/1.png", "p1/copy.png"} & {kept.name(row) for row in range(len(kept))} == set()
-    assert run("doctor", "clean.txt", "--root", faces, "--out", "again", "--scorer", "none").exit_code == 0
+    assert (
+        run(
+            "doctor", "clean.txt", "--root", faces, "--out", "again", "--scorer", "none", "--detector", "none"
+        ).exit_code
+        == 0
+    )
     again = json.loads(Path("again/doctor.json").read_text())
     assert again["kept"] == 11
     assert Path("doctor/doctor.html").read_text().count("<h2") >= 2
 
 
 def test_the_user_says_what_is_left_out(faces: Path) -> None:
-    told = run("doctor", faces, "--workers", 1, "--drop", "unreadable", "--shown", 0).output
+    told = run("doctor", faces, "--workers", 1, "--drop", "unreadable", "--shown", 0, "--detector", "none").output
     assert "12 of 13 images stay" in told
 
 
@@ -69,3 +74,12 @@ def test_refusals_come_before_the_work(faces: Path) -> None:
         run("doctor", faces)
     with pytest.raises(ConfigError, match="people by --ids FILE, or images by --list FILE"):
         run("subset", faces)
+
+
+def test_without_the_detector_the_report_says_what_to_install(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facelab.data.detection.model_files.find_spec", lambda _: None)
+    told = run("doctor", faces, "--workers", 1).output
+    assert "Alignment was not checked: detector yunet needs" in told
+    assert "facelab[faces]" in told
+    with pytest.raises(ConfigError, match="which is not installed"):
+        run("doctor", faces, "--detector", "yunet", "--out", "other")
