@@ -10,7 +10,6 @@ from facelab.data.detection.base import ModelFile
 from facelab.errors import ConfigError, DataError
 from facelab.outside.file import read_regular
 
-INSTALL = "pip install 'facelab[faces]'"
 LARGEST_MODEL = 1 << 28
 """Bytes. Detectors have up to 105 MB."""
 
@@ -24,12 +23,14 @@ class PackagedModel:
         package: What Python calls it.
         path: The file below the package's folder.
         sha256: What its content must be (hex): the package is another's, and its next version may bring another model.
+        install: What installs it.
     """
 
     distribution: str
     package: str
     path: str
     sha256: str
+    install: str = "pip install 'facelab[faces]'"
 
     def read(self, wanted_by: str) -> tuple[bytes, ModelFile]:
         """The content, and what a record says of it.
@@ -43,7 +44,7 @@ class PackagedModel:
         if path is None or not path.is_file():
             raise ConfigError(
                 f"{wanted_by} needs {Path(self.path).name} of the package {self.distribution}, which is not installed: "
-                f"{INSTALL}."
+                f"{self.install}."
             )
         data, digest = _read(path)
         if digest != self.sha256:

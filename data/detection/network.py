@@ -2,7 +2,7 @@
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,7 +69,11 @@ def _read(data: bytes) -> "cv2.dnn.Net":
         path = Path(folder) / "network.onnx"
         path.write_bytes(data)
         with quiet_opencv():
-            return cv2.dnn.readNetFromONNX(str(path), *ENGINE)
+            network = cv2.dnn.readNetFromONNX(str(path), *ENGINE)
+        # Layers that are joined are joined once more for each new size of image, their weights scaled again: without an
+        # error, CenterFace's landmarks come out in other places.
+        network.enableFusion(False)
+        return network
 
 
 @contextmanager
@@ -82,13 +86,3 @@ def quiet_opencv() -> Iterator[None]:
             yield
         finally:
             set_level(before)
-
-
-def output_of(outputs: Sequence[Blob], shape: tuple[int | None, ...]) -> list[int]:
-    """Which outputs have a shape; None stands for any length."""
-    return [
-        number
-        for number, output in enumerate(outputs)
-        if output.ndim == len(shape)
-        and all(wanted in (None, length) for wanted, length in zip(shape, output.shape, strict=True))
-    ]

@@ -56,6 +56,12 @@ class AtScales(Detector):
         return self.find_at(small).resized((width / columns, height / rows))
 
 
+def padded(image: Pixels, multiple: int) -> Pixels:
+    """A photo with black rows below and columns to the right, so that both sides are multiples of a number."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)))
+
+
 def resized(image: Pixels, rows: int, columns: int) -> Pixels:
     """A photo at another size: area averages where it shrinks, bilinear where it grows."""
     if image.shape[:2] == (rows, columns):
