@@ -8,6 +8,7 @@ from facelab.data.formats.files import ARCHIVES, is_archive
 from facelab.data.shards.address import is_pattern
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
+from facelab.data.sources.lmdb import LMDB
 from facelab.data.sources.packed import META, Packed
 from facelab.data.sources.recordio import RecordIO
 from facelab.data.sources.webdataset import WebDataset
@@ -16,18 +17,19 @@ from facelab.outside.yaml import parse_yaml
 from facelab.progress import OnProgress
 
 OTHER_ARCHIVES = frozenset((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tbz2", ".txz"))
+LMDB_FILES = frozenset((".lmdb", ".mdb"))
 KINDS = (
     "a folder or an archive of people, a list (.txt or .lst), a .rec file, a folder that was packed, or shards "
-    "(.tar in a folder, a pattern such as 'train-{0000..0127}.tar', an address)"
+    "(.tar in a folder, a pattern such as 'train-{0000..0127}.tar', an address; .lmdb)"
 )
 
 
 def open_source(given: str | Path, root: Path | None = None, progress: OnProgress | None = None) -> Source:
     """The source that a path, a name or a piece of YAML means.
 
-    A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, a folder of
-    ``.tar`` files, a pattern of them and an address are `WebDataset`, other folders and an archive are `ImageFolder`,
-    and other files are `ImageList`. ``SyntheticFaces`` or
+    A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, an ``.lmdb``
+    file and a folder with ``data.mdb`` are `LMDB`, a folder of ``.tar`` files, a pattern of them and an address are
+    `WebDataset`, other folders and an archive are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
     ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
 
     Args:
@@ -56,6 +58,8 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
         return _of_folder(path, progress)
     if path.suffix.lower() == ".rec":
         return RecordIO(path)
+    if path.suffix.lower() in LMDB_FILES:
+        return LMDB(path, progress=progress)
     if is_archive(path):
         return ImageFolder(path)
     if path.suffix.lower() in OTHER_ARCHIVES:
@@ -70,6 +74,8 @@ def _of_folder(path: Path, progress: OnProgress | None) -> Source:
         return Packed(path)
     if (path / "train.rec").is_file():
         return RecordIO(path)
+    if (path / "data.mdb").is_file():
+        return LMDB(path, progress=progress)
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     has_shards = not any(entry.is_dir() for entry in entries) and any(entry.suffix == ".tar" for entry in entries)
     return _of_shards(str(path), progress) if has_shards else ImageFolder(path)
