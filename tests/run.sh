@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up what the tests need and runs them; arguments go to pytest:
-#   bash tests/run.sh                      all but the slow, the packaging and the browser tests
+#   bash tests/run.sh                      all but the slow, the packaging, the browser and the extras tests
 #   bash tests/run.sh -m golden            those against the outputs of the original programs
 #   bash tests/run.sh tests/head -x        one folder, up to the first failure
 #   bash tests/run.sh tests/head -n 0      in one process, as a debugger needs it
@@ -19,4 +19,4 @@ fi
 workers=$(processors)
 # Each worker has a core of its own, and so has each program that a test starts; after nproc, which heeds this.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "$PYTHON" -m pytest -n "$((workers < 4 ? workers : 4))" --dist loadfile -m "not slow and not packaging and not browser" "$@"
+exec "$PYTHON" -m pytest -n "$((workers < 4 ? workers : 4))" --dist loadfile -m "not slow and not packaging and not browser and not extras" "$@"

@@ -33,10 +33,13 @@ from facelab.data.base import ImageSet
 from facelab.data.formats.images import PathImages, decode_file
 from facelab.data.formats.record_writer import record_writer
 from facelab.data.formats.records import Record
+from facelab.data.shards.ranged_file import LocalFile
+from facelab.data.shards.tar_index import Fields, index_tar, read_index
 from facelab.data.sources.image_list import open_list
 from facelab.data.sources.open_source import open_source
 from facelab.data.sources.packed import Packed, write_packed
 from facelab.data.sources.recordio import RecordIO
+from facelab.data.sources.webdataset import WebDataset
 from facelab.errors import FacelabError
 from facelab.outside.json import read_json
 from facelab.test_protocol.base import Metric, Report
@@ -129,6 +132,22 @@ def tar(mode: str = "w", form: int = tarfile.PAX_FORMAT) -> bytes:
     return file.getvalue()
 
 
+def shard(form: int = tarfile.PAX_FORMAT) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
+        labels = {"1.cls": b"0", "2.json": b'{"label": 1}', "b" * 110 + "/é.cls": b"2"}
+        for name, content in labels.items():
+            for part, data in ((name.partition(".")[0] + ".png", encoded(".png")), (name, content)):
+                member = tarfile.TarInfo(part)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def lmdb() -> bytes:
+    return gzip.decompress((Path(__file__).parent / "golden" / "lmdb" / "hsface.lmdb.gz").read_bytes())
+
+
 def zipped() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -203,6 +222,19 @@ def index_of_records(path: Path) -> None:
         folder.mkdir()
         records(folder)
     read_all(RecordIO(folder / "a.rec", path))
+
+
+def shard_file(folder: Path) -> LocalFile:
+    (folder / "whole.tar").write_bytes(shard())
+    return LocalFile(folder / "whole.tar")
+
+
+def index_of_shard(path: Path) -> None:
+    file = shard_file(path.parent)
+    with suppress(ValueError):  # who asks makes the index anew
+        index = read_index(path.read_bytes(), file)
+        for row in range(min(len(index.names), 20)):
+            index.content(row, file)
 
 
 def packed_with(path: Path, part: str) -> None:
@@ -306,6 +338,10 @@ FILES = {
     "safetensors": Kind("a.safetensors", lambda _: save({"a": torch.ones(2, 3)}), lambda path: read_state(str(path))),
     "rec": Kind("a.rec", lambda folder: records(folder).read_bytes(), source),
     "idx": Kind("a.idx", lambda folder: records(folder).with_suffix(".idx").read_bytes(), index_of_records),
+    "lmdb": Kind("a.lmdb", lambda _: lmdb(), source),
+    "shard": Kind("a.tar", lambda _: shard(), lambda path: read_all(WebDataset(str(path)))),
+    "gnu shard": Kind("a.tar", lambda _: shard(tarfile.GNU_FORMAT), lambda path: read_all(WebDataset(str(path)))),
+    "index of a shard": Kind("a.npz", lambda folder: index_tar(shard_file(folder), Fields()).packed(), index_of_shard),
     "packed labels": Kind(
         "labels", lambda folder: sound_packed(folder, "labels.npy"), lambda path: packed_with(path, "labels.npy")
     ),

@@ -10,6 +10,7 @@ from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.lmdb import LMDB
 from facelab.data.sources.packed import META, Packed
+from facelab.data.sources.parquet import Parquet
 from facelab.data.sources.recordio import RecordIO
 from facelab.data.sources.webdataset import WebDataset
 from facelab.errors import ConfigError, DataError
@@ -20,7 +21,7 @@ OTHER_ARCHIVES = frozenset((".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tbz2"
 LMDB_FILES = frozenset((".lmdb", ".mdb"))
 KINDS = (
     "a folder or an archive of people, a list (.txt or .lst), a .rec file, a folder that was packed, or shards "
-    "(.tar in a folder, a pattern such as 'train-{0000..0127}.tar', an address; .lmdb)"
+    "(.tar in a folder, a pattern such as 'train-{0000..0127}.tar', an address; .parquet, .lmdb)"
 )
 
 
@@ -28,8 +29,9 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
     """The source that a path, a name or a piece of YAML means.
 
     A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, an ``.lmdb``
-    file and a folder with ``data.mdb`` are `LMDB`, a folder of ``.tar`` files, a pattern of them and an address are
-    `WebDataset`, other folders and an archive are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or
+    file and a folder with ``data.mdb`` are `LMDB`, ``.parquet`` files, a folder of them, a pattern and an address are
+    `Parquet`, those of ``.tar`` files are `WebDataset`, other folders and an archive are `ImageFolder`, and other files
+    are `ImageList`. ``SyntheticFaces`` or
     ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
 
     Args:
@@ -58,6 +60,8 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
         return _of_folder(path, progress)
     if path.suffix.lower() == ".rec":
         return RecordIO(path)
+    if path.suffix == ".parquet":
+        return Parquet(text, progress=progress)
     if path.suffix.lower() in LMDB_FILES:
         return LMDB(path, progress=progress)
     if is_archive(path):
@@ -77,9 +81,13 @@ def _of_folder(path: Path, progress: OnProgress | None) -> Source:
     if (path / "data.mdb").is_file():
         return LMDB(path, progress=progress)
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    has_shards = not any(entry.is_dir() for entry in entries) and any(entry.suffix == ".tar" for entry in entries)
-    return _of_shards(str(path), progress) if has_shards else ImageFolder(path)
+    endings = {"/" if entry.is_dir() else entry.suffix for entry in entries}
+    if ".parquet" in endings:
+        return Parquet(str(path), progress=progress)
+    return WebDataset(str(path), progress=progress) if ".tar" in endings and "/" not in endings else ImageFolder(path)
 
 
 def _of_shards(pattern: str, progress: OnProgress | None) -> Source:
-    return WebDataset(pattern, progress=progress)
+    """Files elsewhere, or several at once; an address may have a query behind its name."""
+    is_parquet = pattern.partition("?")[0].endswith(".parquet")
+    return (Parquet if is_parquet else WebDataset)(pattern, progress=progress)

@@ -1,0 +1,161 @@
+"""Parquet: row groups from this disk and from a web server, and files that are others than they should be."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facelab.data.base import SAMPLERS, SOURCES
+from facelab.data.loading.loader import Loader
+from facelab.data.shards import parquet_file
+from facelab.data.sources.open_source import open_source
+from facelab.data.sources.parquet import Parquet
+from facelab.errors import ConfigError, CorruptImage, DataError
+
+pytestmark = pytest.mark.extras
+pyarrow = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+COUNT, GROUP = 50, 12
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(path: Path | None = None, group: int = GROUP, **columns: Any) -> Path:
+        target = tmp_path / "a.parquet" if path is None else path
+        pq.write_table(pyarrow.table(columns), target, row_group_size=group)
+        return target
+
+    return written
+
+
+@pytest.fixture
+def images(png: Any, picture: Any) -> list[bytes]:
+    return [png(picture(n)) for n in range(COUNT)]
+
+
+def published(images: list[bytes]) -> Any:
+    """A column of images as Hugging Face's datasets write it."""
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    return pyarrow.array([{"bytes": image, "path": f"{n}.png"} for n, image in enumerate(images)], kind)
+
+
+LABELS = [n % 5 for n in range(COUNT)]
+
+
+def test_images_and_labels_are_those_of_the_columns(write: Write, images: list[bytes], picture: Any) -> None:
+    path = write(image=published(images), label=LABELS, split=["train"] * COUNT)
+    source = SOURCES.build("Parquet", {"files": str(path)})
+    assert (len(source), source.num_classes, source.labels.tolist()) == (COUNT, 5, LABELS)
+    assert source.runs.tolist() == [0, 12, 24, 36, 48]
+    assert [source.encoded(n) for n in range(COUNT)] == images
+    assert np.array_equal(source.read(-1), picture(COUNT - 1))
+    assert (source.name(13), source.location(13)) == ("a.parquet row 13", f"{path} row 13")
+    assert pickle.loads(pickle.dumps(source)).encoded(33) == images[33]
+    assert open_source(path).fingerprint() == open_source(path.parent).fingerprint() == source.fingerprint()
+
+
+def test_other_columns_are_named(write: Write, images: list[bytes]) -> None:
+    path = write(img=images, back=images, id=np.arange(COUNT, dtype=np.uint8) % 5)
+    with pytest.raises(DataError, match=r"has 2 columns of images \(img, back\) .*say which one with image: NAME"):
+        Parquet(str(path), label="id")
+    source = Parquet(str(path), image="img", label="id")
+    assert [source.encoded(n) for n in range(COUNT)] == images
+
+
+def test_a_web_server_gives_each_row_group_once(write: Write, server: Any, images: list[bytes]) -> None:
+    for number in range(2):
+        write(server.folder / f"{number}.parquet", image=published(images), label=LABELS)
+    source = Parquet(f"{server.url}/{{0..1}}.parquet", timeout=5.0, pause=0.001)
+    server.asked.clear()
+    server.faults = ["cut", "drop", "503"]
+    sampler = SAMPLERS.build("ShardShuffle", {"buffer": 30}, labels=source.labels, seed=1, runs=source.runs)
+    found = [source.encoded(row) for row in sampler.rows(0, 0, 2 * COUNT).tolist()]
+    assert sorted(found) == sorted(images * 2)
+    assert len(server.asked) == len(source.runs) + 3
+    loader = Loader(source, sampler, batch_size=20, workers=2)
+    expected = [batch.index.tolist() for batch in loader.batches(1)]
+    assert [batch.index.tolist() for batch in loader.batches(1, 2)] == expected[2:]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"image": ["a.png", "b.png"], "label": [0, 1]}, r"has 0 columns of images \(no bytes\) among image, label"),
+        ({"image": [b"a", b"b"], "label": ["ann", "ben"]}, "the column 'label' holds string, but labels are"),
+        ({"image": [b"a", b"b"], "label": [0.0, 1.0]}, "the column 'label' holds double"),
+        ({"image": [b"a", b"b"], "label": [True, False]}, "the column 'label' holds bool"),
+        ({"image": [b"a", b"b"], "label": [0, None]}, "row group 0 has a row without 'label'"),
+        ({"image": [b"a", b"b"], "label": [0, -1]}, "row group 0 has the 'label' -1"),
+        ({"image": [b"a", b"b"], "label": [0, 5]}, "class 1 has no image"),
+        ({"image": [b"a", b"b"], "id": [0, 1]}, "has no column 'label' of labels; .* Columns: image, id"),
+        ({"image": pytest.param, "label": []}, ""),
+    ],
+)  # fmt: skip
+def test_files_of_other_columns_are_refused(write: Write, columns: dict[str, Any], reason: str) -> None:
+    if not reason:
+        columns, reason = (
+            {"image": pyarrow.array([], pyarrow.binary()), "label": pyarrow.array([], pyarrow.int64())},
+            "holds no row",
+        )
+    with pytest.raises(DataError, match=reason):
+        Parquet(str(write(**columns)))
+
+
+def test_options_that_name_nothing_are_refused(write: Write, images: list[bytes]) -> None:
+    path = write(image=published(images), label=LABELS)
+    with pytest.raises(DataError, match="the column 'imag' of images is not there. Did you mean 'image'"):
+        Parquet(str(path), image="imag")
+    with pytest.raises(DataError, match="the column 'label' of images is no bytes"):
+        Parquet(str(path), image="label")
+    with pytest.raises(ConfigError, match="cache_mb is 0"):
+        Parquet(str(path), cache_mb=0)
+
+
+def test_a_missing_image_is_corrupt_and_no_gap(write: Write, images: list[bytes]) -> None:
+    source = Parquet(str(write(image=[images[0], None, images[2]], label=[0, 1, 2])))
+    assert source.encoded(2) == images[2]
+    with pytest.raises(CorruptImage, match=r"a\.parquet row 1: the image has 0 bytes"):
+        source.read(1)
+
+
+def test_what_a_file_says_of_its_size_is_bounded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(image=[bytes(1000)] * 200, label=[0] * 200, group=200)  # one image, stored once, for all rows
+    source = Parquet(str(path))
+    assert source.files[0].sizes[0] < 5000
+    monkeypatch.setattr(parquet_file, "MOST_BYTES", 5000)
+    with pytest.raises(DataError, match="row group 0 unpacks to more than 5000 bytes"):
+        source.encoded(0)
+    monkeypatch.setattr(parquet_file, "MOST_BYTES", 50)
+    with pytest.raises(
+        DataError, match="has a row group of 200 rows and .* bytes of images; up to .* smaller row groups"
+    ):
+        Parquet(str(path))
+    monkeypatch.setattr(parquet_file, "MOST_BYTES", 1 << 30)
+    monkeypatch.setattr(parquet_file, "MOST_ROWS", 100)
+    with pytest.raises(DataError, match="has a row group of 200 rows"):
+        Parquet(str(path))
+
+
+def test_damage_is_told_and_a_changed_file_refused(write: Write, images: list[bytes]) -> None:
+    path = write(image=published(images), label=LABELS)
+    source, sound, random = Parquet(str(path)), path.read_bytes(), np.random.default_rng(0)
+    path.write_bytes(sound + b"x")
+    with pytest.raises(DataError, match="has changed since it was opened"):
+        source.encoded(2)
+    changes = [sound[:length] for length in range(0, len(sound), 2500)]
+    for at in (*random.integers(0, len(sound) - 4, 60), *range(len(sound) - 200, len(sound) - 4, 9)):
+        changes.append(sound[:at] + random.bytes(4) + sound[at + 4 :])
+    refused = 0
+    for content in changes:
+        path.write_bytes(content)
+        try:
+            damaged = Parquet(str(path))
+            [damaged.encoded(n) for n in range(len(damaged))]
+        except (DataError, CorruptImage):
+            refused += 1
+    assert refused > len(sound) // 2500
