@@ -158,7 +158,8 @@ class _Negatives(Function):
         skipped: list[bool] = []
         if context.numbers:
             skipped = loss.negligible(torch.stack(context.numbers), total, slope, context.skip)
-        back = BackwardPass(walk, loss, total, slope, features, tuple(shared), skipped)
+        # Detached: what is kept for later shall not keep the network's graph.
+        back = BackwardPass(walk, loss, total, slope, features.detach(), tuple(one.detach() for one in shared), skipped)
         if needs_rows and destination.later is not None:
             destination.share = destination.later.new_share(back)
             needs_rows = False

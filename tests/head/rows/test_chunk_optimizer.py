@@ -45,22 +45,29 @@ def torchs(model: FullSoftmax, given: UpdateRule) -> Optimizer:
     return sgd
 
 
-def trained(gradient: str, head: str, given: UpdateRule, **options: Any) -> tuple[FullSoftmax, Optimizer]:
-    """Some updates of two passes each, the second of a smaller batch, of which the third is called off."""
-    scale = options.pop("scale", 1.0)
+def trained(
+    gradient: str, head: str, given: UpdateRule, sizes: tuple[int, ...] = (BATCH, BATCH), **options: Any
+) -> tuple[FullSoftmax, Optimizer]:
+    """Four updates of some passes each, of which the third is called off."""
+    scale, skip, beside = (
+        options.pop(name, default) for name, default in (("scale", 1.0), ("skip", 0.0), ("beside", 0.0))
+    )
     made = build(HEADS, head, num_classes=CLASSES)
     model = FullSoftmax(CLASSES, DIM, made, seed=1, gradient=gradient, **options)  # type: ignore[arg-type]
+    model.class_skip = skip
     optimizer = model.optimizer(given) or torchs(model, given)
     generator = torch.Generator().manual_seed(0)
     for update in range(4):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 / (1 + update)
-        for size in (BATCH, BATCH):
+        for size in sizes:
             features = torch.randn(size, DIM, generator=generator).requires_grad_()
             labels = torch.randint(CLASSES, (size,), generator=generator)
             (scale * model(features, labels).loss).backward()
+        if beside:  # a loss that reads the rows themselves
+            (scale * beside * model.weight.square().sum()).backward()
         if model.weight.grad is not None:
-            model.weight.grad /= scale
+            model.weight.grad /= scale  # as a run does
         guarded_step(optimizer, torch.tensor(float(update == 2)), torch.tensor(scale))
         optimizer.zero_grad()
     return model, optimizer
@@ -80,6 +87,7 @@ RULES = {
         *((name, "CosFace", {}) for name in RULES),
         ("sgd", "CosFace", {"scale": 1024.0}),
         ("sgd", "CosFace", {"rows_per_class": 2}),
+        ("sgd", "CosFace", {"skip": 0.5}),
         *(("sgd", head, {}) for head in ("CurricularFace", "AdaM-Softmax", "UniFace", "Softmax")),
     ],
 )
@@ -91,3 +99,16 @@ def test_rows_and_state_are_those_of_the_whole_gradient(name: str, head: str, op
     for key, value in torchs_optimizer.state[whole.weight].items():
         assert ours.state[chunks.weight][key].equal(value), key
     assert ours.state[chunks.weight].keys() == torchs_optimizer.state[whole.weight].keys()
+
+
+@pytest.mark.parametrize("options", [{"sizes": (BATCH, BATCH // 2)}, {"beside": 0.1, "scale": 16.0}])
+def test_passes_of_several_sizes_and_losses_that_read_the_rows_add_up(options: dict[str, Any]) -> None:
+    whole, chunks = (trained(gradient, "CosFace", RULES["sgd"], **options)[0] for gradient in ("whole", "chunks"))
+    torch.testing.assert_close(chunks.weight, whole.weight, rtol=1e-6, atol=1e-6)
+
+
+def test_an_optimiser_of_somebody_else_finds_a_whole_gradient() -> None:
+    made = build(HEADS, "CosFace", num_classes=CLASSES)
+    model = FullSoftmax(CLASSES, DIM, made, gradient="chunks")
+    model(torch.randn(BATCH, DIM), torch.arange(BATCH)).loss.backward()
+    assert model.weight.grad is not None
