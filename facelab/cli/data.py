@@ -38,7 +38,8 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Folder or archive of people, list (.txt, .lst), .rec file, packed folder, the name of a source, or YAML: "
+        help="Folder or archive of people, list (.txt, .lst), .rec file, packed folder, shards (.tar, .parquet; also "
+        "addresses), .lmdb file, the name of a source, or YAML: "
         "'{ImageFolder: {root: lfw.tar, min_images: 5}}'.",
     ),
 ]
@@ -249,6 +250,33 @@ def from_rec(
     show_table({"folder": out, "list": out / "train.txt", "images": len(opened), "classes": opened.num_classes})
 
 
+@data_app.command("convert")
+def convert(
+    source: SourceArgument,
+    to: Annotated[str, typer.Option(help="webdataset, parquet, packed or recordio.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder; of recordio also the new .rec file.")],
+    root: RootOption = None,
+    size: SizeOption = None,
+    per_shard: Annotated[
+        int, typer.Option(help="Images of each file of webdataset and parquet.", callback=within(1, MOST))
+    ] = 10_000,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of what has to be encoded.")] = 95,
+    png: Annotated[bool, typer.Option("--png", help="Encode as PNG, which loses nothing, instead of JPEG.")] = False,
+    workers: WorkersOption = 0,
+) -> None:
+    """Write a source in another form, with the same labels and order. JPEG and PNG images are taken as they are."""
+    from facelab.data.formats.conversion import FORMS, Form, encoder
+    from facelab.data.formats.writing import refuse_existing
+    from facelab.errors import one_of
+
+    one_of("--to", to, tuple(FORMS))
+    refuse_existing(out)
+    opened = opened_source(source, root, size)
+    with progress_bar("writing", len(opened)) as show:
+        FORMS[to](Form(out, opened, encoder(opened, quality, png), per_shard, workers, show))
+    show_table({to: out, "images": len(opened), "classes": opened.num_classes})
+
+
 @data_app.command("mask")
 def mask(
     source: SourceArgument,
@@ -318,11 +346,15 @@ def occlude(
 
 
 @data_app.command("index")
-def index(records: Annotated[Path, typer.Argument(help="A .rec file without .idx.")]) -> None:
-    """Write the .idx file that a .rec file lacks."""
+def index(
+    file: Annotated[Path, typer.Argument(help="A .rec file without .idx, or a .tar shard without .index.")],
+) -> None:
+    """Write the .idx file that a .rec file lacks, or the .index of a tar shard."""
     from facelab.data.formats.records import write_index
+    from facelab.data.shards.tar_writer import write_tar_index
 
-    typer.echo(f"The index is in '{write_index(records)}'.")
+    write = write_tar_index if file.suffix == ".tar" else write_index
+    typer.echo(f"The index is in '{write(file)}'.")
 
 
 def opened_source(source: str, root: Path | None, size: str | None) -> "Source":
