@@ -39,6 +39,7 @@ SEES: dict[str, tuple[str, ...]] = {
     ),
     "facelab.export": (
         *FILES, "facelab.adapter", "facelab.backbone", "facelab.cost", "facelab.data", "facelab.iqa", "facelab.model",
+        "facelab.test_protocol.base", "facelab.test_protocol.extraction", "facelab.test_protocol.statistics",
     ),
     "facelab.doctor": (*FILES, "facelab.data", "facelab.iqa", "facelab.test_protocol"),
     "facelab.training_mode": (*FILES, "facelab.engine", *(f"facelab.{part}" for part in PARTS[1:-2])),

@@ -53,7 +53,7 @@ def calibrate_command(
     """Measure thresholds for false match rates and probabilities, and write them into the model's card."""
     from facelab import distributed
     from facelab.inputs import check_any_photo
-    from facelab.model.face_model import load_model
+    from facelab.model.face_model import is_exported, load_model
     from facelab.run.calibration import calibrate
     from facelab.run.model_evaluation import EvaluationOptions
     from facelab.weights.calibration import KEY
@@ -62,6 +62,8 @@ def calibrate_command(
     check_any_photo(any_photo, resize)
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
+        if is_exported(Path(run)):
+            raise ConfigError(f"'{run}' is exported; calibrate its run and export that anew, thresholds go along.")
         model = load_model(run, checkpoint=checkpoint, device=device, calibrated=False)
         assert model.source is not None, "it was loaded"
         name, one = _one_protocol(open_protocols(words or [], [run], [model], console), choose)

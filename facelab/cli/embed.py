@@ -8,7 +8,7 @@ import typer
 
 from facelab.cli.commands import command
 from facelab.cli.detect import DetectOption, DetectorOption, DetectorOptions, asked_detector
-from facelab.cli.options import AnyPhotoOption, CheckpointOption, PluginOption, ResizeOption
+from facelab.cli.options import AnyPhotoOption, BackendOption, CheckpointOption, PluginOption, ResizeOption
 from facelab.errors import ConfigError, in_range
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def embed_command(
     quality: QualityOption = None,
     checkpoint: CheckpointOption = "last",
     plugins: PluginOption = None,
+    backend: BackendOption = "torch",
 ) -> None:
     """Write the embeddings of face images, scaled to norm 1."""
     import numpy as np
@@ -52,7 +53,7 @@ def embed_command(
     from facelab.weights.whole_file import write_whole
 
     found: list[str] = []
-    embeddings = facelab.load(model, checkpoint=checkpoint).embed(
+    embeddings = facelab.load(model, checkpoint=checkpoint, backend=backend).embed(
         [str(path) for path in images],
         flip=flip,
         resize=resize,
@@ -92,6 +93,7 @@ def verify_command(
     quality: QualityOption = None,
     checkpoint: CheckpointOption = "last",
     plugins: PluginOption = None,
+    backend: BackendOption = "torch",
 ) -> None:
     """Say how similar two faces are."""
     import facelab
@@ -100,7 +102,7 @@ def verify_command(
         in_range("--threshold", threshold, -1.0, 1.0)
         if fmr is not None:
             raise ConfigError("--threshold and --fmr both say when two faces are the same person; give one of them.")
-    loaded = facelab.load(model, checkpoint=checkpoint)
+    loaded = facelab.load(model, checkpoint=checkpoint, backend=backend)
     how = {"flip": flip, "resize": resize, "any_photo": any_photo}
     if fmr is not None:
         loaded.calibrated().check_use(**how)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from facelab.cli.commands import command
 from facelab.cli.names import complete_names, complete_words, protocol
-from facelab.cli.options import AnyPhotoOption, DeviceOption, PluginOption, ResizeOption
+from facelab.cli.options import AnyPhotoOption, BackendOption, DeviceOption, PluginOption, ResizeOption
 from facelab.cli.protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 
@@ -51,6 +51,7 @@ def evaluate_command(
     resize: ResizeOption = False,
     any_photo: AnyPhotoOption = False,
     device: DeviceOption = "auto",
+    backend: BackendOption = "torch",
     plugins: PluginOption = None,
     cache: Annotated[
         Path | None,
@@ -95,7 +96,10 @@ def evaluate_command(
     names, chosen = [word for word in words if "=" not in word], [word for word in words if "=" in word]
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
-        models = open_models(names, checkpoint, backbone, weights, device)
+        where = "cpu" if (device, backend) == ("auto", "onnxruntime") else device
+        models = open_models(names, checkpoint, backbone, weights, where)
+        if backend == "onnxruntime":
+            models = computed_by_onnxruntime(models)
         if concat:
             models.append(joined_model(models))
         protocols = open_protocols(chosen, names, models, console)
@@ -105,6 +109,25 @@ def evaluate_command(
         written = write_evaluation(folder, models, reports, console, bootstrap=bootstrap, draws=draws)
         for what, path in written.items():
             console.print(f"{what:>10}  {path}")
+
+
+def computed_by_onnxruntime(models: Sequence["FaceModel"]) -> list["FaceModel"]:
+    """The same models in onnxruntime; the main process exports what is not kept yet, the others wait for it.
+
+    Raises:
+        ConfigError: If one cannot be exported, or is on a GPU.
+        DataError: If its embeddings differ there.
+    """
+    from facelab import distributed
+    from facelab.export.backend import through_onnxruntime
+
+    found: list[FaceModel] = []
+    if distributed.is_main():  # and the others find what it kept
+        distributed.together(lambda: found.extend(map(through_onnxruntime, models)))
+    else:
+        distributed.together(lambda: None)
+        found.extend(map(through_onnxruntime, models))
+    return found
 
 
 def open_models(

@@ -1,7 +1,7 @@
 """Options that several commands have."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,10 @@ CheckpointOption = Annotated[
 ]
 DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu or cuda", autocompletion=complete_words("auto", "cpu", "cuda"))
+]
+BackendOption = Annotated[
+    Literal["torch", "onnxruntime"],
+    typer.Option(help="What computes: onnxruntime runs an export of the model on the CPU, made once and kept."),
 ]
 ResizeOption = Annotated[bool, typer.Option(help="Resize aligned faces of another size.")]
 AnyPhotoOption = Annotated[bool, typer.Option("--any-photo", help="With --resize: whatever shape they have.")]

@@ -1,5 +1,6 @@
 """A model as a file for programs without facelab, compared with the model before it gets its name."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -21,9 +22,9 @@ from facelab.export.parity import Parity, measured_parity
 from facelab.export.record import record_of
 from facelab.export.torchscript_format import TorchScriptFormat
 from facelab.iqa.base import SCORERS, PixelScorer
-from facelab.model.export_record import ExportPrecision, ExportRecord, Preprocessing, QualityInput
+from facelab.model.export_record import ExportPrecision, ExportRecord, Preprocessing, QualityInput, read_record
+from facelab.model.exported_network import ExportedNetwork
 from facelab.model.face_model import FaceModel
-from facelab.model.onnx_network import OnnxNetwork
 from facelab.model.scoring import build_scorer
 
 FORMATS: Mapping[str, type[Format]] = {
@@ -79,6 +80,11 @@ class Exported:
     record: ExportRecord
     parity: Parity
 
+    @property
+    def note(self) -> Path:
+        """The JSON beside it."""
+        return self.path.with_name(f"{self.path.name}{NOTE}")
+
 
 def export_model(
     model: FaceModel, out: Path, options: ExportOptions, source: ImageSet | None = None, what: str = "drawn faces"
@@ -99,7 +105,7 @@ def export_model(
     """
     writer = FORMATS[options.format]()
     names = _free_names(out, writer)
-    if isinstance(model.network, OnnxNetwork):
+    if isinstance(model.network, ExportedNetwork):
         raise ConfigError(f"'{model.name}' is an exported model; export the run that it came from.")
     scorer, quality = _quality(model, options)
     record = record_of(
@@ -125,6 +131,22 @@ def export_model(
     except OSError as error:
         raise DataError(f"'{out}' cannot be written ({error.strerror or error}).") from None
     return Exported(out, record, parity)
+
+
+def opened_export(path: Path, form: str, model: FaceModel) -> FaceModel:
+    """A file that was just written, in the program that will run it, for protocols.
+
+    Args:
+        path: The file.
+        form: Its format.
+        model: What it was made of; it says how images get their quality scores.
+    """
+    content = path.read_bytes()
+    note = path.with_name(f"{path.name}{NOTE}").read_text(encoding="utf-8")
+    digest = hashlib.sha256(content).hexdigest()
+    network = ExportedNetwork(FORMATS[form]().open(path), read_record(note, str(path)), form, digest)
+    card = model.card if network.needs_quality else {}
+    return FaceModel(network, path.name, card, torch.device("cpu"), path)
 
 
 def _free_names(out: Path, writer: Format) -> list[str]:

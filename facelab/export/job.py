@@ -1,25 +1,20 @@
 """What a format writes: the graphs of a model, examples of their inputs, and the record."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from facelab.export.faces import Faces
 from facelab.export.graphs import EmbeddingGraph, PreprocessingGraph
 from facelab.inputs import normalise
 from facelab.model.export_record import ExportPrecision, ExportRecord
-from facelab.model.onnx_network import IMAGE, QUALITY
+from facelab.model.exported_network import IMAGE, QUALITY, Feed, Run
 
-Feed = Mapping[str, NDArray[Any]]
-Run = Callable[[Feed], NDArray[np.float32]]
-"""Unit embeddings (N, D) of inputs by name."""
 CALIBRATION_BATCH = 16
 
 

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from facelab.export.job import Feed, Format, Job, Run
+from facelab.export.job import Format, Job
 from facelab.export.onnx_graph import embedding_model, finished, with_preprocessing
 from facelab.export.quantisation import quantised
 from facelab.model.export_record import RECORD_KEY
-from facelab.model.onnx_network import EMBEDDING
+from facelab.model.exported_network import Run
+from facelab.model.onnx_file import onnx_run
 
 
 class OnnxFormat(Format):
@@ -29,12 +27,4 @@ class OnnxFormat(Format):
 
     def open(self, path: Path) -> Run:
         """See `Format`."""
-        from facelab.model.onnx_session import open_session
-
-        session = open_session(path.read_bytes(), threads=1)
-
-        def run(feed: Feed) -> NDArray[np.float32]:
-            (embedding,) = session.run([EMBEDDING], dict(feed))
-            return np.asarray(embedding, np.float32)
-
-        return run
+        return onnx_run(path.read_bytes(), threads=1)

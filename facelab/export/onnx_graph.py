@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from facelab.errors import ConfigError, first_line
-from facelab.model.onnx_network import EMBEDDING, IMAGE, INSTALL, MAX_BYTES, NORM, QUALITY
+from facelab.model.exported_network import EMBEDDING, IMAGE, NORM, QUALITY
+from facelab.model.onnx_file import INSTALL, MAX_BYTES
 
 BATCH = "batch"
 NORMALISED, BEFORE = "normalised", "preprocessing/"

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import ConfigError
-from facelab.export.job import Feed, Format, Job, Run
+from facelab.export.job import Format, Job
 from facelab.export.onnx_format import OnnxFormat
 from facelab.model.export_record import RECORD_KEY
-from facelab.model.onnx_network import EMBEDDING
+from facelab.model.exported_network import EMBEDDING, NORM, Feed, Run
 
 
 class OpenVinoFormat(Format):
@@ -23,7 +23,7 @@ class OpenVinoFormat(Format):
 
     def write(self, job: Job, path: Path) -> None:
         """See `Format`."""
-        openvino = _package()
+        openvino = require_openvino()
         graph = path.with_suffix(".onnx")
         OnnxFormat().write(job, graph)
         model = openvino.convert_model(graph)
@@ -34,16 +34,22 @@ class OpenVinoFormat(Format):
 
     def open(self, path: Path) -> Run:
         """See `Format`."""
-        openvino = _package()
+        openvino = require_openvino()
         compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-        def run(feed: Feed) -> NDArray[np.float32]:
-            return np.array(compiled(dict(feed))[EMBEDDING], np.float32)
+        def run(feed: Feed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            found = compiled(dict(feed))
+            return np.array(found[EMBEDDING], np.float32), np.array(found[NORM], np.float32)
 
         return run
 
 
-def _package() -> Any:
+def require_openvino() -> Any:
+    """The package openvino.
+
+    Raises:
+        ConfigError: If it is missing.
+    """
     try:
         import openvino
     except ImportError:

@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 from facelab.errors import DataError
 from facelab.export.faces import Faces
-from facelab.export.job import Feed, Run
 from facelab.model.export_record import ExportPrecision, ExportRecord
+from facelab.model.exported_network import IMAGE, QUALITY, Feed, Run
 from facelab.model.face_model import FaceModel
-from facelab.model.onnx_network import IMAGE, QUALITY
 
 LEAST_COSINE: dict[ExportPrecision, float] = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.9}
 """Between the embeddings of any face before and after; genuine pairs of one person have 0.3 to 0.8."""
@@ -84,7 +83,7 @@ def measured_parity(model: FaceModel, run: Run, record: ExportRecord, faces: Fac
     """
     quality = None if faces.quality is None else faces.quality.tolist()
     wanted = model.embed(faces.pixels, flip=record.flip, quality=quality).astype(np.float64)
-    found = run(fed(record, faces)).astype(np.float64)
+    found = run(fed(record, faces))[0].astype(np.float64)
     lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(found, axis=1)  # 1 but for rounding
     cosines = np.minimum((wanted * found).sum(axis=1) / np.maximum(lengths, 1e-12), 1.0)
     return Parity(

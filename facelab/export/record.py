@@ -20,8 +20,8 @@ from facelab.model.export_record import (
     QualityInput,
     TensorNote,
 )
+from facelab.model.exported_network import EMBEDDING, IMAGE, NORM, QUALITY
 from facelab.model.face_model import FaceModel
-from facelab.model.onnx_network import EMBEDDING, IMAGE, NORM, QUALITY
 from facelab.quality.card import ScorerCard
 from facelab.version import __version__
 from facelab.weights.state_hash import state_hash
@@ -77,8 +77,14 @@ def record_of(
         },
         licence=card.get("licence"),
         citation=_citations(backbone, card),
+        calibration=model.calibration if keeps_calibration(model, precision, flip) else None,
         made_with={"python": platform.python_version(), "torch": torch.__version__, **_versions()},
     )
+
+
+def keeps_calibration(model: FaceModel, precision: ExportPrecision, flip: bool) -> bool:
+    """Whether thresholds and probabilities hold for an export: int8 moves cosines, and so do mirrored faces."""
+    return model.calibration is not None and precision != "int8" and model.calibration.flip == flip
 
 
 def _without_folders(told: Any) -> Any:

@@ -10,9 +10,10 @@ from torch import nn
 
 from facelab.errors import ConfigError, first_line
 from facelab.export.graphs import WholeGraph
-from facelab.export.job import Feed, Format, Job, Run
+from facelab.export.job import Format, Job
 from facelab.export.onnx_graph import EXPORT_FAILURES
 from facelab.model.export_record import RECORD_KEY, ExportPrecision
+from facelab.model.exported_network import IMAGE, QUALITY, Feed, Run
 
 
 class TorchScriptFormat(Format):
@@ -31,9 +32,9 @@ class TorchScriptFormat(Format):
         graph: nn.Module = job.after
         if job.before is not None:
             graph = WholeGraph(job.before, job.after)
-            inputs["image"] = job.pixels()
+            inputs[IMAGE] = job.pixels()
             if job.before.scorer is not None:
-                inputs.pop("quality")
+                inputs.pop(QUALITY)
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -49,9 +50,9 @@ class TorchScriptFormat(Format):
             warnings.simplefilter("ignore")
             model = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
-        def run(feed: Feed) -> NDArray[np.float32]:
+        def run(feed: Feed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             with torch.inference_mode():
-                embedding, _ = model(*(torch.from_numpy(value) for value in feed.values()))
-            return np.asarray(embedding.numpy(), np.float32)
+                embedding, norm = model(*(torch.from_numpy(value) for value in feed.values()))
+            return embedding.numpy(), norm.numpy()
 
         return run

@@ -9,6 +9,7 @@ from facelab.errors import CheckpointError
 from facelab.inputs import LARGEST_SIDE, ColourOrder, InputSpec
 from facelab.outside.json import parse_json
 from facelab.quality.card import ScorerCard
+from facelab.weights.calibration import Calibration
 
 RECORD_FORMAT = 1
 RECORD_KEY = "facelab"
@@ -122,7 +123,7 @@ class ExportRecord(_Part):
         source: Hash of the weights, and what is known of their training.
         licence: As the model says it, or None.
         citation: BibTeX of the methods, and what the model itself asks to cite.
-        calibration: Thresholds and calibrated probabilities, if the model has any.
+        calibration: Thresholds and probabilities of its cosines, if the model has any that hold for this file.
         made_with: Versions of the packages that wrote the file.
     """
 
@@ -146,7 +147,7 @@ class ExportRecord(_Part):
     source: dict[str, Any] = {}
     licence: str | None = None
     citation: list[str] = []
-    calibration: dict[str, Any] | None = None
+    calibration: Calibration | None = None
     made_with: dict[str, str] = {}
 
     @property

@@ -316,7 +316,7 @@ def is_exported(source: Path) -> bool:
 
 def _load_exported(source: Path, adapter: str | Path | None, device: str | torch.device, name: str | None) -> FaceModel:
     """The model in an ONNX file."""
-    from facelab.model.onnx_network import read_onnx
+    from facelab.model.onnx_file import read_onnx
 
     if adapter is not None:
         raise ConfigError(f"'{source}' is an exported model, which takes no adapters; export the adapted one.")
@@ -326,7 +326,10 @@ def _load_exported(source: Path, adapter: str | Path | None, device: str | torch
     quality = network.record.quality
     scorer = quality.card if quality is not None and network.needs_quality else None
     card = {} if quality is None or scorer is None else {"scorer": {"card": scorer.model_dump(), "spec": quality.spec}}
-    return FaceModel(network, name or source.name, card, torch.device("cpu"), source)
+    calibration = network.record.calibration
+    if calibration is not None:  # mirrored faces are a matter of the graph, if at all
+        calibration = calibration.model_copy(update={"flip": False})
+    return FaceModel(network, name or source.name, card, torch.device("cpu"), source, calibration)
 
 
 def is_stored_model(source: Path) -> bool:

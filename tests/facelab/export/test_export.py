@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,12 +19,15 @@ import facelab
 from facelab.cost.network_cost import network_cost
 from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError
+from facelab.export import backend
 from facelab.export.export import ExportOptions, export_model
 from facelab.export.faces import open_faces
 from facelab.export.parity import fed
+from facelab.export.record import record_of
 from facelab.model.export_record import read_record
 from facelab.model.face_model import FaceModel
 from facelab.test_protocol.extraction.extraction_settings import ExtractionSettings
+from facelab.weights.calibration import Calibration
 
 pytest.importorskip("onnxscript", reason="exporting needs onnxscript: pip install 'facelab[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime: pip install 'facelab[export]'")
@@ -155,3 +159,46 @@ def test_a_part_of_the_face_is_cut_by_the_record_alone(model_of: Callable[..., F
     assert seen.pixels.shape == (4, 48, 48, 3)
     assert fed(done.record, seen)["image"].shape == (4, 3, 32, 48)
     assert replace(done.parity, bound=0).least > 0.99999
+
+
+def test_a_backend_is_exported_once_and_kept(
+    tiny: FaceModel, exported: Path, faces: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def export(_: FaceModel, out: Path, __: ExportOptions) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", ".json"):
+            shutil.copy(f"{exported}{suffix}", f"{out}{suffix}")
+        written.append(out)
+
+    monkeypatch.setenv("FACELAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(backend, "export_model", export)
+    first, second = (backend.through_onnxruntime(tiny) for _ in range(2))
+    assert len(written) == 1
+    assert not written[0].exists()  # it has its name now
+    assert (first.name, first.card, first.source) == (tiny.name, tiny.card, tiny.source)
+    np.testing.assert_array_equal(first.embed(faces), second.embed(faces))
+    np.testing.assert_allclose(first.embed(faces), tiny.embed(faces), atol=1e-5)
+    assert backend.through_onnxruntime(first) is first
+
+
+def calibration(model: FaceModel, flip: bool) -> Calibration:
+    measured = {"fmr": 1e-3, "threshold": 0.4, **dict.fromkeys(("real_fmr", "fmr_low", "fmr_high"), 1e-3)}
+    measured |= dict.fromkeys(("fnmr", "fnmr_low", "fnmr_high"), 0.1)
+    counts = {"same": 10, "different": 10_000, "people": None, "folds": 0, "impostors": "listed"}
+    words = {"input": model.input_spec.describe(), "alignment": "unknown", "protocol": "P", "image_set": "x"}
+    numbers = {"slope": 10.0, "offset": -3.0, "cllr": 0.1, "min_cllr": 0.1, "weights": "0" * 32, "version": 1}
+    how = {"flip": flip, "resize": False, "any_photo": False}
+    return Calibration(thresholds=[measured], **counts, **words, **numbers, **how)
+
+
+def test_thresholds_go_along_where_they_hold(tiny: FaceModel, faces: np.ndarray, tmp_path: Path) -> None:
+    measured = calibration(tiny, flip=True)
+    model = FaceModel(tiny.network, "tiny", tiny.card, tiny.device, calibration=measured)
+    how: dict[str, Any] = {"preprocessing": "outside", "quality": None}
+    assert record_of(model, precision="fp16", flip=True, **how).calibration == measured
+    assert record_of(model, precision="fp32", flip=False, **how).calibration is None
+    assert record_of(model, precision="int8", flip=True, **how).calibration is None
+    record = record_of(model, precision="fp32", flip=True, **how)
+    assert read_record(record.text(), "x") == record

@@ -10,7 +10,7 @@ import pytest
 
 import facelab
 from facelab.errors import CheckpointError
-from facelab.model import onnx_network
+from facelab.model import onnx_file
 from facelab.model.export_record import ExportRecord, FaceInput, TensorNote
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'facelab[export]'")
@@ -106,7 +106,7 @@ def test_what_harms_ends_another_process(content: bytes, tmp_path: Path) -> None
     ],
 )
 def test_records_that_are_wrong(model: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_network, "_tried", lambda content, _: onnx_trial.examine(content, "facelab"))
+    monkeypatch.setattr(onnx_file, "_tried", lambda content, _: onnx_trial.examine(content, "facelab"))
     with pytest.raises(CheckpointError, match=message):
         facelab.load(written(model(), tmp_path))
 
@@ -114,12 +114,12 @@ def test_records_that_are_wrong(model: Any, message: str, tmp_path: Path, monkey
 def test_a_file_that_is_not_there_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="none.onnx' cannot be read"):
         facelab.load(tmp_path / "none.onnx")
-    monkeypatch.setattr(onnx_network, "MAX_BYTES", 10)
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 10)
     with pytest.raises(CheckpointError, match="more than the 10 that are read"):
         facelab.load(written(graph(RECORD.text()), tmp_path))
 
 
 def test_a_graph_that_does_not_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_network, "SECONDS", 0.01)
+    monkeypatch.setattr(onnx_file, "SECONDS", 0.01)
     with pytest.raises(CheckpointError, match="takes more than 0.01 s for two images"):
         facelab.load(written(graph(RECORD.text()), tmp_path))
