@@ -27,13 +27,13 @@ from facelab.data.sources.image_folder import ImageFolder
 from facelab.errors import one_of
 
 CONFIG, PEOPLE = "adaptation/low-resolution", "data.source.BothQualities.source.ImageFolder.root"
-PLAIN = ["mode=adaptation", "gate=null", "data.quality=null"]
+PLAIN = ["mode.adaptation.alignment=0", "gate=null", "data.quality=null"]
 ARMS = {
     "as shipped": [],
-    "added": ["adapter={SilentExpert: {added: true}}"],
+    "side by side, BRISQUE": ["adapter={SilentExpert: {added: false}}", "data.quality={BRISQUE: {}}"],
     "full": [*PLAIN, "adapter=Full", "optimizer.lr=3e-4"],
     "LoRA": [*PLAIN, "adapter={LoRA: {rank: 16}}"],
-    "dual LoRA": ["mode=adaptation", "adapter={DualLoRA: {rank: 8}}"],
+    "dual LoRA": ["mode.adaptation.alignment=0", "adapter={DualLoRA: {rank: 8}}"],
 }
 """What the arms change in the configuration."""
 
@@ -99,15 +99,20 @@ def main(
         _report(out, console)
 
 
+def file_name(arm: str) -> str:
+    """An arm's name in those of files."""
+    return arm.replace(", ", "-").replace(" ", "-")
+
+
 def _figures(out: Path, arm: str, seed: int) -> Path:
-    return out / f"{arm.replace(' ', '-')}-{seed}.json"
+    return out / f"{file_name(arm)}-{seed}.json"
 
 
 def _report(out: Path, console: Console) -> None:
     runs: Runs = {
         arm: found
         for arm in ARMS
-        if (found := [json.loads(path.read_text()) for path in sorted(out.glob(f"{arm.replace(' ', '-')}-*.json"))])
+        if (found := [json.loads(path.read_text()) for path in sorted(out.glob(f"{file_name(arm)}-[0-9].json"))])
     }
     others = [arm for arm in runs if arm != "as shipped"]
     text = "\n".join(

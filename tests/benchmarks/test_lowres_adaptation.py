@@ -183,6 +183,6 @@ def test_the_arms_of_shipped_configurations_are_settings(module: Any) -> None:
     shipped = module("lowres_shipped")
     adapters = {arm: load_config(shipped.CONFIG, changes).adapter for arm, changes in shipped.ARMS.items()}
     assert adapters == {
-        **{"as shipped": "SilentExpert", "added": {"SilentExpert": {"added": True}}, "full": "Full"},
+        **{"as shipped": "SilentExpert", "side by side, BRISQUE": {"SilentExpert": {"added": False}}, "full": "Full"},
         **{"LoRA": {"LoRA": {"rank": 16}}, "dual LoRA": {"DualLoRA": {"rank": 8}}},
     }
