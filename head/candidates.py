@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -84,23 +84,9 @@ class Candidates:
         """Of something for each class of this process, (C_own, ...), that of the candidates, (C, ...)."""
         return values if self.taken is None else values[self.taken]
 
-    def parts(self, size: int) -> Iterator["Candidates"]:
+    def parts(self, size: int) -> "Parts":
         """The same in consecutive chunks of at most ``size`` classes, without gradients and class parameters."""
-        for start in range(0, len(self.rows), size):
-            yield self.part(start, size)
-
-    def part(self, start: int, size: int) -> "Candidates":
-        """At most ``size`` of them from the one with number ``start`` on, without gradients and class parameters."""
-        part = slice(start, min(start + size, len(self.rows)))
-        place = self.column - start
-        return Candidates(
-            self.rows.detach()[part],
-            place.clamp(0, part.stop - 1 - start),
-            self.owned & (place >= 0) & (place < part.stop - start),
-            bias=None if self.bias is None else self.bias.detach()[part],
-            weight=None if self.weight is None else self.weight[part],
-            excluded=None if self.excluded is None else self.excluded[:, part],
-        )
+        return Parts(self, size)
 
     def silence_(self, logits: Tensor) -> Tensor:
         """Overwrite logits, (B, C), where a class is no negative, with the least number: its exponential is 0."""
@@ -110,6 +96,40 @@ class Candidates:
         kept = torch.where(self.owned, nothing, entry(logits, self.column))
         logits.scatter_(1, self.column.unsqueeze(1), kept.unsqueeze(1))
         return logits if self.excluded is None else logits.masked_fill_(self.excluded, nothing)
+
+
+class Parts:
+    """Consecutive chunks of candidates.
+
+    Args:
+        whole: Their classes together.
+        size: Classes in each but the last.
+    """
+
+    def __init__(self, whole: Candidates, size: int) -> None:
+        self.whole = whole
+        self.size = size
+        # For all chunks at once: on a GPU each of these operations takes longer to be launched than to be done.
+        number = torch.div(whole.column, size, rounding_mode="floor")
+        self._number = torch.where(whole.owned, number, -1)
+        self._place = whole.column - number * size
+
+    def __len__(self) -> int:
+        """Number of chunks."""
+        return -(-len(self.whole.rows) // self.size)
+
+    def __getitem__(self, number: int) -> Candidates:
+        """One of them, from 0 on."""
+        whole, part = self.whole, slice(number * self.size, min((number + 1) * self.size, len(self.whole.rows)))
+        small = part.stop - part.start < self.size  # a place that is none of its own would lie behind its end
+        return Candidates(
+            whole.rows.detach()[part],
+            self._place.clamp_max(part.stop - part.start - 1) if small else self._place,
+            self._number == number,
+            bias=None if whole.bias is None else whole.bias.detach()[part],
+            weight=None if whole.weight is None else whole.weight[part],
+            excluded=None if whole.excluded is None else whole.excluded[:, part],
+        )
 
 
 Visit = Callable[[Tensor, Candidates], None]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from facelab.head.class_precision import factor, multiply
-from facelab.head.class_walk import Chunk, ChunkLoss, Slopes, Walk
+from facelab.head.class_walk import ChunkLoss, Slopes, Walk
 
 
 @dataclass
@@ -38,17 +38,17 @@ class BackwardPass:
         """The factor is the same for all chunks."""
         self.batch = factor(self.features, self.walk.precision)
 
-    def chunk(self, number: int) -> tuple[Chunk, Slopes] | None:
-        """One chunk, with derivatives by what it was made of, or None if it is skipped. It overwrites the last one."""
+    def slopes(self, number: int) -> Slopes | None:
+        """Derivatives by what a chunk was made of, or None if it is skipped; they overwrite those of the last one."""
         if self.skipped and self.skipped[number]:
             return None
         chunk = self.walk.chunk(number, self.batch)
         buffer = self.walk.buffer("logits", chunk.products.shape[1], self.batch)
-        return chunk, self.loss.slopes(chunk, self.total, self.slope, self.shared, buffer, self.walk.precision)
+        return self.loss.slopes(chunk, self.total, self.slope, self.shared, buffer, self.walk.precision)
 
-    def of_rows(self, chunk: Chunk, slopes: Slopes, out: Tensor | None = None) -> Tensor:
+    def of_rows(self, slopes: Slopes, out: Tensor | None = None) -> Tensor:
         """The gradient of a chunk's rows, (C_chunk K, D), written to ``out`` if that is given."""
-        return without_radial_(self.product(slopes, out), chunk.rows, slopes.radial)
+        return without_radial_(self.product(slopes, out), slopes.rows, slopes.radial)
 
     def product(self, slopes: Slopes, out: Tensor | None = None) -> Tensor:
         """The same with what `Slopes.radial` says is too much."""
@@ -108,12 +108,13 @@ class ChunkedGradient:
             yield from [] if beside is None else [(slice(0, len(rows)), beside)]
             return
         size = _in_step([share.back for share in shares if share.back is not None], len(rows))
+        own = [None if share.own is None else _OwnRows(*share.own, size) for share in shares]
         first, later = (_memory(rows, size) for _ in range(2))
         for number, start in enumerate(range(0, len(rows), size)):
             place = slice(start, min(start + size, len(rows)))
-            total = _gradient(shares[0], number, start, rows[place], first)
-            for share in shares[1:]:
-                total.add_(_gradient(share, number, start, rows[place], later))
+            total = _gradient(shares[0], own[0], number, rows[place], first)
+            for share, its_own in zip(shares[1:], own[1:], strict=True):
+                total.add_(_gradient(share, its_own, number, rows[place], later))
             yield place, total if beside is None else total.add_(beside[place])
 
     @torch.no_grad()
@@ -129,15 +130,17 @@ class ChunkedGradient:
         (share,) = (_scaled(share, unscale) for share in self._shares)
         back = share.back
         assert back is not None
+        own = None if share.own is None else _OwnRows(*share.own, back.walk.size)
         for number in range(back.walk.count):
             with back.walk.factors():
-                found = back.chunk(number)
-                assert found is not None
-                chunk, slopes = found
-                gradient = back.product(slopes)
-            if share.own is not None:
-                _add_own_(gradient, chunk.place.start, *share.own)
-            yield chunk.place, gradient, slopes.radial
+                slopes = back.slopes(number)
+                assert slopes is not None
+                place, radial, gradient = slopes.place, slopes.radial, back.product(slopes)
+            del slopes  # of the size of a chunk, before the next one is made
+            if own is not None:
+                own.add_(gradient, number)
+            yield place, gradient, radial
+            del gradient
 
     @property
     def is_of_one_pass(self) -> bool:
@@ -176,23 +179,37 @@ def _in_step(backs: list[BackwardPass], rows: int) -> int:
     return classes * backs[0].walk.centres
 
 
-def _gradient(share: Share, number: int, start: int, rows: Tensor, memory: Tensor | None) -> Tensor:
-    """What a pass adds to the gradient of the rows of a chunk, (N, D), which begin at ``start``."""
+def _gradient(share: Share, own: "_OwnRows | None", number: int, rows: Tensor, memory: Tensor | None) -> Tensor:
+    """What a pass adds to the gradient of the rows of a chunk, (N, D)."""
     gradient, out = None, None if memory is None else memory[: len(rows)]
     if share.back is not None:
         with share.back.walk.factors():
-            found = share.back.chunk(number)
-            if found is not None:
-                gradient = share.back.of_rows(*found, out)
+            slopes = share.back.slopes(number)
+            if slopes is not None:
+                gradient = share.back.of_rows(slopes, out)
     if gradient is None:
         gradient = torch.zeros_like(rows) if out is None else out.zero_()
-    return gradient if share.own is None else _add_own_(gradient, start, *share.own)
+    return gradient if own is None else own.add_(gradient, number)
 
 
-def _add_own_(gradient: Tensor, start: int, number: Tensor, values: Tensor) -> Tensor:
-    inside = (number >= start) & (number < start + len(gradient))
-    if gradient.device.type == "cpu":
-        return gradient.index_add_(0, number[inside] - start, values[inside])
-    # Without a shape that depends on where they are, for which the device would be waited for.
-    here = (number - start).clamp(0, len(gradient) - 1)
-    return gradient.index_add_(0, here, values * inside.unsqueeze(1))
+class _OwnRows:
+    """What rows get as samples' own classes, to be added chunk by chunk.
+
+    Args:
+        number: As `Share.own`.
+        values: Likewise.
+        size: Rows in a chunk.
+    """
+
+    def __init__(self, number: Tensor, values: Tensor, size: int) -> None:
+        self._values = values
+        self._chunk = torch.div(number, size, rounding_mode="floor")
+        self._place = number - self._chunk * size
+
+    def add_(self, gradient: Tensor, number: int) -> Tensor:
+        """Add to the gradient of a chunk's rows, (N, D)."""
+        place, inside = self._place, self._chunk == number
+        if gradient.device.type == "cpu":
+            return gradient.index_add_(0, place[inside], self._values[inside])
+        # Without a shape that depends on where they are, for which the device would be waited for.
+        return gradient.index_add_(0, place.clamp_max(len(gradient) - 1), self._values * inside.unsqueeze(1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facelab.head.base import MarginHead, Terms
-from facelab.head.candidates import Candidates, Nearest
+from facelab.head.candidates import Candidates, Nearest, Parts
 from facelab.head.class_precision import ClassPrecision, factor, factors_in, multiply
 from facelab.head.reductions import REDUCTIONS, Reduction
 
@@ -62,6 +62,7 @@ class Walk:
         compiled: Whether products stay those with rows as they are, for a compiled loss to divide by the norms.
         inverse: One over the norm of each row, (C K,), as far as a walk has come.
         known: How far that is.
+        parts: The classes of all chunks, once somebody has walked.
         buffers: Memory that each chunk overwrites, by what for and for which batch size.
     """
 
@@ -73,12 +74,13 @@ class Walk:
     compiled: bool = False
     inverse: Tensor | None = None
     known: int = 0
+    parts: Parts | None = None
     buffers: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """Number of chunks."""
-        return -(-len(self.candidates.rows) // self.size)
+        return len(self._parts())
 
     def chunk(self, number: int, batch: Tensor) -> Chunk:
         """One of the chunks; it overwrites the last one. The first walk must take them in their order.
@@ -87,7 +89,7 @@ class Walk:
             number: Which.
             batch: The features as a factor of products, normalised if cosines are wanted, (B, D).
         """
-        part = self.candidates.part(number * self.size, self.size)
+        part = self._parts()[number]
         rows = part.rows.flatten(0, -2)
         start = number * self.size * self.centres
         inverse = self._inverse(start, rows) if self.normalised else None
@@ -119,6 +121,11 @@ class Walk:
             self.buffers[key] = self.candidates.rows.new_empty((size, len(batch)), requires_grad=False)
         return self.buffers[key][:classes]
 
+    def _parts(self) -> Parts:
+        if self.parts is None or self.parts.size != self.size:
+            self.parts = self.candidates.parts(self.size)
+        return self.parts
+
     def _nearest(self, products: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.centres == 1:
             return products, None
@@ -139,9 +146,12 @@ class Walk:
 
 @dataclass(frozen=True)
 class Slopes:
-    """Derivatives of the loss by what a chunk was made of.
+    """Derivatives of the loss by what a chunk was made of, and what of the chunk they are multiplied with.
 
     Attributes:
+        place: As in `Chunk`.
+        rows: As in `Chunk`.
+        factor: As in `Chunk`.
         of_rows: By the products of unit features with rows as they are, (B, C_chunk K), as a factor of products.
         radial: How much of each row is too much in the gradient that these give it, (C_chunk K,), or None. A unit
             vector does not change along itself.
@@ -149,6 +159,9 @@ class Slopes:
         of_shared: By the terms with gradient.
     """
 
+    place: slice
+    rows: Tensor
+    factor: Tensor
     of_rows: Tensor
     radial: Tensor | None
     of_bias: Tensor | None
@@ -232,7 +245,7 @@ class ChunkLoss:
         slopes = chunk.slopes_of_all(of_products)
         of_bias = None if chunk.part.bias is None else slopes.sum(dim=0)
         radial = None if chunk.inverse is None else _divide_by_norms_(slopes, chunk, chunk.inverse)
-        return Slopes(factor(slopes, precision), radial, of_bias, of_shared)
+        return Slopes(chunk.place, chunk.rows, chunk.factor, factor(slopes, precision), radial, of_bias, of_shared)
 
     def _of_products(
         self, chunk: Chunk, total: Tensor, slope: Tensor, shared: tuple[Tensor, ...], buffer: Tensor | None

@@ -78,7 +78,7 @@ class CompiledChunkLoss(ChunkLoss):
         # In the format of the factors at once: the compiler does not store the other one.
         like = factor(total[:0], precision)
         slopes, radial = compiled(_slopes)(*self._given(chunk), total, slope, like)
-        return Slopes(slopes.T, radial, None, [None] * len(shared))
+        return Slopes(chunk.place, chunk.rows, chunk.factor, slopes.T, radial, None, [None] * len(shared))
 
     def _given(self, chunk: Chunk) -> tuple[Any, ...]:
         part = chunk.part

@@ -20,6 +20,7 @@ from facelab.head.same_class import class_first, class_sums
 CHUNK = {"cpu": 2**19}
 """Numbers in a chunk of the product: 2 MiB of fp32, which a core's cache holds while several passes go over them."""
 CHUNK_ELSEWHERE = 2**25  # on a GPU, where each pass over a chunk must first be launched: 128 MiB
+CHUNK_COMPILED = 2**26  # the same where there are few passes, each of which takes as long to be launched
 
 
 class FusedProduct(Product):
@@ -67,7 +68,7 @@ class FusedProduct(Product):
         self.destination = _Destination(memory or ReusedMemory(), later)
         self.own, self.rows = _Own.apply(rows, index, self.destination)  # type: ignore[no-untyped-call]
         if chunk is None:
-            chunk = CHUNK.get(features.device.type, CHUNK_ELSEWHERE)
+            chunk = CHUNK.get(features.device.type, CHUNK_COMPILED if compiled else CHUNK_ELSEWHERE)
         size = max(1, chunk // (len(features) * centres))
         if compiled:  # for all chunks but the last, as large as they; each size is compiled for itself
             size = -(-len(candidates.rows) // -(-len(candidates.rows) // size))
@@ -171,14 +172,18 @@ class _Negatives(Function):
                 written.zero_()
         of_shared: list[Tensor | None] = [None] * len(shared)
         with walk.factors():
-            for chunk, slopes in filter(None, map(back.chunk, range(walk.count))):
+            for number in range(walk.count):
+                slopes = back.slopes(number)
+                if slopes is None:
+                    continue
                 of_shared = [_sum(*pair) for pair in zip(of_shared, slopes.of_shared, strict=True)]
                 if of_bias is not None and slopes.of_bias is not None:
-                    of_bias[chunk.place] = slopes.of_bias
+                    of_bias[slopes.place] = slopes.of_bias
                 if of_features is not None:
-                    add_product_(of_features, slopes.of_rows, chunk.factor, walk.precision)
+                    add_product_(of_features, slopes.of_rows, slopes.factor, walk.precision)
                 if of_rows is not None:
-                    back.of_rows(chunk, slopes, of_rows[chunk.place])
+                    back.of_rows(slopes, of_rows[slopes.place])
+                del slopes  # of the size of a chunk, before the next one is made
         walk.buffers.clear()
         return *[None] * 5, of_features, of_rows, of_bias, *of_shared
 

@@ -52,6 +52,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of six classes, the last one of five."""
     monkeypatch.setitem(fused_product.CHUNK, "cpu", 6 * BATCH)
     monkeypatch.setattr(fused_product, "CHUNK_ELSEWHERE", 6 * BATCH)
+    monkeypatch.setattr(fused_product, "CHUNK_COMPILED", 6 * BATCH)
     monkeypatch.setattr("facelab.head.classifier.LARGEST_WHOLE", 0)
 
 
