@@ -1,7 +1,12 @@
 """Places of a file in an object store or on a hub, through fsspec and the package of that store."""
 
+import os
 import sys
+import threading
 import zlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from facelab.data.shards.address import shown
@@ -22,7 +27,7 @@ class FsspecFile(RangedFile):
 
     Args:
         address: The file.
-        patience: How often it is asked for; where the store's package has a time limit of its own, that holds too.
+        patience: How often and how long it is asked for.
 
     Raises:
         ConfigError: If the package for that kind of address is not installed.
@@ -33,7 +38,7 @@ class FsspecFile(RangedFile):
         self.address, self.name = address, shown(address)
         self.patience = patience or Patience()
         self._open()
-        info = self.patience.of(lambda deadline: self._told(lambda: self._system.info(self._path)), self.name, 0)
+        info = self.patience.of(lambda _: self._told(lambda: self._system.info(self._path)), self.name, 0)
         size = info.get("size")
         if info.get("type") != "file" or not isinstance(size, int) or size < 1:
             raise DataError(f"{self.name}: is no file with content.")
@@ -44,7 +49,7 @@ class FsspecFile(RangedFile):
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
         try:
-            self._system, self._path = url_to_fs(self.address)
+            self._process, (self._system, self._path) = os.getpid(), url_to_fs(self.address)
         except ImportError as error:
             raise ConfigError(
                 f"'{self.name}' needs a package ({first_line(error)[:120]}): pip install 'facelab[remote]'."
@@ -54,7 +59,7 @@ class FsspecFile(RangedFile):
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the open file system."""
-        return {key: value for key, value in vars(self).items() if key not in ("_system", "_path")}
+        return {key: value for key, value in vars(self).items() if key not in ("_system", "_path", "_process")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The same file, opened anew."""
@@ -73,15 +78,29 @@ class FsspecFile(RangedFile):
             raise FailedError(f"{len(data)} of {size} bytes came")
         return data
 
-    def _told(self, ask: Any) -> Any:
+    def _told(self, ask: Callable[[], Any]) -> Any:
         """What the store answers; what its package raises becomes ours."""
+        if self._process != os.getpid():
+            self._open()  # threads and connections of these packages do not live on in a process that was forked
+        answer = Future[Any]()
+        # In a thread of its own, since not every package has a time limit; one that hangs does not keep the run alive.
+        threading.Thread(target=_answer, args=(answer, ask), daemon=True).start()
         try:
-            return ask()
+            return answer.result(self.patience.timeout)
+        except FutureTimeoutError:
+            raise FailedError(f"no answer within {self.patience.timeout:g} s") from None
         except FINAL as error:
             raise DataError(f"{self.name}: cannot be read ({type(error).__name__}).") from None
         # Texts of these may hold addresses with signatures, so their kind alone is told.
         except _retried() as error:
             raise FailedError(type(error).__name__) from None
+
+
+def _answer(answer: Future[Any], ask: Callable[[], Any]) -> None:
+    try:
+        answer.set_result(ask())
+    except BaseException as error:  # noqa: BLE001 (it is raised where the answer is waited for)
+        answer.set_exception(error)
 
 
 def _retried() -> tuple[type[Exception], ...]:

@@ -40,8 +40,9 @@ def open_shards(
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Processes of one machine that start together read each shard once.
-        with alone(folder / "shards.lock"), ThreadPoolExecutor(min(OPENERS, len(addresses))) as pool:
+        # Processes of one machine that start together read each shard once; runs on other sets do not wait.
+        lock = folder / f"shards-{_hash(chr(10).join(addresses))}.lock"
+        with alone(lock), ThreadPoolExecutor(min(OPENERS, len(addresses))) as pool:
             found = []
             for shard in pool.map(lambda address: _opened(address, fields, patience, folder), addresses):
                 found.append(shard)
@@ -57,7 +58,7 @@ def open_shards(
 def _opened(address: str, fields: Fields, patience: Patience, folder: Path) -> tuple[RangedFile, TarIndex]:
     file = open_ranged(address, patience)
     key = f"{address}\n{file.size}\n{file.version}\n{fields}"
-    path = folder / f"shard-{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.npz"
+    path = folder / f"shard-{_hash(key)}.npz"
     index = _kept(path, file) if path.is_file() else None
     if index is None and fields == Fields():
         index = _beside(address, file, patience)
@@ -67,6 +68,11 @@ def _opened(address: str, fields: Fields, patience: Patience, folder: Path) -> t
         with written_files(path) as (part,):
             part.write_bytes(index.packed())
     return file, index
+
+
+def _hash(text: str) -> str:
+    """A name for a file; what the text says, such as a password, cannot be read from it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def _kept(path: Path, file: RangedFile) -> TarIndex | None:

@@ -5,6 +5,8 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from facelab.data.formats.files import IMAGE_SUFFIXES, LeftOut
 from facelab.data.formats.image_header import MAX_ENCODED
 from facelab.data.formats.names import PackedNames
 from facelab.data.formats.tar import BLOCK, header_name_and_size, is_header, tar_members
-from facelab.data.shards.ranged_file import Ahead, RangedFile
+from facelab.data.shards.ranged_file import Ahead, LocalFile, RangedFile
 from facelab.errors import DataError
 from facelab.outside.arrays import read_npz
 from facelab.outside.json import parse_json
@@ -271,3 +273,16 @@ def _split(path: bytes) -> tuple[bytes, str]:
     folder, slash, last = path.rpartition(b"/")
     stem, _, ending = last.partition(b".")
     return folder + slash + stem, ending.decode("utf-8", "surrogateescape")
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a tar archive begins with a sample that has its label in a file beside it (``.cls``).
+
+    Raises:
+        DataError: If it is no sound archive.
+    """
+    if path.suffix.lower() != ".tar":
+        return False
+    file = LocalFile(path)
+    members = tar_members(Ahead(file, BLOCK), file.name, LeftOut())
+    return any(name.endswith(b".cls") for name, *_ in islice(members, 8))

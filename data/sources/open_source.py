@@ -6,6 +6,7 @@ from facelab.catalogue import build
 from facelab.data.base import SOURCES, Source
 from facelab.data.formats.files import ARCHIVES, is_archive
 from facelab.data.shards.address import is_pattern
+from facelab.data.shards.tar_index import is_shard
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.lmdb import LMDB
@@ -30,9 +31,9 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
 
     A folder with ``meta.json`` is `Packed`, one with ``train.rec`` and a ``.rec`` file are `RecordIO`, an ``.lmdb``
     file and a folder with ``data.mdb`` are `LMDB`, ``.parquet`` files, a folder of them, a pattern and an address are
-    `Parquet`, those of ``.tar`` files are `WebDataset`, other folders and an archive are `ImageFolder`, and other files
-    are `ImageList`. ``SyntheticFaces`` or
-    ``{ImageFolder: {root: lfw.tar, min_images: 5}}`` are read as in a run's configuration.
+    `Parquet`, those of ``.tar`` files and one that begins with labels beside the images are `WebDataset`, other folders
+    and archives are `ImageFolder`, and other files are `ImageList`. ``SyntheticFaces`` or ``{ImageFolder: {root:
+    lfw.tar, min_images: 5}}`` are read as in a run's configuration.
 
     Args:
         given: The path, name or YAML.
@@ -65,7 +66,7 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
     if path.suffix.lower() in LMDB_FILES:
         return LMDB(path, progress=progress)
     if is_archive(path):
-        return ImageFolder(path)
+        return WebDataset(text, progress=progress) if is_shard(path) else ImageFolder(path)
     if path.suffix.lower() in OTHER_ARCHIVES:
         raise DataError(f"{given}: of archives, {', '.join(ARCHIVES)} are read; unpack it, or pack it as one of them.")
     if path.suffix.lower() == ".bin":

@@ -1,6 +1,7 @@
 """Files through fsspec: the same promises as on a web server."""
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,14 @@ def test_failures_are_repeated_and_then_told_without_their_text(memory: Any, mon
     assert "secret" not in str(told.value)
     monkeypatch.setattr(type(file._system), "cat_file", lambda *_, **__: b"short")
     with pytest.raises(DataError, match=r"5 of 10 bytes came \(3 times\)"):
+        file.read(0, 10)
+
+
+def test_a_store_that_hangs_is_given_up(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.pipe_file("/a.bin", bytes(100))
+    file = FsspecFile("memory://a.bin", Patience(attempts=2, timeout=0.05, pause=0.001))
+    monkeypatch.setattr(type(file._system), "cat_file", lambda *_, **__: threading.Event().wait(1))
+    with pytest.raises(DataError, match=r"2 tries in 0\.[0-9] s ended with: no answer within 0\.05 s \(2 times\)"):
         file.read(0, 10)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from facelab.data.base import SAMPLERS, SOURCES
 from facelab.data.loading.loader import Loader
+from facelab.data.loading.shard_shuffle import ShardShuffle
 from facelab.data.shards import tar_index
 from facelab.data.sources import webdataset
 from facelab.data.sources.concat import Concat
@@ -18,6 +20,11 @@ from facelab.data.sources.open_source import open_source
 from facelab.data.sources.resized import Resized
 from facelab.data.sources.webdataset import WebDataset
 from facelab.errors import ConfigError, CorruptImage, DataError
+from facelab.run.assembly import open_loader
+from facelab.run.assembly import open_source as open_training_source
+from facelab.run.settings import load_config
+
+TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
 
 SHARDS, EACH = 3, 40
 
@@ -49,6 +56,7 @@ def test_images_and_labels_are_those_of_the_shards(shards: str, picture: Any) ->
     assert np.array_equal(pickle.loads(pickle.dumps(source)).read(41), picture(41))
     for other in (Path(shards).parent, shards, str(Path(shards).parent / "*.tar")):
         assert open_source(other).fingerprint() == source.fingerprint()
+    assert isinstance(open_source(shards.replace("{0000..0002}", "0001")), WebDataset)
 
 
 def test_a_web_server_gives_the_same_whatever_it_does(shards: str, server: Any) -> None:
@@ -164,6 +172,30 @@ def test_a_process_that_was_forked_reads_on_its_own(shards: str, server: Any) ->
         os._exit(0 if all(away.encoded(3) == local.encoded(3) for _ in range(5)) else 1)
     assert all(away.encoded(4) == local.encoded(4) for _ in range(5))
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files where the system shows them")
+def test_epochs_leave_no_connection_open(shards: str, server: Any) -> None:
+    away = remote(server)
+    sampler = SAMPLERS.build("Shuffle", {}, labels=away.labels, seed=0)
+    loader = Loader(away, sampler, batch_size=10, workers=3)
+    counts = []
+    for epoch in range(5):
+        list(loader.batches(epoch))
+        counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert (
+        max(counts[1:]) <= counts[0] + 8
+    )  # both ends of the connections are in this process, and close a little later
+
+
+def test_a_run_gives_the_runs_of_its_source_to_the_sampler(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webdataset, "RUN", 20 << 10)
+    options = [f"data.source={{WebDataset: {{shards: '{shards}'}}}}", "data.sampler=ShardShuffle", "data.size=[12, 10]"]
+    config = load_config(TINY, options)
+    source = open_training_source(config)
+    sampler = open_loader(config, source, torch.device("cpu"), None)._sampler
+    assert isinstance(sampler, ShardShuffle)
+    assert np.array_equal(sampler._first, source.runs)
 
 
 def test_other_sources_keep_the_runs(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
