@@ -132,9 +132,9 @@ def tar(mode: str = "w", form: int = tarfile.PAX_FORMAT) -> bytes:
     return file.getvalue()
 
 
-def shard(form: int = tarfile.PAX_FORMAT) -> bytes:
+def shard() -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
+    with tarfile.open(fileobj=file, mode="w") as archive:
         labels = {"1.cls": b"0", "2.json": b'{"label": 1}', "b" * 110 + "/é.cls": b"2"}
         for name, content in labels.items():
             for part, data in ((name.partition(".")[0] + ".png", encoded(".png")), (name, content)):
@@ -340,7 +340,6 @@ FILES = {
     "idx": Kind("a.idx", lambda folder: records(folder).with_suffix(".idx").read_bytes(), index_of_records),
     "lmdb": Kind("a.lmdb", lambda _: lmdb(), source),
     "shard": Kind("a.tar", lambda _: shard(), lambda path: read_all(WebDataset(str(path)))),
-    "gnu shard": Kind("a.tar", lambda _: shard(tarfile.GNU_FORMAT), lambda path: read_all(WebDataset(str(path)))),
     "index of a shard": Kind("a.npz", lambda folder: index_tar(shard_file(folder), Fields()).packed(), index_of_shard),
     "packed labels": Kind(
         "labels", lambda folder: sound_packed(folder, "labels.npy"), lambda path: packed_with(path, "labels.npy")
