@@ -20,8 +20,9 @@ from facelab.test_protocol.metrics.metrics import Booleans, Integers, Roc
 from facelab.test_protocol.metrics.operating_points import tar_at_far, turning_points
 from facelab.test_protocol.metrics.template_scores import pair_cosines
 from facelab.test_protocol.metrics.templates import Templates
-from facelab.test_protocol.protocols.verification import far_metric, far_name, threshold_metric
+from facelab.test_protocol.protocols.verification import far_metric, far_name, fnmr_metrics, threshold_metric
 from facelab.test_protocol.report.mistakes import SHOWN, worst_mistakes
+from facelab.weights.calibration import FMRS
 
 HEADLINE_FAR = 1e-4
 
@@ -94,6 +95,7 @@ def verification_metrics(scored: ScoredTemplatePairs, fars: Sequence[float]) -> 
         *map(threshold_metric, points),
         Metric("AUC", metrics.auc(scored.roc), better="high"),
         Metric("EER", metrics.eer(scored.roc), better="low"),
+        *fnmr_metrics(tar_at_far(scored.positives, scored.negatives, FMRS), different),
         *counts,
     )
 

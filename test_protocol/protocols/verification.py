@@ -1,6 +1,6 @@
 """What all 1:1 protocols share: from embeddings of pairs to a report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from facelab.test_protocol.metrics.operating_points import Scores
 from facelab.test_protocol.metrics.pair_scores import Rules, ScoredPairs, check_embeddings
 from facelab.test_protocol.protocols.reject_report import reject_part
 from facelab.test_protocol.report.mistakes import worst_mistakes
+from facelab.weights.calibration import FMRS, is_too_few, too_few
 
 VAL_FAR = 1e-3
 HISTOGRAM_BINS = 100
@@ -137,6 +138,7 @@ def verification_metrics(scored: ScoredPairs, rules: Rules) -> tuple[Metric, ...
         *far_metrics(scored.roc, rules.fars),
         Metric("AUC", metrics.auc(scored.roc), better="high"),
         Metric("EER", metrics.eer(scored.roc), better="low"),
+        *fnmr_metrics(metrics.tar_at_far(scored.roc, FMRS), different),
         *counts,
     )
 
@@ -162,6 +164,24 @@ def far_metrics(curve: metrics.Roc, fars: Sequence[float]) -> Iterator[Metric]:
     for point in metrics.tar_at_far(curve, fars):
         yield far_metric(point, curve.negatives)
         yield threshold_metric(point)
+
+
+def fnmr_metrics(points: Iterable[metrics.OperatingPoint], negatives: int) -> Iterator[Metric]:
+    """False non-match rates at false match rates, as evaluations of products print them, with what really is reached.
+
+    Rates at which fewer than ten false matches are to be expected are refused, the first of them in words.
+
+    Args:
+        points: By falling false match rate.
+        negatives: Number of different pairs.
+    """
+    for point in points:
+        name = far_name(point.target).replace("TAR@FAR", "FNMR@FMR")
+        if is_too_few(point.target, negatives):
+            yield Metric(name, None, note=f"cannot be measured: {too_few(point.target, negatives)}", better="low")
+            return
+        note = f"accept cosine >= {point.threshold:.4f}; real FMR {point.far:.3g}"
+        yield Metric(name, 1.0 - point.tar, note=note, better="low")
 
 
 def threshold_metric(point: metrics.OperatingPoint) -> Metric:

@@ -13,8 +13,11 @@ from facelab.test_protocol.report.line_style import OTHERS, PLAIN, LineStyle, ov
 
 Floats = NDArray[np.float64]
 Shape = Literal["line", "steps", "bars"]
+Scale = Literal["linear", "log", "probit"]
 
 NO_ERRORS = "no errors"
+LEAST_RATE = 1e-12  # that a probit axis tells from 0
+PROBIT_TICKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 FEWEST_RANKS = 5  # that a CMC shows, where there are as many
 MOST_HISTOGRAMS = 24  # of a protocol; one for each model says nothing where there are hundreds
 
@@ -50,8 +53,8 @@ class Chart:
         lines: The curves.
         x_range: (low, high).
         y_range: (low, high).
-        log_x: Whether the axis is logarithmic.
-        log_y: The same.
+        x_scale: Of the axis: ``probit`` places a rate at its normal deviate, as DET plots do.
+        y_scale: The same.
         shape: ``steps`` keep a value until the next point, ``bars`` are histograms.
         marks: Vertical lines: label and place.
         note: What the curves do not show; alone in the frame where there is none.
@@ -65,8 +68,8 @@ class Chart:
     lines: tuple[Line, ...]
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-    log_x: bool = False
-    log_y: bool = False
+    x_scale: Scale = "linear"
+    y_scale: Scale = "linear"
     shape: Shape = "line"
     marks: tuple[tuple[str, float], ...] = ()
     note: str = ""
@@ -93,19 +96,28 @@ def styled(chart: Chart, styles: Mapping[str, LineStyle]) -> Chart:
     """The chart with the styles of its lines, by their names; where lines lie on each other, all can be seen."""
     looks = [styles[line.name] for line in chart.lines]
     if chart.shape != "bars":
-        x = [_placed(line.x, chart.x_range, chart.log_x) for line in chart.lines]
-        y = [_placed(line.y, chart.y_range, chart.log_y) for line in chart.lines]
+        x = [_placed(line.x, chart.x_range, chart.x_scale) for line in chart.lines]
+        y = [_placed(line.y, chart.y_range, chart.y_scale) for line in chart.lines]
         looks = over_each_other(looks, list(zip(x, y, strict=True)), steps=chart.shape == "steps")
     lines = (replace(line, style=look) for line, look in zip(chart.lines, looks, strict=True))
     return replace(chart, lines=tuple(lines))
 
 
-def _placed(values: Floats, span: tuple[float, float], log: bool) -> Floats:
+def _placed(values: Floats, span: tuple[float, float], scale: Scale) -> Floats:
     """Values as places on an axis, 0 to 1."""
     low, high = span
-    if log:
+    if scale == "log":
         values, low, high = np.log10(np.maximum(values, low)), math.log10(low), math.log10(high)
+    if scale == "probit":
+        values, (low, high) = deviates(np.clip(values, low, high)), deviates(np.array(span))
     return (values - low) / (high - low)
+
+
+def deviates(rates: Floats) -> Floats:
+    """Normal deviates of rates: where on a probit axis they lie; 0 and 1 at its ends, which no axis shows."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(np.clip(rates, LEAST_RATE, 1.0 - LEAST_RATE)))
 
 
 def _histograms(protocol: str, reports: Mapping[str, Report], styles: Mapping[str, LineStyle]) -> list[Chart]:
@@ -130,13 +142,17 @@ def roc(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
     lowest = lines[0].x[0]
     low = _round_floor(lines)
     title, axis = f"{protocol}: ROC", "true accept rate [%]"
-    return Chart("roc", title, "false accept rate", axis, lines, (lowest, 1.0), (low, 100.0), log_x=True, shape="steps")
+    return Chart(
+        "roc", title, "false accept rate", axis, lines, (lowest, 1.0), (low, 100.0), x_scale="log", shape="steps"
+    )
 
 
 def det(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
-    """False reject against false accept rate, both logarithmic; None if no report has the curve.
+    """False reject against false accept rate at their normal deviates; None if no report has the curve.
 
-    A model that never rejects anybody has no place on a logarithmic axis: it is named in the note.
+    Where the scores of both kinds of pairs are Gaussian, the curve is a straight line (Martin et al., The DET Curve in
+    Assessment of Detection Task Performance, Eurospeech 1997). A model that never rejects anybody has no place on such
+    an axis: it is named in the note.
     """
     accept = _accept_lines(reports)
     if not accept:
@@ -145,10 +161,11 @@ def det(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
     # From percent and back, a rate of 0 may have become a little more.
     shown = tuple(line for line in lines if line.y.max() > 1e-9)
     rates = np.concatenate([line.y for line in lines])
-    lowest = _power_below(rates[rates > 1e-9].min(initial=1e-1))
+    lowest = min(0.1, _power_below(rates[rates > 1e-9].min(initial=1e-1)))
+    highest = 0.99 if rates.max() > 0.5 else 0.5  # nobody works where half of all impostors come in
     return Chart(
-        "det", f"{protocol}: DET", "false accept rate", "false reject rate", shown, (lines[0].x[0], 1.0), (lowest, 1.0),
-        log_x=True, log_y=True, shape="steps", note=_without_errors(lines, shown),
+        "det", f"{protocol}: DET", "false accept rate", "false reject rate", shown, (lines[0].x[0], 0.5),
+        (lowest, highest), x_scale="probit", y_scale="probit", shape="steps", note=_without_errors(lines, shown),
     )  # fmt: skip
 
 
@@ -188,7 +205,15 @@ def cmc(protocol: str, reports: Mapping[str, Report]) -> Chart | None:
     span = (1.0, max(2.0, last)), (low, 100.0)
     if all(line.y.min() > 100 - 1e-9 for line in lines):
         return Chart("cmc", title, "rank", axis, (), *span, note=NO_ERRORS)
-    return Chart("cmc", title, "rank", axis, tuple(_up_to(last, line) for line in lines), *span, log_x=last > 50)
+    return Chart(
+        "cmc",
+        title,
+        "rank",
+        axis,
+        tuple(_up_to(last, line) for line in lines),
+        *span,
+        x_scale="log" if last > 50 else "linear",
+    )
 
 
 def _last_rank(lines: Sequence[Line]) -> float:

@@ -50,21 +50,56 @@
     return node;
   }
 
+  // Normal deviate of a rate, to nine digits (Acklam's rational approximation).
+  function deviate(rate) {
+    const p = Math.min(Math.max(rate, 1e-12), 1 - 1e-12);
+    if (p > 0.5) return -deviate(1 - p);
+    const along = (values, x) => values.reduce((sum, value) => sum * x + value, 0);
+    if (p < 0.02425) {
+      const q = Math.sqrt(-2 * Math.log(p));
+      return along([-7.784894002430293e-3, -0.3223964580411365, -2.400758277161838, -2.549732539343734,
+        4.374664141464968, 2.938163982698783], q) /
+        along([7.784695709041462e-3, 0.3224671290700398, 2.445134137142996, 3.754408661907416, 1], q);
+    }
+    const q = p - 0.5;
+    return q * along([-39.69683028665376, 220.9460984245205, -275.9285104469687, 138.357751867269,
+      -30.66479806614716, 2.506628277459239], q * q) /
+      along([-54.47609879822406, 161.5858368580409, -155.6989798598866, 66.80131188771972, -13.28068155288572, 1], q * q);
+  }
+
+  // The rate of a normal deviate, by halving: the map back is asked only where somebody points.
+  function rateOf(z) {
+    let [low, high] = [Math.log(1e-12), 0];
+    for (let n = 0; n < 60; n += 1) {
+      const middle = (low + high) / 2;
+      if (deviate(Math.exp(middle)) < z) low = middle;
+      else high = middle;
+    }
+    return Math.exp(low);
+  }
+
+  const SCALES = {
+    linear: { map: (value) => value, back: (value) => value },
+    log: { map: Math.log10, back: (value) => 10 ** value },
+    probit: { map: deviate, back: rateOf },
+  };
+  const RATES = [1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99];
+
   // Places values between two pixels, and pixels back to values.
-  function scale([low, high], log, from, to) {
-    const map = log ? Math.log10 : (value) => value;
-    const back = log ? (value) => 10 ** value : (value) => value;
+  function scale([low, high], kind, from, to) {
+    const { map, back } = SCALES[kind];
     const a = map(low);
     const span = map(high) - a;
     return {
-      at: (value) => from + ((to - from) * (map(log ? Math.max(value, low) : value) - a)) / span,
+      at: (value) => from + ((to - from) * (map(kind === "linear" ? value : Math.max(value, low)) - a)) / span,
       value: (pixel) => back(a + (span * (pixel - from)) / (to - from)),
     };
   }
 
-  function ticks([low, high], log, count) {
+  function ticks([low, high], kind, count) {
     const found = [];
-    if (log) {
+    if (kind === "probit") return RATES.filter((rate) => rate >= low * (1 - 1e-9) && rate <= high * (1 + 1e-9));
+    if (kind === "log") {
       const step = Math.max(1, Math.ceil(Math.log10(high / low) / count));
       for (let power = Math.ceil(Math.log10(low) - 1e-9); power <= Math.log10(high) + 1e-9; power += step)
         found.push(10 ** power);
@@ -79,8 +114,8 @@
 
   const minus = (text) => text.replace("e-", "e\u2212"); // a hyphen may end a line
 
-  function tickText(value, log) {
-    if (log && value < 0.01) return minus(value.toExponential(0));
+  function tickText(value, kind) {
+    if (kind !== "linear" && value < 0.01) return minus(value.toExponential(0));
     return String(Number(value.toPrecision(6)));
   }
 
@@ -97,16 +132,23 @@
   }
 
   function drawAxes(chart, x, y, box, root) {
-    for (const value of ticks(chart.x_range, chart.log_x, box.width < 420 ? 4 : 6)) {
+    let free = -Infinity; // the ticks of a probit axis may be too near to each other for their texts
+    for (const value of ticks(chart.x_range, chart.x_scale, box.width < 420 ? 4 : 6)) {
       const at = x.at(value);
+      const text = tickText(value, chart.x_scale);
       svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom, class: "grid" }, root);
-      svg("text", { x: at, y: box.bottom + 16, "text-anchor": "middle" }, root).textContent = tickText(value, chart.log_x);
+      if (at < free) continue;
+      svg("text", { x: at, y: box.bottom + 16, "text-anchor": "middle" }, root).textContent = text;
+      free = at + 8 * text.length + 6;
     }
-    for (const value of ticks(chart.y_range, chart.log_y, 5)) {
+    free = Infinity;
+    for (const value of ticks(chart.y_range, chart.y_scale, 5)) {
       const at = y.at(value);
       svg("line", { x1: box.left, x2: box.right, y1: at, y2: at, class: "grid" }, root);
+      if (at > free) continue;
       const label = { x: box.left - 6, y: at + 4, "text-anchor": "end" };
-      svg("text", label, root).textContent = tickText(value, chart.log_y);
+      svg("text", label, root).textContent = tickText(value, chart.y_scale);
+      free = at - 13;
     }
     svg("path", { d: `M${box.left},${box.top}V${box.bottom}H${box.right}`, class: "axis", fill: "none" }, root);
     const middle = (box.left + box.right) / 2;
@@ -201,8 +243,8 @@
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": label }, figure);
     if (chart.lines.length) root.setAttribute("tabindex", 0);
     const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom, width };
-    const x = scale(chart.x_range, chart.log_x, box.left, box.right);
-    const y = scale(chart.y_range, chart.log_y, box.bottom, box.top);
+    const x = scale(chart.x_range, chart.x_scale, box.left, box.right);
+    const y = scale(chart.y_range, chart.y_scale, box.bottom, box.top);
     drawAxes(chart, x, y, box, root);
     const group = drawLines(chart, x, y, box, root, id);
     if (!chart.lines.length) return;

@@ -2,14 +2,14 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facelab.errors import DataError
-from facelab.test_protocol.report.charts import Chart, Line
+from facelab.test_protocol.report.charts import PROBIT_TICKS, Chart, Line, Scale, deviates
 from facelab.test_protocol.report.drawing import drawing, name_lines, short_name
 from facelab.weights.whole_file import write_whole
 
@@ -61,12 +61,12 @@ def _draw(axes: Any, chart: Chart) -> None:
         _draw_line(axes, chart, line)
     for label, place in chart.marks:
         axes.axvline(place, color="#444444", linestyle="--", linewidth=1.2, label=label)
-    axes.set_xscale("log" if chart.log_x else "linear")
-    axes.set_yscale("log" if chart.log_y else "linear")
+    _set_scale(axes.set_xscale, axes.set_xticks, chart.x_scale)
+    _set_scale(axes.set_yscale, axes.set_yticks, chart.y_scale)
     axes.set_xlim(*chart.x_range)
     low, high = chart.y_range
     axes.set_ylim(low, high + 0.015 * (high - low) if high == 100 else high)  # a line at 100 % is to be seen
-    if chart.kind == "cmc" and not chart.log_x:
+    if chart.kind == "cmc" and chart.x_scale == "linear":
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
@@ -74,6 +74,17 @@ def _draw(axes: Any, chart: Chart) -> None:
     _write_note(axes, chart)
     if len(chart.lines) > 1 or (chart.lines and (chart.kind != "training" or "/" in chart.lines[0].name)):
         _legend(axes)
+
+
+def _set_scale(set_scale: Callable[..., Any], set_ticks: Callable[..., Any], scale: Scale) -> None:
+    if scale != "probit":
+        set_scale(scale)
+        return
+    from scipy.special import ndtr
+
+    set_scale("function", functions=(deviates, ndtr))
+    labels = [f"{tick:.0e}".replace("e-0", "e-") if tick < 0.01 else f"{tick:g}" for tick in PROBIT_TICKS]
+    set_ticks(PROBIT_TICKS, labels)
 
 
 def _write_note(axes: Any, chart: Chart) -> None:

@@ -56,6 +56,16 @@ def tar_at_far(target: float) -> Statistic:
     return measure
 
 
+def fnmr_at_fmr(target: float) -> Statistic:
+    """False non-match rate of each draw there: what the true accept rate lacks to 1.
+
+    Raises:
+        ConfigError: If the target is not in (0, 1].
+    """
+    accepted = tar_at_far(target)
+    return lambda curves: 1.0 - accepted(curves)
+
+
 def accuracy_at(threshold: float, share: float) -> Statistic:
     """Share of right decisions of each draw at a fixed threshold, which must be one of the curves' thresholds.
 

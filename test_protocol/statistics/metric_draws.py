@@ -21,8 +21,10 @@ from facelab.test_protocol.statistics.bootstrap import ResampledRoc, Statistic, 
 from facelab.test_protocol.statistics.resampling import Units, units_of_pairs, units_of_probes
 
 NUMBER = r"([0-9.]+(?:e[-+]?[0-9]+)?)"
-TAR, TPIR, RANK = (re.compile(name) for name in (rf"TAR@FAR={NUMBER}", rf"TPIR@FPIR={NUMBER}", r"rank-([0-9]+)"))
-KNOWN = re.compile(rf"{TAR.pattern}|{TPIR.pattern}|{RANK.pattern}|accuracy|AUC|EER")
+TAR, FNMR, TPIR, RANK = (
+    re.compile(name) for name in (rf"TAR@FAR={NUMBER}", rf"FNMR@FMR={NUMBER}", rf"TPIR@FPIR={NUMBER}", r"rank-([0-9]+)")
+)
+KNOWN = re.compile(rf"{TAR.pattern}|{FNMR.pattern}|{TPIR.pattern}|{RANK.pattern}|accuracy|AUC|EER")
 TOLERANCE = 1e-4  # between a reported value and that of the trials, whose scores are float32
 FOLD_TOLERANCE = 0.05  # the same of an accuracy at the thresholds of folds, or by a published rule
 
@@ -30,10 +32,10 @@ FOLD_TOLERANCE = 0.05  # the same of an accuracy at the thresholds of folds, or 
 def metric_draws(report: Report, names: Sequence[str], draws: int, seed: int) -> dict[str, Floats]:
     """Values of metrics in bootstrap draws; the same draws for every report on the same trials.
 
-    Known are ``TAR@FAR=x``, ``accuracy`` (at the model's one threshold, moved so that its middle is the reported value,
-    which is at the thresholds of folds), ``AUC`` and ``EER`` from verification trials; ``rank-k`` and, if the
-    trials hold the ``score`` of each probe's best entry, ``TPIR@FPIR=x`` from identification trials. A mean over parts
-    (`means_of`) has the mean of their draws.
+    Known are ``TAR@FAR=x``, ``FNMR@FMR=x``, ``accuracy`` (at the model's one threshold, moved so that its middle is the
+    reported value, which is at the thresholds of folds), ``AUC`` and ``EER`` from verification trials; ``rank-k`` and,
+    if the trials hold the ``score`` of each probe's best entry, ``TPIR@FPIR=x`` from identification trials. A mean over
+    parts (`means_of`) has the mean of their draws.
 
     Args:
         report: A report with trials.
@@ -164,6 +166,8 @@ def _pair_draws(report: Report, names: list[str], draws: int, seed: int) -> dict
     for name in names:
         if found := TAR.fullmatch(name):
             statistics[name] = bootstrap.tar_at_far(float(found[1]))
+        elif found := FNMR.fullmatch(name):
+            statistics[name] = bootstrap.fnmr_at_fmr(float(found[1]))
         elif name == "accuracy":
             fixed = [own_threshold(report)]
             statistics[name] = bootstrap.accuracy_at(fixed[0], float(np.mean(same)))

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from facelab.errors import DataError
 from facelab.test_protocol.base import Metric, Report
-from facelab.test_protocol.report.charts import Chart, charts_of, cmc, det, error_reject, roc, scores
+from facelab.test_protocol.metrics.metrics import roc as roc_of
+from facelab.test_protocol.report.charts import Chart, charts_of, cmc, det, deviates, error_reject, roc, scores
 from facelab.test_protocol.report.line_style import COLOURS, OTHERS, styles_of
 from facelab.test_protocol.report.training_charts import read_curves, training_charts
 
@@ -40,9 +42,28 @@ def test_det_shows_what_roc_misses() -> None:
     chart = det("LFW", {"weak": WEAK})
     assert chart is not None
     np.testing.assert_allclose(chart.lines[0].y, [0.5, 0.25, 0])
-    assert chart.y_range == (0.1, 1.0)
-    assert chart.log_x
-    assert chart.log_y
+    assert (chart.x_range, chart.y_range) == ((0.01, 0.5), (0.1, 0.5))
+    assert (chart.x_scale, chart.y_scale) == ("probit", "probit")
+
+
+def test_det_of_gaussian_scores_is_a_straight_line_and_that_of_scikit_learn() -> None:
+    from sklearn.metrics import det_curve
+
+    # Quantiles of normal distributions of one deviation, 2 apart, and some ties: deviates of the rates add up to -2.
+    deviate = ndtri((np.arange(4000) + 0.5) / 4000)
+    values = np.concatenate([deviate, deviate + 2]).round(3)
+    same = np.arange(8000) >= 4000
+    curve = roc_of(values, same)
+    chart = det("LFW", {"one": report(far=curve.far, tar=curve.tar)})
+    assert chart is not None
+    (line,) = chart.lines
+    inner = (line.x > 0.003) & (line.x < 0.4) & (line.y > 0.003)
+    np.testing.assert_allclose(deviates(line.x[inner]) + deviates(line.y[inner]), -2, atol=0.02)
+    fpr, fnr, _ = det_curve(same, values)
+    drawn = set(zip(line.x.round(9), line.y.round(9), strict=True))
+    assert drawn >= {pair for pair in zip(fpr.round(9), fnr.round(9), strict=True) if 0 < pair[0] < 1}
+    # Whoever rejects nearly all at a strict threshold needs a taller axis than one up to a half.
+    assert chart.y_range[1] == 0.99
 
 
 def styles(chart: Chart | None) -> dict[str, str]:
@@ -73,7 +94,7 @@ def test_who_makes_no_errors_is_named_instead_of_drawn() -> None:
     chart = det("LFW", {"perfect": PERFECT})
     assert chart is not None
     assert (chart.lines, chart.note) == ((), "no errors")
-    assert (chart.x_range, chart.y_range) == ((0.1, 1.0), (0.1, 1.0))
+    assert (chart.x_range, chart.y_range) == ((0.1, 0.5), (0.1, 0.5))
     chart = det("LFW", {"perfect": PERFECT, "weak": WEAK})
     assert chart is not None
     assert ([line.name for line in chart.lines], chart.note) == (["weak"], "no errors: perfect")
@@ -88,7 +109,7 @@ def test_a_cmc_ends_where_it_says_no_more() -> None:
     found = {model: report(rank=rank, rank_rate=rate) for model, rate in rates.items()}
     chart = cmc("TinyFace", {"a": found["a"]})
     assert chart is not None
-    assert (chart.x_range, len(chart.lines[0].x), chart.log_x) == ((1.0, 5.0), 5, False)
+    assert (chart.x_range, len(chart.lines[0].x), chart.x_scale) == ((1.0, 5.0), 5, "linear")
     chart = cmc("TinyFace", found)
     assert chart is not None
     assert chart.x_range == (1.0, 22.0)

@@ -26,7 +26,10 @@ def has_colour(png: Path, red: int, green: int, blue: int) -> bool:
     return bool((np.abs(pixels.astype(int)[:, :, ::-1] - (red, green, blue)).max(axis=2) < 12).any())
 
 
-@pytest.mark.parametrize("changes", [{}, {"log_x": True}, {"shape": "steps", "marks": (("m", 0.5),)}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"x_scale": "log"}, {"x_scale": "probit"}, {"shape": "steps", "marks": (("m", 0.5),)}],
+)
 def test_lines_have_their_colours(changes: dict[str, object], tmp_path: Path) -> None:
     png = plot([chart(**changes)], tmp_path / "plots" / "a.png")
     assert has_colour(png, 0x00, 0x72, 0xB2)
@@ -35,7 +38,7 @@ def test_lines_have_their_colours(changes: dict[str, object], tmp_path: Path) ->
 
 
 def test_an_empty_frame_says_why(tmp_path: Path) -> None:
-    empty = Chart("det", "LFW: DET", "x", "y", (), (0.1, 1.0), (0.1, 1.0), log_x=True, log_y=True)
+    empty = Chart("det", "LFW: DET", "x", "y", (), (0.1, 1.0), (0.1, 1.0), x_scale="probit", y_scale="probit")
     bare, told = (cv2.imread(str(plot([one], tmp_path / "a.png"))) for one in (empty, replace(empty, note="no errors")))
     assert bare is not None
     assert told is not None

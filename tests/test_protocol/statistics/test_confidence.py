@@ -28,6 +28,7 @@ def verification(known: bool = True) -> Report:
         Metric("accuracy", float(np.mean((score >= 0.6) == same)) - 0.001, 0.002),  # over folds: a little lower
         Metric("threshold", 0.6, 0.01, unit="score"),
         Metric("TAR@FAR=1e-2", tar.tar),
+        Metric("FNMR@FMR=1e-2", 1.0 - tar.tar, better="low"),
         Metric("TAR@FAR=1e-6", None, note="cannot be measured"),
         Metric("AUC", metrics.auc(curve)),
         Metric("EER", metrics.eer(curve)),
@@ -58,9 +59,13 @@ def test_intervals_lie_around_the_values(known: bool) -> None:
     assert {name for name, interval in intervals(result).items() if interval} == {
         "accuracy",
         "TAR@FAR=1e-2",
+        "FNMR@FMR=1e-2",
         "AUC",
         "EER",
     }
+    accepted, rejected = intervals(result)["TAR@FAR=1e-2"], intervals(result)["FNMR@FMR=1e-2"]
+    assert accepted is not None
+    assert rejected == pytest.approx((1 - accepted[1], 1 - accepted[0]))
     for metric in result.metrics:
         if metric.interval is not None and metric.value is not None:
             low, high = metric.interval
