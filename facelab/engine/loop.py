@@ -129,7 +129,10 @@ class Feed(Protocol):
 
 
 class Callback:
-    """Something that happens beside training, and changes nothing of it. Every method is called on every process."""
+    """Something that happens beside training, and changes nothing of it.
+
+    Every method but `on_written` is called on every process.
+    """
 
     def on_start(self, progress: Progress) -> None:
         """Before the first update of this process's life."""
@@ -139,6 +142,9 @@ class Callback:
 
     def on_update(self, progress: Progress) -> None:
         """After each update."""
+
+    def on_written(self, update: int, values: Mapping[str, float]) -> None:
+        """With every line of the log, those of evaluations and callbacks too; on the main process alone."""
 
     def on_end(self, progress: Progress) -> None:
         """After the last update, or after a signal asked to stop."""

@@ -101,6 +101,8 @@ def _run(
     log = MetricsLog(folder, tensorboard=config.tensorboard) if distributed.is_main() else None
     write = _leave_to_the_main_process if log is None else log.write
     added = NamedCallbacks(config.callbacks, folder=folder, mode=parts.mode, console=console, log=write)
+    if log is not None:
+        log.followers = tuple(added.by_name.values())
     if found:
         check_training_set(parts.training_set, found, allow_changes=allow_changes, say=console.print)
         restore(parts, found)

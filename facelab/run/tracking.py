@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,14 @@ class MetricsLog(Callback):
     Args:
         folder: The run's folder.
         tensorboard: Whether to write TensorBoard files too.
+
+    Attributes:
+        followers: Told of every line that was written.
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool = True) -> None:
         self.path = folder / METRICS
+        self.followers: Sequence[Callback] = ()
         self._board: Any = None
         self._board_folder = folder / "tensorboard" if tensorboard else None
 
@@ -154,6 +158,8 @@ class MetricsLog(Callback):
                     self._board.add_scalar(name, value, update)
         except OSError as error:
             raise FacelabError(f"cannot write '{self.path}': {error.strerror}.") from None
+        for follower in self.followers:
+            follower.on_written(update, values)
 
     def on_end(self, progress: Progress) -> None:
         """Close the files."""
