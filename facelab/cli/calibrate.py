@@ -46,6 +46,9 @@ def calibrate_command(
         str | None,
         typer.Option(metavar="TABLE|SCORER", help="Quality scores of the images, for models that take them."),
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Draw cosines, thresholds and probabilities.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings.")] = None,
     device: DeviceOption = "auto",
     plugins: PluginOption = None,
@@ -56,10 +59,14 @@ def calibrate_command(
     from facelab.model.face_model import is_exported, load_model
     from facelab.run.calibration import calibrate
     from facelab.run.model_evaluation import EvaluationOptions
+    from facelab.test_protocol.report.plots import plot
     from facelab.weights.calibration import KEY
     from facelab.weights.model_folder import rewrite_card
+    from facelab.weights.whole_file import refuse_folder
 
     check_any_photo(any_photo, resize)
+    if picture is not None:
+        refuse_folder(picture)
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         if is_exported(Path(run)):
@@ -75,6 +82,8 @@ def calibrate_command(
         if distributed.is_main():
             rewrite_card(model.source, {**model.card, KEY: found.calibration.model_dump(mode="json")})
             _print(console, found)
+            if picture is not None:
+                console.print(f"Drawn: {plot(found.charts, picture)}")
             console.print(f"They are in the card of '{model.source}'; try: facelab verify A B --model {run} --fmr 1e-3")
 
 

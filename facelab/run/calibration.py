@@ -1,7 +1,7 @@
 """Measuring the thresholds and probabilities of a model on a verification protocol: what ``facelab calibrate`` runs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,15 +13,17 @@ from facelab.model.face_model import FaceModel
 from facelab.progress_bar import counted_bars
 from facelab.quality.card import ScoreSource
 from facelab.run.model_evaluation import EvaluationOptions, quality_scores
-from facelab.test_protocol.base import Protocol
+from facelab.test_protocol.base import Protocol, Report
 from facelab.test_protocol.extraction.embed import embed
-from facelab.test_protocol.metrics.calibration import LogisticMap, cllr, fit_logistic, min_cllr
+from facelab.test_protocol.metrics.calibration import LogisticMap, cllr, fit_logistic, isotonic, min_cllr
 from facelab.test_protocol.metrics.impostors import count_impostors, most_alike
 from facelab.test_protocol.metrics.metrics import Floats, Integers
 from facelab.test_protocol.metrics.operating_points import allowed
 from facelab.test_protocol.metrics.pair_scores import ScoredPairs, unit
 from facelab.test_protocol.protocols.joint import JointVerification
-from facelab.test_protocol.protocols.verification import Verification
+from facelab.test_protocol.protocols.verification import Verification, curves
+from facelab.test_protocol.report.charts import Chart, Line, scores
+from facelab.test_protocol.report.line_style import OTHERS
 from facelab.test_protocol.statistics.threshold_rates import Errors, of_all_pairs, of_pairs
 from facelab.weights.calibration import FMRS, Calibration, Threshold, is_too_few, rate_name, too_few
 from facelab.weights.state_hash import state_hash
@@ -36,10 +38,13 @@ class Calibrated:
     Attributes:
         calibration: For the model's card.
         refused: Why there is no threshold for some rates, a clause each.
+        charts: The cosines of the listed pairs with the thresholds; the probability over the cosine, as fitted and as
+            the best rising map of these pairs has it.
     """
 
     calibration: Calibration
     refused: tuple[str, ...]
+    charts: tuple[Chart, ...]
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,26 @@ def calibrate(
         min_cllr=min_cllr(scored.cosine, scored.same),
         folds=costs[1],
     )
-    return Calibrated(calibration, refused)
+    return Calibrated(calibration, refused, _charts(calibration, scored))
+
+
+def _charts(calibration: Calibration, scored: ScoredPairs) -> tuple[Chart, Chart]:
+    title = f"{calibration.protocol}: listed pairs"
+    histogram = scores(Report(calibration.protocol, (), curves=curves(scored)), title)
+    assert histogram is not None, "there are pairs of both kinds"
+    marks = tuple((f"FMR {rate_name(one.fmr)}", one.threshold) for one in calibration.thresholds)
+    low, high = histogram.x_range
+    cosine = np.linspace(low, high, 200)
+    order = np.argsort(scored.cosine, kind="stable")
+    share, same = isotonic(scored.cosine, scored.same)[order], scored.same.mean()
+    pooled = 100.0 * share * (1.0 - same) / (share * (1.0 - same) + (1.0 - share) * same)  # at a prior of one half
+    fitted = Line("logistic, as fitted", cosine, 100.0 * calibration.probability(cosine))
+    steps = Line("best rising map (PAV)", scored.cosine[order], pooled, style=OTHERS)
+    probability = Chart(
+        "probability", "Probability of the same person", "cosine", "probability at a prior of one half [%]",
+        (fitted, steps), (low, high), (0.0, 100.0), marks=marks, by_model=False,
+    )  # fmt: skip
+    return replace(histogram, marks=marks), probability
 
 
 def _checked(name: str, protocol: Protocol) -> Verification:
@@ -164,14 +188,14 @@ def _scored(
 ) -> ScoredPairs:
     with counted_bars(console) as show:
         sources = {} if quality is None else {name: quality}
-        scores = quality_scores(model, [(name, pairs)], sources, options, show)
+        tables = quality_scores(model, [(name, pairs)], sources, options, show)
         embeddings = embed(
             model.network,
             pairs.images,
             device=model.device,
             flip=pairs.flip,
             **vars(options),
-            quality=scores.get(name),
+            quality=tables.get(name),
             progress=lambda done, total: show(f"{model.name} on {name}", done, total),
         )
     return pairs.scored(embeddings)

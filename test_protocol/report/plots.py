@@ -59,8 +59,7 @@ def _figure(rows: int, columns: int) -> tuple[Any, Any]:
 def _draw(axes: Any, chart: Chart) -> None:
     for line in chart.lines:
         _draw_line(axes, chart, line)
-    for label, place in chart.marks:
-        axes.axvline(place, color="#444444", linestyle="--", linewidth=1.2, label=label)
+    _draw_marks(axes, chart.marks)
     _set_scale(axes.set_xscale, axes.set_xticks, chart.x_scale)
     _set_scale(axes.set_yscale, axes.set_yticks, chart.y_scale)
     axes.set_xlim(*chart.x_range)
@@ -74,6 +73,16 @@ def _draw(axes: Any, chart: Chart) -> None:
     _write_note(axes, chart)
     if len(chart.lines) > 1 or (chart.lines and (chart.kind != "training" or "/" in chart.lines[0].name)):
         _legend(axes)
+
+
+def _draw_marks(axes: Any, marks: Sequence[tuple[str, float]]) -> None:
+    """Vertical lines; one is named in the legend, several beside themselves, as they look alike."""
+    for label, place in marks:
+        axes.axvline(place, color="#444444", linestyle="--", linewidth=1.2, label=label if len(marks) == 1 else None)
+        if len(marks) > 1:
+            at, beside = (place, 0.68), {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+            look = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 8, "color": "#444444"}
+            axes.annotate(label, at, (3, 0), **beside, **look, parse_math=False)
 
 
 def _set_scale(set_scale: Callable[..., Any], set_ticks: Callable[..., Any], scale: Scale) -> None:

@@ -62,6 +62,16 @@ def test_a_threshold_keeps_to_its_rate_on_all_pairs_of_two_people(model: FaceMod
     assert found.refused[0].startswith("1e-4: it needs 100,000 different pairs, 10 / FMR, and there are ")
 
 
+def test_the_picture_shows_the_thresholds_and_both_maps_at_one_prior(found: Calibrated) -> None:
+    histogram, probability = found.charts
+    assert histogram.marks == probability.marks == (("FMR 1e-3", found.calibration.thresholds[0].threshold),)
+    fitted, pooled = probability.lines
+    np.testing.assert_allclose(fitted.y, 100 * found.calibration.probability(fitted.x))
+    assert (np.diff(pooled.y) >= 0).all()
+    # With as many same as different pairs the pooled rate is the posterior at a prior of one half.
+    assert pooled.y.mean() == pytest.approx(50, abs=1e-6)
+
+
 def test_listed_pairs_alone_are_too_few_and_give_the_same_probabilities(model: FaceModel, found: Calibrated) -> None:
     listed = calibrate(model, "pairs", protocol(), impostors="listed", fmrs=(1e-3, 0.2))
     assert listed.calibration.different == 210
@@ -109,7 +119,8 @@ def test_the_commands_from_pairs_to_a_verdict(run: Path, photos: list[Path], tmp
     two = [*map(str, photos), "--model", str(run)]
     assert "No verdict: 'tiny' has no thresholds and no probabilities yet" in said("verify", *two)
     assert "facelab calibrate" in refusal("verify", *two, "--fmr", "1e-3")
-    written = said("calibrate", str(run), *WORDS)
+    written = said("calibrate", str(run), *WORDS, "--plot", str(tmp_path / "plots" / "calibration.png"))
+    assert (tmp_path / "plots" / "calibration.png").stat().st_size > 10_000
     assert "every pair of two people), 60 people" in written
     assert "No threshold for FMR 1e-6: it needs 10,000,000 different pairs" in written
     assert "cross-validated over 3 folds" in written
