@@ -1,17 +1,22 @@
 """Files of weights: those that an installed package carries, with their hashes, and those that a user has."""
 
 import hashlib
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+
 from facelab.data.detection.base import ModelFile
 from facelab.errors import ConfigError, DataError
 from facelab.outside.file import read_regular
+from facelab.outside.trial import run_trial
 
 LARGEST_MODEL = 1 << 28
 """Bytes. Detectors have up to 105 MB."""
+SECONDS = 60  # for a trial
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,10 @@ def read_given(path: Path) -> tuple[bytes, ModelFile]:
     """The content of a user's file, and what a record says of it.
 
     Raises:
-        DataError: If it is missing, no regular file, or larger than a detector.
+        DataError: If it is missing, no regular file, larger than a detector, or ends OpenCV.
     """
     data, digest = _read(path)
+    _try(data, path)
     return data, ModelFile(path.name, digest, "given")
 
 
@@ -71,6 +77,16 @@ def _read(path: Path) -> tuple[bytes, str]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
     return data, hashlib.sha256(data).hexdigest()
+
+
+def _try(data: bytes, path: Path) -> None:
+    """Let another process open a file first: on some networks of others OpenCV does not fail but crash."""
+    try:
+        done = run_trial("facelab.data.detection.network_trial", data, seconds=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{path}: is no detector: OpenCV takes more than {SECONDS} s for a small image.") from None
+    if done.returncode:
+        raise DataError(f"{path}: is no detector: OpenCV {cv2.__version__} crashes on it.")
 
 
 def _version(distribution: str) -> str:

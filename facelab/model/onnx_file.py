@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from facelab.errors import CheckpointError, ConfigError
 from facelab.model.export_record import RECORD_KEY, ExportRecord, read_record
 from facelab.model.exported_network import EMBEDDING, IMAGE, NORM, QUALITY, ExportedNetwork, Feed, Run
 from facelab.outside.file import read_regular
+from facelab.outside.trial import run_trial
 
 MAX_BYTES = (1 << 31) - 1  # what protobuf holds
 SECONDS = 120  # for a trial
@@ -82,9 +82,8 @@ def read_onnx(path: Path) -> ExportedNetwork:
 def _tried(content: bytes, where: str) -> dict[str, Any]:
     """What a trial in another process finds in a file."""
     front = f"'{where}' cannot be used as a model"
-    command = [sys.executable, "-P", "-m", "facelab.model.onnx_trial", RECORD_KEY]
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS, check=False)
+        done = run_trial("facelab.model.onnx_trial", content, [RECORD_KEY], seconds=SECONDS)
     except subprocess.TimeoutExpired:
         raise CheckpointError(f"{front}: onnxruntime takes more than {SECONDS} s for two images.") from None
     if done.returncode:

@@ -8,7 +8,6 @@ of itself, or what is wrong with it.
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from facelab.model.onnx_session import open_session
+from facelab.outside.trial import limit_memory
 
-MEMORY, TIMES_FILE = 6 << 30, 8
-"""Bytes of address space: a constant part, of which libraries take most, and so many times the file."""
 IMAGES = 2
 MOST_VALUES = IMAGES * 3 * (1 << 20)
 TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
@@ -70,15 +68,6 @@ def _tensors(model: Any) -> Iterator[Any]:
                 for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                     yield from (sparse.values, sparse.indices)
                 waiting += [attribute.g, *attribute.graphs]
-
-
-def limit_memory(size: int) -> None:
-    """Take no more address space than a network of so many bytes may need; where the system knows such limits."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY + TIMES_FILE * size, resource.RLIM_INFINITY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:

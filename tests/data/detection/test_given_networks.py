@@ -129,3 +129,22 @@ def test_what_installs_centerface_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         CenterFace()
     with pytest.raises(ConfigError, match="detector 'scrfd' needs the option 'model'"):
         DETECTORS.build("scrfd")
+
+
+def test_a_network_on_which_opencv_crashes_ends_another_process(tmp_path: Path) -> None:
+    helper, kind, path = onnx.helper, onnx.TensorProto, tmp_path / "sums.onnx"
+    image, sums = (helper.make_tensor_value_info(name, kind.FLOAT, [1, 3, "h", "w"]) for name in ("image", "sums"))
+    along, steps = (
+        onnx.numpy_helper.from_array(np.array(value), name) for value, name in ((0, "along"), ([1, 1], "t"))
+    )
+    nodes = [
+        helper.make_node("CumSum", ["t", "along"], ["s"]),
+        helper.make_node("Cast", ["s"], ["sums"], to=kind.FLOAT),
+    ]
+    graph = helper.make_graph(nodes, "made", [image], [sums], [along, steps])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    # OpenCV 5.0 ends the process without an exception.
+    with pytest.raises(
+        DataError, match=r"sums\.onnx: is (no detector: OpenCV \S+ crashes on it|another network|no ONNX)"
+    ):
+        SCRFD(model=path)
