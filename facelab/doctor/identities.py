@@ -17,6 +17,7 @@ RANDOM_PAIRS = 200_000
 TOLD_APART = 3.0  # deviations between strangers and one person, below which a model says nothing of labels
 ONE_PERSON = 0.5  # parts of the way from strangers to one person: above it two images, or an image and a label, are one
 UNLIKE_GROUP = 0.35  # below it two groups of images are two people
+AMONG_ALL = 4.0  # deviations, where the most alike of all pairs are looked for
 ONE_LABEL = 0.85  # above it two labels are one person
 OUTLIER = 0.25  # below it an image does not belong to its label
 
@@ -48,6 +49,15 @@ class Scale:
     def at(self, part: float) -> float:
         """The cosine at a part of the way, 0..1, from strangers to one person."""
         return self.strangers + part * self.gap
+
+    def surely(self, part: float, deviations: float) -> float:
+        """The same, but at least so many deviations above strangers, whom a weak model finds alike by chance."""
+        return max(self.at(part), self.strangers + deviations * self.spread)
+
+    @property
+    def one_person(self) -> float:
+        """From here on two images, or an image and a label, that were not searched for among all are one person."""
+        return self.surely(ONE_PERSON, 3.0)
 
 
 class Identities:
@@ -132,10 +142,10 @@ def wrong_labels(identities: Identities, scale: Scale) -> Finding:
     The other label must be nearer by half of the way from strangers to one person, and as near as one person is.
     """
     own = identities.others_cosine()
-    rows = np.flatnonzero(identities.counted & (own < scale.at(ONE_PERSON)))
+    rows = np.flatnonzero(identities.counted & (own < scale.one_person))
     best, beside = _best_other_label(identities, rows)
     nearer = best - own[rows]
-    found = (nearer > ONE_PERSON * scale.gap) & (best > scale.at(ONE_PERSON))
+    found = (nearer > ONE_PERSON * scale.gap) & (best > scale.one_person)
     return Finding.of("wrong label", rows[found], beside[found], nearer[found], ascending=False)
 
 
@@ -166,7 +176,7 @@ def several_people(identities: Identities, scale: Scale) -> Finding:
     labels, near = identities.labels, identities.neighbours
     left = np.repeat(np.arange(len(labels)), near.rows.shape[1])
     right = near.rows.ravel()
-    linked = (labels[left] == labels[right]) & (near.cosine.ravel() > scale.at(ONE_PERSON))
+    linked = (labels[left] == labels[right]) & (near.cosine.ravel() > scale.one_person)
     linked &= identities.counted[left] & identities.counted[right]
     root = components(len(labels), left[linked], right[linked])
     members = np.flatnonzero(identities.counted)
@@ -227,12 +237,12 @@ def two_labels(identities: Identities, scale: Scale) -> Finding:
     labels, near = identities.labels, identities.neighbours
     left = np.repeat(np.arange(len(labels)), near.rows.shape[1])
     right = near.rows.ravel()
-    met = (labels[left] != labels[right]) & (near.cosine.ravel() > scale.at(ONE_PERSON))
+    met = (labels[left] != labels[right]) & (near.cosine.ravel() > scale.one_person)
     met &= identities.counted[left] & identities.counted[right]
     pairs = np.unique(np.sort(labels[np.stack([left[met], right[met]])], axis=0), axis=1)
     means = identities.means()
     cosine = (means[pairs[0]] * means[pairs[1]]).sum(axis=1)
-    one = cosine > scale.at(ONE_LABEL)
+    one = cosine > scale.surely(ONE_LABEL, AMONG_ALL)
     linked = components(len(identities.counts), pairs[0, one], pairs[1, one])
     main = _largest(linked, identities.counts)
     smaller = np.flatnonzero(main != np.arange(len(main)))

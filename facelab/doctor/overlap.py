@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from facelab.data.base import ImageSet
 from facelab.doctor.findings import Finding, Rows
-from facelab.doctor.identities import Identities, Scale
+from facelab.doctor.identities import AMONG_ALL, Identities, Scale
 from facelab.doctor.neighbours import nearest
 
 IN_TEST_SET = 0.7
@@ -32,7 +32,7 @@ def find_overlap(
         device: Where products are made.
     """
     near = nearest(identities.means(), vectors, 1, device)
-    labels = np.flatnonzero(near.cosine[:, 0] > scale.at(IN_TEST_SET))
+    labels = np.flatnonzero(near.cosine[:, 0] > scale.surely(IN_TEST_SET, AMONG_ALL))
     found = near.rows[labels, 0]
     shown = identities.nearest_of_labels(labels, vectors[found])
     suspects = np.flatnonzero(np.isin(identities.labels, labels))

@@ -21,11 +21,10 @@ BAR_AREA, BAR_HEIGHT = 640, 120
 
 @dataclass(frozen=True)
 class _Card:
-    """An image, what it is compared with, and what is said of it."""
+    """An image, what it is compared with, and its score."""
 
     pictures: tuple[Picture, ...]
     score: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class _Section:
     fate: str
     is_paired: bool
     cards: Sequence[_Card]
+    reasons: Sequence[str]
     more: str
     bars: Sequence[_Bar] = ()
     low: str = ""
@@ -59,7 +59,7 @@ class _Section:
     @property
     def is_shown(self) -> bool:
         """Whether there is more to show than that nothing was found."""
-        return bool(self.cards or self.bars or self.more or self.note)
+        return bool(self.cards or self.reasons or self.bars or self.more or self.note)
 
 
 def render_page(title: str, diagnosis: Diagnosis, kinds: frozenset[str], shown: int) -> str:
@@ -106,7 +106,8 @@ def _section(finding: Finding, diagnosis: Diagnosis, kinds: frozenset[str], show
         "yes" if finding.kind in kinds else "no",
         _fate(finding, kinds),
         bool((finding.beside != NOBODY).any()),
-        [_card(finding, place, diagnosis) for place in range(min(shown, len(finding.rows)))],
+        [] if finding.reasons else [_card(finding, place, diagnosis) for place in range(min(shown, len(finding.rows)))],
+        finding.reasons[:shown],
         f"{more:,}" if more > 0 else "",
         bars,
         low,
@@ -124,13 +125,11 @@ def _fate(finding: Finding, kinds: frozenset[str]) -> str:
 def _card(finding: Finding, place: int, diagnosis: Diagnosis) -> _Card:
     source, row, beside = diagnosis.source, int(finding.rows[place]), int(finding.beside[place])
     images = source if finding.beside_in is None else finding.beside_in[1]
-    unreadable = finding.kind == "unreadable"
-    pictures = [Picture(source.name(row), b"" if unreadable else small_jpeg(source, row))]
+    pictures = [Picture(source.name(row), small_jpeg(source, row))]
     if beside != NOBODY:
         pictures.append(Picture(images.name(beside), small_jpeg(images, beside)))
     score = float(finding.score[place])
-    reason = finding.reasons[place] if finding.reasons else ""
-    return _Card(tuple(pictures), f"{score:.3g}" if np.isfinite(score) else "", reason)
+    return _Card(tuple(pictures), f"{score:.3g}" if np.isfinite(score) else "")
 
 
 def _bars(finding: Finding, diagnosis: Diagnosis) -> tuple[list[_Bar], str, str]:

@@ -11,7 +11,7 @@ from facelab.quality.card import ScorerCard
 
 COLD = -0.03  # warmth below which red and blue are swapped
 LOW_QUALITY = 3.0  # median deviations below the median
-MISALIGNED = 4.5  # pixels of 112
+MISALIGNED, DEVIATIONS = 4.5, 6.0  # pixels of 112; median deviations, where a detector is unsure of all images
 HALF = 0.5
 TINY = 1e-6
 
@@ -70,9 +70,14 @@ def find_misaligned(survey: Survey) -> list[Finding]:
     usual = np.median(survey.points[found], axis=0).astype(np.float64)
     off = np.full(len(found), np.nan)
     off[found] = shift_of(survey.points[found], usual) * 112 / height
+    middle = np.median(off[found])
+    least = max(MISALIGNED, middle + DEVIATIONS * np.median(np.abs(off[found] - middle)))
     from_template = float(np.abs(usual - template(height)).mean() * 112 / height)
-    note = f"Of the set as a whole, landmarks lie {from_template:.1f} pixels (of 112) off ArcFace's template."
-    rows = np.flatnonzero(found & (off > MISALIGNED))
+    note = (
+        f"Of the set as a whole, landmarks lie {from_template:.1f} pixels (of 112) off ArcFace's template; limit "
+        f"{least:.1f}."
+    )
+    rows = np.flatnonzero(found & (off > least))
     return [Finding.of("alignment", rows, score=off[rows], ascending=False, note=note), missing]
 
 

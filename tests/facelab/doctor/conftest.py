@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 
 PEOPLE, PHOTOS, SIDE = 8, 5, 48
 STRIP = 6  # rows of pixels at the top that say who it is
-CODE = 16
+CODE = 48
 
 
 class StripReader(nn.Module):

@@ -111,15 +111,17 @@ def test_the_page_escapes_names_and_embeds_so_many_images(spoilt: Path, network:
     hostile = spoilt / "<img src=x onerror=alert(1)>"
     (spoilt / "p6").rename(hostile)
     diagnosis = examine(ImageFolder(spoilt), Looks(network=network, workers=1))
-    page = render_page("<script>alert(1)</script>", diagnosis, LEFT_OUT, shown=1)
+    page = render_page("<script>alert(1)</script>", diagnosis, LEFT_OUT, shown=9)
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;/w.png" in page
     assert "http" not in page.replace("http-equiv", "")
-    # One pair for each of the four findings with pairs, of which each pair has two pictures.
-    assert page.count("data:image/jpeg;base64,") == 8
-    assert page.count("cannot be read") == 1
-    assert "and 1 more" in page
+    assert page.count("<li>") == 1 + len(diagnosis.notes)
+    assert "p7/3.png: " in page
+    first = render_page("a set", diagnosis, LEFT_OUT, shown=1)
+    pairs = [one for one in diagnosis.findings if len(one.rows) and not one.reasons]
+    assert first.count("data:image/jpeg;base64,") == sum(1 + int(one.beside[0] >= 0) for one in pairs) > 5
+    assert "and 1 more" in first
 
 
 def test_names_that_no_list_can_hold_are_refused_early(folder: Path) -> None:
