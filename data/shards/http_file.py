@@ -3,6 +3,7 @@
 import base64
 import http.client
 import io
+import netrc
 import os
 import re
 import socket
@@ -11,6 +12,8 @@ import threading
 import time
 import urllib.request
 import zlib
+from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
@@ -34,7 +37,8 @@ class HttpFile(RangedFile):
     """A file on a web server that gives parts of files (status 206).
 
     Every answer must be for the place that was asked for, of a file of the size and version (``ETag``, or else
-    ``Last-Modified``) that it had when it was opened. User and password in the address go to its own server alone.
+    ``Last-Modified``) that it had when it was opened. User and password, in the address or in ``~/.netrc``, go to its
+    own server alone.
 
     Args:
         address: ``http://`` or ``https://``.
@@ -100,9 +104,9 @@ class HttpFile(RangedFile):
             "User-Agent": f"facelab/{__version__}",
         }
         own = urlsplit(self.address)
-        if own.username is not None and (url.scheme, url.hostname, url.port) == (own.scheme, own.hostname, own.port):
-            user = f"{unquote(own.username)}:{unquote(own.password or '')}"
-            headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+        user = (unquote(own.username), unquote(own.password or "")) if own.username else _user_of(own.hostname or "")
+        if user and (url.scheme, url.hostname, url.port) == (own.scheme, own.hostname, own.port):
+            headers["Authorization"] = f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"
         return headers
 
     def _content(self, answer: http.client.HTTPResponse, offset: int, size: int) -> bytes:
@@ -141,6 +145,24 @@ class HttpFile(RangedFile):
                 f"{self.name}: has changed since it was opened: {_file(self.size, self.version)} then, "
                 f"{_file(total, version)} now."
             )
+
+
+@cache
+def _user_of(host: str) -> tuple[str, str] | None:
+    """User and password of a server in the file that ``NETRC`` names, else ``~/.netrc``; None if it has none.
+
+    Raises:
+        DataError: If the file is there and cannot be read.
+    """
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    if not path.is_file():
+        return None
+    try:
+        found = netrc.netrc(path).hosts.get(host)
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", None)
+        raise DataError(f"{path}: cannot be read{f' (line {line})' if line else ''}.") from None
+    return (found[0], found[2]) if found and found[0] and found[2] else None
 
 
 def _file(size: int, version: str) -> str:

@@ -3,10 +3,11 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from facelab.data.formats.writing import written_files
+from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.shards.address import is_remote
 from facelab.data.shards.open_ranged import open_ranged
 from facelab.data.shards.patience import Patience
@@ -42,9 +43,14 @@ def open_shards(
         folder.mkdir(parents=True, exist_ok=True)
         # Processes of one machine that start together read each shard once; runs on other sets do not wait.
         lock = folder / f"shards-{_hash(chr(10).join(addresses))}.lock"
-        with alone(lock), ThreadPoolExecutor(min(OPENERS, len(addresses))) as pool:
-            found = []
-            for shard in pool.map(lambda address: _opened(address, fields, patience, folder), addresses):
+        with alone(lock):
+            found, stop = [], Event()
+
+            def opened(address: str) -> tuple[RangedFile, TarIndex]:
+                return _opened(address, fields, patience, folder, stop)
+
+            # After a failure, the other shards are not read to their ends first.
+            for shard in ordered_map(opened, addresses, workers=OPENERS, ahead=OPENERS, stop=stop):
                 found.append(shard)
                 progress(len(found), len(addresses))
             return found
@@ -55,7 +61,7 @@ def open_shards(
         ) from None
 
 
-def _opened(address: str, fields: Fields, patience: Patience, folder: Path) -> tuple[RangedFile, TarIndex]:
+def _opened(address: str, fields: Fields, patience: Patience, folder: Path, stop: Event) -> tuple[RangedFile, TarIndex]:
     file = open_ranged(address, patience)
     key = f"{address}\n{file.size}\n{file.version}\n{fields}"
     path = folder / f"shard-{_hash(key)}.npz"
@@ -63,7 +69,7 @@ def _opened(address: str, fields: Fields, patience: Patience, folder: Path) -> t
     if index is None and fields == Fields():
         index = _beside(address, file, patience)
     if index is None:
-        index = index_tar(file, fields)
+        index = index_tar(file, fields, stop)
         path.unlink(missing_ok=True)
         with written_files(path) as (part,):
             part.write_bytes(index.packed())

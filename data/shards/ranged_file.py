@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
+from threading import Event
 
 from facelab.errors import DataError
 from facelab.outside.file import open_regular
@@ -89,15 +90,22 @@ class Ahead:
     Args:
         file: The file.
         block: Bytes that are read at once, unless more are asked for.
+        stop: Reading ends early when this is set.
     """
 
-    def __init__(self, file: RangedFile, block: int = 4 << 20) -> None:
-        self._file, self._block = file, block
+    def __init__(self, file: RangedFile, block: int = 4 << 20, stop: Event | None = None) -> None:
+        self._file, self._block, self._stop = file, block, stop
         self.size = file.size
         self._start, self._data = 0, b""
 
     def read(self, offset: int, size: int) -> bytes:
-        """``size`` bytes from ``offset``; fewer at the end of the file."""
+        """``size`` bytes from ``offset``; fewer at the end of the file.
+
+        Raises:
+            DataError: If they cannot be read, or nobody wants them any more.
+        """
+        if self._stop is not None and self._stop.is_set():
+            raise DataError(f"{self._file.name}: reading was given up.")
         start = offset - self._start
         if not 0 <= start <= start + size <= len(self._data):
             stop = min(max(offset + size, offset + self._block), self.size)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,10 +155,15 @@ def read_index(content: bytes, file: RangedFile) -> TarIndex:
     return TarIndex(PackedNames(names.tobytes(), ends), places, sizes, labels, left_out)
 
 
-def index_tar(file: RangedFile, fields: Fields) -> TarIndex:
+def index_tar(file: RangedFile, fields: Fields, stop: Event | None = None) -> TarIndex:
     """Read a shard once and find its samples.
 
     Files with one name up to the first dot of their last part are a sample, and lie side by side.
+
+    Args:
+        file: The shard.
+        fields: Which files of a sample are read.
+        stop: Reading ends early when this is set.
 
     Raises:
         DataError: If the shard is no sound tar archive or cannot be read, a sample has no image, several, or no label,
@@ -165,7 +171,7 @@ def index_tar(file: RangedFile, fields: Fields) -> TarIndex:
     """
     left_out = LeftOut()
     names, rows = [], []
-    for sample in _Samples(file, fields, left_out).all():
+    for sample in _Samples(file, fields, left_out, stop).all():
         names.append(sample.image)
         rows.append((sample.place, sample.size, sample.label))
     if not rows:
@@ -188,8 +194,8 @@ class _Sample:
 class _Samples:
     """The samples of an archive, one after the other."""
 
-    def __init__(self, file: RangedFile, fields: Fields, left_out: LeftOut) -> None:
-        self.shard, self.ahead = file.name, Ahead(file)
+    def __init__(self, file: RangedFile, fields: Fields, left_out: LeftOut, stop: Event | None) -> None:
+        self.shard, self.ahead = file.name, Ahead(file, stop=stop)
         self.fields, self.left_out = fields, left_out
         self.keys: set[bytes] = set()
         self.sample = _Sample(b"")

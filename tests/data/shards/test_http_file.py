@@ -3,10 +3,12 @@
 import pickle
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from facelab.data.shards import http_file
 from facelab.data.shards.http_file import HttpFile
 from facelab.data.shards.patience import Patience
 from facelab.errors import ConfigError, DataError
@@ -122,6 +124,22 @@ def test_it_follows_where_it_is_sent_and_tells_nobody_else_the_password(server: 
     assert "cret" not in file.name
     server.always = ""
     assert HttpFile(f"{url}?signature=secret", QUICK).name == f"{url}?…"
+
+
+def test_users_are_found_in_netrc(server: Any, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "netrc"
+    path.write_text("machine 127.0.0.1 login ann password secret\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(path))
+    http_file._user_of.cache_clear()
+    HttpFile(url, QUICK)
+    assert server.headers[-1]["Authorization"] == "Basic YW5uOnNlY3JldA=="
+    path.write_text("machine a\nsecret x y z\n")
+    http_file._user_of.cache_clear()
+    with pytest.raises(DataError, match=r"netrc: cannot be read \(line \d\)") as told:
+        HttpFile(url, QUICK)
+    assert "secret" not in str(told.value)
+    http_file._user_of.cache_clear()
 
 
 def test_a_proxy_of_the_environment_is_used(server: Any, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

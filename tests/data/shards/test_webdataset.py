@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from facelab.data.base import SAMPLERS, SOURCES
 from facelab.data.loading.loader import Loader
 from facelab.data.loading.shard_shuffle import ShardShuffle
-from facelab.data.shards import tar_index
+from facelab.data.shards import kept_index, tar_index
+from facelab.data.shards.ranged_file import LocalFile
 from facelab.data.sources import webdataset
 from facelab.data.sources.concat import Concat
 from facelab.data.sources.open_source import open_source
@@ -147,6 +149,18 @@ def test_a_server_that_is_lost_stops_the_run_and_skips_nothing(shards: str, serv
     ):
         list(loader.batches(0))
     assert not loader.corrupt.count
+
+
+def test_a_bad_shard_is_told_before_all_others_are_read(shards: str, server: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(kept_index, "OPENERS", 1)
+    (server.folder / "train-0000.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(DataError, match=r"train-0000\.tar: is not an uncompressed tar archive"):
+        remote(server)
+    # What was opened meanwhile gives up at its next block; without that, each would be read to its end.
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(DataError, match="reading was given up"):
+        tar_index.index_tar(LocalFile(server.folder / "train-0001.tar"), tar_index.Fields(), stop)
 
 
 def test_a_corrupt_image_is_named_and_a_changed_shard_refused(shards: str, server: Any) -> None:
