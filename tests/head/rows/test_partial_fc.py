@@ -56,6 +56,8 @@ def batch(seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Te
 @pytest.mark.parametrize(("rule", "unsampled"), [(RULE, "lazy"), (RULE, "exact"), (ADAMW, "lazy")])
 def test_rows_go_with_the_last_who_uses_them(rule: UpdateRule, unsampled: Any) -> None:
     """At once, not when somebody looks for cycles: they may be most of a machine's memory."""
+    # torch loads its compiler with the first optimiser, and keeps what it meets there until somebody looks for cycles.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)]).zero_grad()
     gc.disable()
     try:
         rows = PartialFC(CLASSES, DIM, head_of("CosFace"), sample_rate=0.6, unsampled=unsampled)
