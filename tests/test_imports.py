@@ -41,7 +41,7 @@ SEES: dict[str, tuple[str, ...]] = {
         *FILES, "facelab.adapter", "facelab.backbone", "facelab.cost", "facelab.data", "facelab.iqa", "facelab.model",
         "facelab.test_protocol.base", "facelab.test_protocol.extraction", "facelab.test_protocol.statistics",
     ),
-    "facelab.doctor": (*FILES, "facelab.data", "facelab.iqa", "facelab.test_protocol"),
+    "facelab.doctor": (*FILES, "facelab.backbone.base", "facelab.data", "facelab.iqa", "facelab.test_protocol"),
     "facelab.training_mode": (*FILES, "facelab.engine", *(f"facelab.{part}" for part in PARTS[1:-2])),
     "facelab.run": (*FILES, "facelab.engine", "facelab.model", *(f"facelab.{part}" for part in PARTS[1:])),
 }  # fmt: skip

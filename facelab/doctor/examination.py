@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from facelab.backbone.base import check_quality
 from facelab.data.base import ImageSet, Source
 from facelab.data.formats.inspection import class_counts
 from facelab.doctor.duplicates import find_duplicates
@@ -70,6 +71,8 @@ class Looks:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.network is not None:
+            check_quality(self.network, given=False)
         if self.against and self.network is None:
             raise ConfigError(
                 "people of test sets are found by a model: give one (--model), or leave the test sets (--against) out."

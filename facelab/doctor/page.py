@@ -137,6 +137,8 @@ def _bars(finding: Finding, diagnosis: Diagnosis) -> tuple[list[_Bar], str, str]
     if finding.kind != "quality" or diagnosis.quality is None or diagnosis.scorer is None:
         return [], "", ""
     values = diagnosis.quality[np.isfinite(diagnosis.quality)]
+    if not len(values):
+        return [], "", ""
     counts, edges = np.histogram(values, BARS)
     sign = 1 if diagnosis.scorer.higher_is_better else -1
     limit = finding.score[-1] * sign if len(finding.rows) else -np.inf

@@ -48,6 +48,8 @@ def find_low_quality(survey: Survey, scorer: ScorerCard) -> list[Finding]:
     """Images whose score is far below those of most."""
     if survey.quality is None:
         return []
+    if not np.isfinite(survey.quality).any():
+        return [Finding.of("quality", np.empty(0, np.int64), note=f"No image is large enough for {scorer.name}.")]
     quality = scorer.quality(survey.quality)
     middle = np.nanmedian(quality)
     least = middle - LOW_QUALITY * np.nanmedian(np.abs(quality - middle))

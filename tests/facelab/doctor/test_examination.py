@@ -18,6 +18,7 @@ from facelab.doctor.findings import KINDS, Diagnosis
 from facelab.doctor.page import render_page
 from facelab.doctor.written import check_names, write_diagnosis
 from facelab.errors import ConfigError, DataError
+from facelab.iqa.base import SCORERS, PixelScorer
 
 LEFT_OUT = frozenset(name for name, kind in KINDS.items() if kind.left_out)
 
@@ -100,6 +101,38 @@ def test_the_same_seed_finds_the_same(spoilt: Path, network: nn.Module) -> None:
     first, second = (examine(ImageFolder(spoilt), Looks(network=network, workers=2, seed=3)) for _ in range(2))
     assert found(first) == found(second)
     assert first.facts == second.facts
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"a/0.png": (48, 48)},
+        {"a/0.png": (48, 48), "a/1.png": (48, 48), "a/2.png": (48, 48)},
+        {"a/0.png": (1, 1), "a/1.png": (2, 1), "b/0.png": (1, 400)},
+        {f"{person}/{photo}.png": (48, 48, "black") for person in "abc" for photo in range(3)},
+    ],
+    ids=["one image", "one label", "tiny", "black"],
+)
+def test_odd_sets_are_examined_to_the_end(
+    sizes: dict[str, tuple[object, ...]], network: nn.Module, tmp_path: Path
+) -> None:
+    for name, (height, width, *black) in sizes.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(0).integers(0, 1 if black else 256, (height, width, 3), dtype=np.uint8)  # type: ignore[call-overload]
+        cv2.imwrite(str(tmp_path / "set" / name), pixels)
+    scorer = SCORERS.build("Sharpness", {})
+    assert isinstance(scorer, PixelScorer)
+    looks = Looks(scorer, lambda images: np.full((len(images), 5, 2), np.nan), network=network, workers=1)
+    diagnosis = examine(ImageFolder(tmp_path / "set"), looks)
+    write_diagnosis(tmp_path / "doctor", "a set", diagnosis, LEFT_OUT, shown=2)
+    assert not {"wrong label", "outlier"} & set(found(diagnosis))
+
+
+def test_a_network_that_takes_quality_is_refused_before_the_work(network: nn.Module) -> None:
+    network.needs_quality = True  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="StripReader takes a quality score of each image"):
+        Looks(network=network)
 
 
 def test_test_sets_need_a_model(folder: Path) -> None:
