@@ -89,33 +89,41 @@ def wall(random: np.random.Generator, height: int, width: int) -> Array:
     return photo
 
 
-def scene(face: Pixels, side: int, seed: int, height: int = HEIGHT, width: int = WIDTH) -> Scene:
-    """A photo with an aligned face as a square of ``side`` pixels, turned, blurred, with noise and JPEG's losses."""
-    random = np.random.default_rng((seed, side))
-    turn = np.deg2rad(random.uniform(-TURN, TURN))
+def paste(photo: Array, face: Pixels, side: int, turn: float, centre: Array) -> tuple[Array, Array]:
+    """A photo with a face as a soft-edged square of ``side`` pixels, turned by ``turn``, and the map from the face."""
     scale = side / face.shape[0]
-    reach = min(side * (abs(np.cos(turn)) + abs(np.sin(turn))) / 2, min(height, width) / 2)
-    centre = random.uniform((reach, reach), (max(width - reach, reach + 1), max(height - reach, reach + 1)))
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     matrix = np.concatenate([linear, (centre - linear @ np.full(2, (face.shape[0] - 1) / 2))[:, None]], axis=1)
     shrunk = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) if scale < 1 else face
     factor = shrunk.shape[0] / face.shape[0]
-    # Of the shrunk face, whose pixels are areas.
-    inner = matrix.copy()
+    inner = matrix.copy()  # from the shrunk face, whose pixels are areas
     inner[:, :2] /= factor
     inner[:, 2] += inner[:, :2] @ np.full(2, 0.5 - 0.5 * factor)
-    photo = wall(random, height, width)
     soft = np.zeros(shrunk.shape[:2], np.float32)
     border = max(1, round(0.04 * shrunk.shape[0]))
     soft[border:-border, border:-border] = 1.0
     soft = cv2.blur(soft, (2 * border + 1, 2 * border + 1))
-    flags = cv2.INTER_LINEAR
-    mask = cv2.warpAffine(soft, inner, (width, height), flags=flags)[..., None]
-    pasted = cv2.warpAffine(shrunk, inner, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    photo = photo * (1 - mask) + pasted * mask
-    photo = cv2.GaussianBlur(photo, (0, 0), random.uniform(0.3, 1.0)) + random.normal(0, 3, photo.shape)
-    encoded = cv2.imencode(".jpg", photo.clip(0, 255).astype(np.uint8)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-    return Scene(decode_image(encoded.tobytes(), "scene"), matrix)
+    size = photo.shape[1::-1]
+    mask = cv2.warpAffine(soft, inner, size, flags=cv2.INTER_LINEAR)[..., None]
+    there = cv2.warpAffine(shrunk, inner, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return photo * (1 - mask) + there * mask, matrix
+
+
+def taken(photo: Array, random: np.random.Generator) -> Pixels:
+    """A photo as a camera keeps it: blurred, with noise and JPEG's losses."""
+    seen = cv2.GaussianBlur(photo, (0, 0), random.uniform(0.3, 1.0)) + random.normal(0, 3, photo.shape)
+    bgr = seen.clip(0, 255).astype(np.uint8)[..., ::-1]
+    return decode_image(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes(), "scene")
+
+
+def scene(face: Pixels, side: int, seed: int, height: int = HEIGHT, width: int = WIDTH) -> Scene:
+    """A photo with an aligned face as a square of ``side`` pixels, somewhere and turned."""
+    random = np.random.default_rng((seed, side))
+    turn = np.deg2rad(random.uniform(-TURN, TURN))
+    reach = min(side * (abs(np.cos(turn)) + abs(np.sin(turn))) / 2, min(height, width) / 2)
+    centre = random.uniform((reach, reach), (max(width - reach, reach + 1), max(height - reach, reach + 1)))
+    photo, matrix = paste(wall(random, height, width), face, side, turn, centre)
+    return Scene(taken(photo, random), matrix)
 
 
 def crop_error(points: Array, right: Scene) -> float:
