@@ -17,6 +17,7 @@ from facelab.cli.detect import (
     built_detector,
 )
 from facelab.cli.options import PluginOption, within
+from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
     from facelab.data.alignment.aligned_folder import AlignedFolder
@@ -73,6 +74,12 @@ def align_command(
     console = Console(soft_wrap=True, markup=False, highlight=False)
     options = AlignOptions(size, form, file_format, quality, on_error, overwrite, workers)
     if landmarks is not None:
+        finding = (detector, option, select, min_size, min_score, on_missing, root)
+        if finding != ("yunet", None, "largest", 10.0, None, "error", None):
+            raise ConfigError(
+                "--landmarks says where the faces are; --detector, --option, --select, --min-size, --min-score, "
+                "--on-missing and --root are for photos without landmarks."
+            )
         made = align_folder(images, landmarks, out, options, lambda work, n: track(work, n, "aligning", console))
         sentences = _told(made, out, size)
     else:

@@ -177,6 +177,13 @@ def test_landmarks_in_another_order_are_refused_and_single_ones_said(folder: Pat
         run(folder, "--overwrite", "--on-error", "skip")
 
 
+def test_landmarks_and_a_choice_of_faces_exclude_each_other(folder: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="--landmarks says where the faces are; --detector, .* are for photos w"
+    ):
+        run(folder, "--select", "all")
+
+
 @pytest.mark.usefixtures("face_models")
 def test_without_landmarks_a_detector_finds_the_faces(tmp_path: Path) -> None:
     face = SyntheticFaces(identities=6, per_identity=1, size=112, split="test").read(5)
