@@ -178,9 +178,7 @@ def test_landmarks_in_another_order_are_refused_and_single_ones_said(folder: Pat
 
 
 def test_landmarks_and_a_choice_of_faces_exclude_each_other(folder: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="--landmarks says where the faces are; --detector, .* are for photos w"
-    ):
+    with pytest.raises(ConfigError, match="--landmarks says where the faces are; --detector, .* are for photos w"):
         run(folder, "--select", "all")
 
 
