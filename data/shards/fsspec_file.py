@@ -1,7 +1,6 @@
 """Places of a file in an object store or on a hub, through fsspec and the package of that store."""
 
 import os
-import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -15,8 +14,6 @@ from facelab.data.shards.ranged_file import RangedFile
 from facelab.errors import ConfigError, DataError, first_line
 
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
-FOREIGN = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"))
-"""What the packages of stores raise that is no `OSError`."""
 MARKS = ("ETag", "etag", "LastModified", "last_commit", "mtime", "created")
 
 
@@ -86,14 +83,18 @@ class FsspecFile(RangedFile):
         # In a thread of its own, since not every package has a time limit; one that hangs does not keep the run alive.
         threading.Thread(target=_answer, args=(answer, ask), daemon=True).start()
         try:
-            return answer.result(self.patience.timeout)
+            error = answer.exception(self.patience.timeout)
         except FutureTimeoutError:
             raise FailedError(f"no answer within {self.patience.timeout:g} s") from None
-        except FINAL as error:
-            raise DataError(f"{self.name}: cannot be read ({type(error).__name__}).") from None
-        # Texts of these may hold addresses with signatures, so their kind alone is told.
-        except _retried() as error:
-            raise FailedError(type(error).__name__) from None
+        if error is None:
+            return answer.result()
+        if isinstance(error, FINAL):
+            raise DataError(f"{self.name}: cannot be read ({type(error).__name__}).")
+        if not isinstance(error, Exception):
+            raise error
+        # Each package has errors of its own, which fsspec does not translate; their texts may hold addresses with
+        # signatures, so their kind alone is told.
+        raise FailedError(type(error).__name__)
 
 
 def _answer(answer: Future[Any], ask: Callable[[], Any]) -> None:
@@ -101,9 +102,3 @@ def _answer(answer: Future[Any], ask: Callable[[], Any]) -> None:
         answer.set_result(ask())
     except BaseException as error:  # noqa: BLE001 (it is raised where the answer is waited for)
         answer.set_exception(error)
-
-
-def _retried() -> tuple[type[Exception], ...]:
-    """Errors after which another try may help, those of the packages among them that are loaded by now."""
-    foreign = [getattr(sys.modules[module], name) for module, name in FOREIGN if module in sys.modules]
-    return OSError, ValueError, RuntimeError, *foreign

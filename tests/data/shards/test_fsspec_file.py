@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from facelab.data.shards import fsspec_file
 from facelab.data.shards.fsspec_file import FsspecFile
 from facelab.data.shards.patience import Patience
 from facelab.data.sources.webdataset import WebDataset
@@ -57,8 +56,6 @@ def test_failures_are_repeated_and_then_told_without_their_text(memory: Any, mon
         return bytes(end - start)
 
     monkeypatch.setattr(type(file._system), "cat_file", staticmethod(fail))
-    monkeypatch.setattr(fsspec_file, "FOREIGN", ((__name__, "ForeignError"), ("not.loaded", "Error")))
-    monkeypatch.setitem(__import__("sys").modules, __name__, type("Module", (), {"ForeignError": ForeignError}))
     assert file.read(0, 10) == bytes(10)
     with pytest.raises(
         DataError, match=r"memory://a\.bin: bytes 5 to 9 cannot be read: 3 tries in .*ForeignError"
@@ -89,3 +86,18 @@ def test_what_is_not_there_or_not_installed_is_told(memory: Any) -> None:
     if __import__("importlib.util").util.find_spec("adlfs") is None:
         with pytest.raises(ConfigError, match=r"'abfs://a/b\.tar' needs a package .*facelab\[remote\]"):
             FsspecFile("abfs://a/b.tar", QUICK)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    ("package", "address"), [("huggingface_hub", "hf://datasets/a/b/c.tar"), ("s3fs", "s3://a/b.tar")]
+)
+def test_a_real_store_that_cannot_be_reached_is_told_in_a_sentence(
+    package: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(DataError, match=r"cannot be read: one try in .* s ended with: "):
+        FsspecFile(address, Patience(attempts=1, timeout=20.0))
