@@ -106,7 +106,7 @@ def calibrate(
     """
     options = options or EvaluationOptions()
     pairs = _checked(name, protocol)
-    scored = _scored(model, name, pairs, options, quality, console or Console(quiet=True))
+    scored = _scored(model, name, pairs, options, quality, console or Console(quiet=True, markup=False))
     if scored.one_class:
         raise DataError(f"{name}: a calibration needs same and different pairs; all pairs are of one kind.")
     people = pairs.people
