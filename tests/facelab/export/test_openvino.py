@@ -26,7 +26,7 @@ def test_a_model_in_openvino(precision: Any, tiny: FaceModel, tmp_path: Path) ->
     drawn = SyntheticFaces(identities=3, per_identity=1, size=32, split="test")
     faces = np.stack([drawn.read(row) for row in range(3)])
     found = openvino.compile_model(model, "CPU")({"image": faces})["embedding"]
-    bound = {"fp32": 1e-3, "fp16": 0.03, "int8": 0.3}[precision]  # OpenVINO may compute fp32 in bf16
+    bound = {"fp32": 0.01, "fp16": 0.03, "int8": 0.3}[precision]  # bf16 where the processor can
     np.testing.assert_allclose(found, tiny.embed(faces), atol=bound)
 
 
