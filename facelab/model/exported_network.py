@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facelab.backbone.base import Backbone, Features
-from facelab.errors import ConfigError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.inputs import InputSpec
 from facelab.model.export_record import ExportRecord
 from facelab.quality.card import ScorerCard
@@ -77,6 +77,11 @@ class ExportedNetwork(Backbone):
                 raise ConfigError("the exported model weighs its experts by quality, but there are no quality scores.")
             feeds[QUALITY] = quality.to(torch.float32).cpu().numpy()
         embedding, norm = self._run(feeds)
+        if embedding.shape != (len(image), self.record.embedding_size) or norm.shape != (len(image),):
+            raise CheckpointError(
+                f"the exported model '{self.record.model}' gives {list(embedding.shape)} embeddings and "
+                f"{list(norm.shape)} norms for {len(image)} images; export it again."
+            )
         return Features(torch.from_numpy(embedding * norm[:, None]).to(image.device))
 
     def forward(self, image: Tensor, quality: Tensor | None = None) -> Tensor:

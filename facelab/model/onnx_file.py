@@ -28,12 +28,16 @@ def onnx_run(content: bytes, threads: int) -> Run:
         content: The file.
         threads: Cores for one operation.
     """
-    from facelab.model.onnx_session import open_session
+    from facelab.model.onnx_session import FAILURES, open_session
 
     session = open_session(content, threads)
 
     def run(feed: Feed) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        embedding, norm = session.run([EMBEDDING, NORM], dict(feed))
+        try:
+            embedding, norm = session.run([EMBEDDING, NORM], dict(feed))
+        except FAILURES as error:  # a trial of two images does not show what others do
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise CheckpointError(f"onnxruntime cannot compute {len(feed[IMAGE])} embeddings ({reason}).") from None
         return embedding, norm
 
     return run

@@ -1,6 +1,10 @@
 """Opening an ONNX graph in onnxruntime."""
 
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+FAILURES = tuple(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception))
+"""What onnxruntime raises."""
 
 
 def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -13,18 +13,13 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from facelab.model.onnx_session import open_session
+from facelab.model.onnx_session import FAILURES, open_session
 from facelab.outside.trial import limit_memory
 
 IMAGES = 2
 MOST_VALUES = IMAGES * 3 * (1 << 20)
 TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
-FAILURES = (
-    DecodeError,
-    *(kind for kind in vars(states).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-)
 
 
 def examine(content: bytes, key: str) -> dict[str, Any]:
@@ -41,6 +36,8 @@ def examine(content: bytes, key: str) -> dict[str, Any]:
         shape = [size if isinstance(size, int) else IMAGES for size in given.shape]
         if given.type not in TYPES or np.prod(shape, dtype=float) > MOST_VALUES:
             return {"problem": f"its input '{given.name:.40}' is {given.type:.40} {shape!s:.80}"}
+        if not given.shape or isinstance(given.shape[0], int):
+            return {"problem": f"its input '{given.name:.40}' does not take any number of images, but {shape!s:.80}"}
         feeds[given.name] = np.zeros(shape, TYPES[given.type])
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, feeds), strict=True))
@@ -76,7 +73,7 @@ def main() -> None:
     limit_memory(len(content))
     try:
         found = examine(content, sys.argv[1])
-    except FAILURES as error:
+    except (DecodeError, *FAILURES) as error:
         found = {"problem": str(error).strip().partition("\n")[0][:200] or type(error).__name__}
     except MemoryError:
         found = {"problem": "it takes too much memory"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import facelab
 from facelab.errors import CheckpointError
@@ -31,10 +32,17 @@ RECORD = ExportRecord(
 )
 
 
-def graph(record: str | None, *, side: int = 8, nodes: Sequence[Any] = (), weights: Sequence[Any] = ()) -> Any:
+def graph(
+    record: str | None,
+    *,
+    side: int = 8,
+    batch: int | str = "batch",
+    nodes: Sequence[Any] = (),
+    weights: Sequence[Any] = (),
+) -> Any:
     """A model whose embedding is the image itself."""
     make = onnx.helper
-    axes = [make.make_tensor_value_info("image", 1, ["batch", 3, side, side])]
+    axes = [make.make_tensor_value_info("image", 1, [batch, 3, side, side])]
     nodes = [
         *(nodes or [make.make_node("Flatten", ["image"], ["flat"])]),
         make.make_node("LpNormalization", ["flat"], ["embedding"], axis=1, p=2),
@@ -71,6 +79,18 @@ def huge() -> Any:
     return graph(RECORD.text(), nodes=nodes, weights=[size])
 
 
+def of_two() -> Any:
+    """A graph that takes any number of images, and computes two embeddings."""
+    rows = onnx.numpy_helper.from_array(np.array([2, 192]), "rows")
+    return graph(RECORD.text(), nodes=[onnx.helper.make_node("Reshape", ["image", "rows"], ["flat"])], weights=[rows])
+
+
+def always_two() -> Any:
+    """A graph that looks at no image."""
+    faces = onnx.numpy_helper.from_array(np.ones((2, 192), np.float32), "faces")
+    return graph(RECORD.text(), nodes=[onnx.helper.make_node("Identity", ["faces"], ["flat"])], weights=[faces])
+
+
 def written(model: Any, folder: Path) -> Path:
     path = folder / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
@@ -89,6 +109,20 @@ def test_a_file_with_a_record_is_a_model(tmp_path: Path) -> None:
 def test_what_is_no_model_of_ours(model: Any, problem: str) -> None:
     found = onnx_trial.examine(model().SerializeToString(), "facelab")
     assert problem in found["problem"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (of_two, r"onnxruntime cannot compute 3 embeddings \(.*Reshape"),
+        (always_two, r"the exported model 'made' gives \[2, 192\] embeddings and \[2\] norms for 3 images"),
+    ],
+)
+def test_what_two_images_of_a_trial_do_not_show(model: Any, message: str) -> None:
+    network = onnx_file.onnx_network(model().SerializeToString(), RECORD)
+    assert network(torch.ones(2, 3, 8, 8)).shape == (2, 192)
+    with pytest.raises(CheckpointError, match=message):
+        network(torch.ones(3, 3, 8, 8))
 
 
 @pytest.mark.parametrize("content", [b"no protobuf at all", huge().SerializeToString()])
