@@ -4,7 +4,7 @@ import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
-from facelab.data.formats.files import ImageFiles, is_archive, is_image_name
+from facelab.data.formats.files import NO_IMAGE, ImageFiles, LeftOut, is_archive, is_image_name
 from facelab.data.formats.open_files import open_files
 from facelab.data.formats.text_list import is_whole, name_below, text_lines
 from facelab.errors import DataError
@@ -17,10 +17,12 @@ class Photos:
     Attributes:
         files: Where they are.
         names: Which of them, in order, each once.
+        left_out: Which files are no photos by their endings, a sentence.
     """
 
     files: ImageFiles
     names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def open_photos(source: Path, root: Path | None = None) -> Photos:
@@ -33,16 +35,22 @@ def open_photos(source: Path, root: Path | None = None) -> Photos:
     Raises:
         DataError: If there is no such source, it has no image, or a line is not a path below ``root``.
     """
+    left_out = LeftOut()
     if source.is_dir() or is_archive(source) or not source.exists():
         files = open_files(source)
-        names = [name for name in files.names() if is_image_name(posixpath.basename(name))]
+        names = []
+        for name in files.names():
+            if is_image_name(posixpath.basename(name)):
+                names.append(name)
+            elif not posixpath.basename(name).startswith("."):
+                left_out.add(NO_IMAGE, name)
     else:
         files = open_files(source.parent if root is None else root)
         lines = text_lines(source, errors="surrogateescape")
         names = [_listed(files, line, f"{source}:{number}") for number, line in lines]
     if not names:
-        raise DataError(f"{source}: there is no image.")
-    return Photos(files, tuple(dict.fromkeys(names)))
+        raise DataError(" ".join((f"{source}: there is no image.", *left_out.sentences(source))))
+    return Photos(files, tuple(dict.fromkeys(names)), left_out.sentences(source))
 
 
 def _listed(files: ImageFiles, line: str, where: str) -> str:

@@ -1,6 +1,7 @@
 """``facelab data align``: photos, and landmarks or a detector -> aligned faces."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -90,7 +91,7 @@ def align_command(
         found = align_photos(
             photos, aligner, record, out, options, lambda work, n: track(work, n, "aligning", console, "photos")
         )
-        sentences = _told_of_photos(found, out, size)
+        sentences = chain(_told_of_photos(found, out, size), photos.left_out)
     for sentence in sentences:
         console.print(sentence, highlight=False, markup=False)
 

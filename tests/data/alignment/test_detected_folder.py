@@ -201,6 +201,16 @@ def test_archives_and_lists_give_what_the_folder_gives(folder: Path) -> None:
         assert crops == {name: data for name, data in contents(folder / "out").items() if name.endswith(".png")}
 
 
+def test_files_that_are_no_photos_by_their_endings_are_counted(folder: Path) -> None:
+    for name in ("photos/Ann/3.heic", "photos/Ann/4.heic", "photos/Ann/.hidden", "phone/1.heic"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    left_out = "2 left out, files without the ending of an image (first: 'Ann/3.heic')."
+    assert open_photos(folder / "photos").left_out == (f"{folder / 'photos'}: {left_out}",)
+    with pytest.raises(DataError, match=r"phone: there is no image\. .*phone: 1 left out, .*'1\.heic'\)\.$"):
+        open_photos(folder / "phone")
+
+
 def test_names_in_a_list_may_end_in_numbers(folder: Path) -> None:
     save(folder / "photos" / "x.png", photo())
     (folder / "photos" / "x.png").rename(folder / "photos" / "x 7")
