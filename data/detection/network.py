@@ -67,7 +67,13 @@ def _read(data: bytes) -> "cv2.dnn.Net":
     # From a file, because OpenCV 5.0 heeds the engine only there; from one of its own, beside which no weights lie.
     with tempfile.TemporaryDirectory(prefix="facelab") as folder:
         path = Path(folder) / "network.onnx"
-        path.write_bytes(data)
+        try:
+            path.write_bytes(data)
+        except OSError as error:  # of a full disk it does not name the file
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}); a detector needs {len(data):,} bytes among temporary "
+                "files, in the folder TMPDIR."
+            ) from None
         with quiet_opencv():
             network = cv2.dnn.readNetFromONNX(str(path), *ENGINE)
         # Layers that are joined are joined once more for each new size of image, their weights scaled again: without an

@@ -1,11 +1,13 @@
 """Networks give the same for an image whatever sizes came before it."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from facelab.data.detection.network import Network
+from facelab.errors import DataError
 
 onnx = pytest.importorskip("onnx")
 
@@ -35,3 +37,12 @@ def test_layers_keep_their_weights_when_the_size_changes(tmp_path: Path) -> None
     assert np.abs(first[0] - ((up - mean) / np.sqrt(variance + 1e-5) * scale + shift)).max() < 1e-4
     network.run(np.zeros((1, 3, 16, 8), np.float32))
     assert (network.run(image)[0] == first).all()
+
+
+def test_a_full_folder_of_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match=r"network\.onnx: cannot be written \(No space left on device\); .* TMPDIR\.$"):
+        Network(b"any", "any.onnx")
