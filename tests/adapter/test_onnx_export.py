@@ -63,7 +63,7 @@ def test_traced(family: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param("IResNet", marks=pytest.mark.slow), "ViT", "Swin"])
 def test_exported(family: str) -> None:
     pytest.importorskip("onnxscript", reason="exporting needs onnxscript: pip install 'facelab[export]'")
     network, file = adapted(family, {}), io.BytesIO()
