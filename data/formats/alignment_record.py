@@ -129,11 +129,17 @@ class AlignmentRecord(Strict):
             DataError: If it has another record.
         """
         found = read_alignment(FolderFiles(folder))
-        if found not in (UNKNOWN_ALIGNMENT, self.describe()):
+        if found not in (UNKNOWN_ALIGNMENT, self.describe(), self._until_the_first_without_a_face().describe()):
             raise DataError(
                 f"{folder / FILE}: the images there were aligned otherwise ({found}); "
                 "write to another folder, or replace them with --overwrite."
             )
+
+    def _until_the_first_without_a_face(self) -> "AlignmentRecord":
+        """The record of a folder that stopped there, and so is the same whatever becomes of such photos."""
+        if self.detection is None:
+            return self
+        return self.model_copy(update={"detection": self.detection.model_copy(update={"on_missing": "error"})})
 
     def write(self, folder: Path) -> None:
         """Write the record beside the aligned images, whole or not at all.

@@ -221,6 +221,18 @@ def test_names_in_a_list_may_end_in_numbers(folder: Path) -> None:
         open_photos(folder / "photos" / "list")
 
 
+@pytest.mark.parametrize("instead", ["skip", "centre_crop"])
+def test_a_folder_that_stopped_at_a_photo_without_a_face_goes_on_by_another_answer(folder: Path, instead: str) -> None:
+    with pytest.raises(NoFace):
+        run(folder, FaceChoice(on_missing="error"))
+    made = run(folder, FaceChoice(on_missing=instead))  # type: ignore[arg-type]
+    assert made.before > 0
+    run(folder, FaceChoice(on_missing=instead), out="whole")  # type: ignore[arg-type]
+    assert contents(folder / "out") == contents(folder / "whole")
+    with pytest.raises(DataError, match=f"aligned otherwise .*without one {instead}"):
+        run(folder, FaceChoice(on_missing="error"))
+
+
 def test_refused_before_anything_is_written(folder: Path) -> None:
     run(folder)
     with pytest.raises(DataError, match=r"alignment\.json: the images there were aligned otherwise \(.*largest.*skip"):
