@@ -12,6 +12,7 @@ from facelab.cli.options import CheckpointOption, PluginOption
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from facelab.data.base import ImageSet
     from facelab.export.export import Exported, ExportOptions
     from facelab.model.face_model import FaceModel
     from facelab.run.model_evaluation import Protocols
@@ -82,12 +83,23 @@ def export_command(
 
 
 def _exported(model: "FaceModel", out: Path, options: "ExportOptions", calibrate: str | None) -> "Exported":
-    from facelab.cli.data import opened_source
     from facelab.export.export import export_model
 
     if calibrate is None:
         return export_model(model, out, options)
-    return export_model(model, out, options, opened_source(calibrate, None, None), calibrate)
+    return export_model(model, out, options, _faces(calibrate), calibrate)
+
+
+def _faces(named: str) -> "ImageSet":
+    """The images of a folder that holds some, as `facelab data align` leaves them, or of any other source."""
+    from facelab.cli.data import opened_source
+    from facelab.data.formats.files import is_image_name
+    from facelab.data.formats.images import PathImages
+
+    folder = Path(named)
+    if folder.is_dir() and (names := sorted(path.name for path in folder.iterdir() if is_image_name(path.name))):
+        return PathImages(folder, names)
+    return opened_source(named, None, None)
 
 
 def _tell(exported: "Exported", to: str, model: "FaceModel", console: Console) -> None:

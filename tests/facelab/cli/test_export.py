@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from facelab.cli import main as cli
+from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError, FacelabError
 
 PAIRS = ["SyntheticPairs.identities=8", "SyntheticPairs.per_identity=4", "SyntheticPairs.pairs=20"]
@@ -33,6 +35,16 @@ def test_a_run_as_torchscript_is_compared_and_tested(trained_run: Path, tmp_path
     assert json.loads(Path(f"{out}.json").read_text())["source"]["update"] == 8
     embedding, norm = torch.jit.load(str(out))(torch.zeros(3, 32, 32, 3, dtype=torch.uint8))
     assert (embedding.shape, norm.shape) == ((3, 16), (3,))
+
+
+def test_faces_that_lie_in_no_person_s_folder_calibrate_too(trained_run: Path, tmp_path: Path) -> None:
+    faces = SyntheticFaces(identities=3, per_identity=1, size=32, split="test")
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "alignment.txt").write_text("no image")
+    for row in range(3):
+        cv2.imwrite(str(tmp_path / "crops" / f"{row}.png"), faces.read(row)[:, :, ::-1])
+    words = ("--to", "torchscript", "--calibrate", tmp_path / "crops", "--out", tmp_path / "tiny.pt")
+    assert f"(3 of {tmp_path / 'crops'}; 0.99999 is needed)" in run("export", trained_run, *words)
 
 
 def test_what_is_refused(trained_run: Path, tmp_path: Path) -> None:
