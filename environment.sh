@@ -77,9 +77,8 @@ make_environment() {
             return 1
         }
     fi
-    # Not compiled: of all that is installed only what is imported ever needs it, and Python does that by itself.
     with_clock "installing facelab and what it needs into ${VENV#"$ROOT/"}" "$VENV/install.log" \
-        "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --no-compile -e "$ROOT$1" || {
+        "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input -e "$ROOT$1" || {
         say "if ${VENV#"$ROOT/"} itself is broken, delete it and try again"
         return 1
     }
