@@ -24,7 +24,8 @@ MODEL = PackagedModel(
 )
 OVERLAP = 0.3
 MOST_BOXES = 5000
-LEAST_SIDE = 16  # pixels; less is no face, and the network cannot do with one row
+LEAST_SIDE = 16  # pixels; less is no face
+LEAST_FILLED = 64  # pixels; of a side of one cell, 32 pixels, OpenCV 4 reads numbers that nobody wrote
 
 
 @DETECTORS.register("yunet")
@@ -82,9 +83,11 @@ class YuNet(AtScales):
         if min(height, width) < LEAST_SIDE:
             return Faces.none()
         detector = self._detector()
+        below, beside = max(LEAST_FILLED - height, 0), max(LEAST_FILLED - width, 0)
+        filled = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), 0, below, 0, beside, cv2.BORDER_CONSTANT)
         try:
-            detector.setInputSize((width, height))
-            rows = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+            detector.setInputSize((width + beside, height + below))
+            rows = detector.detect(filled)[1]
         except cv2.error:
             raise DataError(f"{self._where}: is another network than YuNet.") from None
         found = np.zeros((0, 15)) if rows is None else np.asarray(rows, np.float64)

@@ -93,6 +93,14 @@ def test_photos_of_any_shape_have_no_face_or_some(detector: YuNet, shape: tuple[
     assert faces.points.shape == (0, 5, 2)
 
 
+@pytest.mark.usefixtures("face_models")
+def test_narrow_photos_have_no_faces_of_memory_that_nobody_wrote() -> None:
+    detector = YuNet(refine=False)
+    for long in range(64, 512, 32):  # another size each time, or OpenCV keeps its memory
+        for shape in ((long, 32), (32, long)):
+            assert not len(detector.find_at(np.full((*shape, 3), 90, np.uint8)).scores), shape
+
+
 def test_what_is_no_photo_is_refused() -> None:
     with pytest.raises(DataError, match=r"a photo must be RGB, uint8, \(H, W, 3\), got float64 \(4, 4, 3\)"):
         Nothing().detect(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
