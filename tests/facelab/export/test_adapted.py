@@ -128,4 +128,6 @@ def test_half_precision_and_int8(name: str, adapted: Callable[..., FaceModel], t
     eighth = export_model(model, tmp_path / "int8.onnx", whole)
     sizes = [one.path.stat().st_size for one in (full, half, eighth)]
     assert sizes[1] < 0.8 * sizes[0]
-    assert full.parity.least > 0.99999 > half.parity.least > eighth.parity.least
+    assert full.parity.least > 0.99999
+    assert full.parity.least >= half.parity.least > 0.999
+    assert half.parity.least > eighth.parity.least
