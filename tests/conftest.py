@@ -51,7 +51,11 @@ def pytest_report_header() -> str:
     said = {"OpenCV": cv2.__version__, "torch": torch.__version__, "NumPy": np.__version__, "SciPy": scipy.__version__}
     said |= {name: _version(name) for name in ("timm", "pydantic", "typer", "safetensors")}
     versions = ", ".join(f"{name} {number}" for name, number in said.items())
-    return f"{versions}; {torch.backends.cpu.get_cpu_capability()} on {os.cpu_count()} processors"
+    return f"{versions}; {torch.backends.cpu.get_cpu_capability()} on {os.cpu_count()} processors, {_gpu()}"
+
+
+def _gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 def _version(name: str) -> str:
@@ -61,13 +65,23 @@ def _version(name: str) -> str:
         return "missing"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPU from the tests and from all that they start, unless they are those that need one (``-m cuda``).
+
+    What takes a GPU by default then computes on the CPU, as the exact comparisons of the other tests expect; and a
+    process in which CUDA has begun could not be forked any more.
+    """
+    if not config.getoption("markexpr").startswith("cuda"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests that need a CUDA device where there is none."""
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, which is seen by pytest -m cuda alone"))
 
 
 def _folder(variable: str, default: Path, what: str) -> Path:

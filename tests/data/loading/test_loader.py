@@ -333,7 +333,6 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
         loader(**options)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_pinned_memory_needs_a_device() -> None:
     with pytest.raises(ConfigError, match="pin_memory speeds up copies to a CUDA device, and there is none"):
         loader(pin_memory=True)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,11 @@ def test_a_device_that_is_not_there_is_refused(device: str, sentence: str, monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=sentence):
         pick_device(device)
+
+
+def test_no_test_takes_a_gpu_unless_it_needs_one() -> None:
+    assert pick_device("auto").type == "cpu"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # nor does what it starts
 
 
 def test_training_on_a_device_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
