@@ -14,6 +14,7 @@ from torch import Tensor
 
 from facelab import distributed
 from facelab.engine.optimization import Optimization
+from facelab.engine.phases import phase
 from facelab.errors import CheckpointError
 from facelab.registry import Registry
 
@@ -244,7 +245,7 @@ def train(
     for batch in _batches(feed, progress):
         # Around the forward pass too, which is where DistributedDataParallel decides whether to exchange gradients.
         with nullcontext() if optim.next_call_updates else mode.between_updates():
-            with optim.autocast():
+            with phase("forward"), optim.autocast():
                 output = mode.step(batch)
             grad_norm = optim.update(output.loss)
         window.add({"loss": output.loss, **output.metrics})

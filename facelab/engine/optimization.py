@@ -20,6 +20,7 @@ from facelab.engine.optimizers import (
     makes_gradients,
     parameter_groups,
 )
+from facelab.engine.phases import phase
 from facelab.engine.precision import AmpBackend, Precision, make_arithmetic
 from facelab.engine.replica import Replica
 from facelab.engine.schedules import ScheduleConfig
@@ -193,9 +194,13 @@ class Optimization:
         self.watch.see_loss(loss)
         last = self.next_call_updates
         # Divided, so that accumulating changes the size of the batch and not that of the step.
-        self.arithmetic.backward(loss / self.accumulate, last=last)
+        with phase("backward"):
+            self.arithmetic.backward(loss / self.accumulate, last=last)
         self._calls = 0 if last else self._calls + 1
-        return self._move() if last else None
+        if not last:
+            return None
+        with phase("optimizer"):
+            return self._move()
 
     def check(self) -> None:
         """Read the flag; the only place that waits for the device.

@@ -8,6 +8,7 @@ import torch
 from facelab.data.base import Batch
 from facelab.data.loading.loader import Loader
 from facelab.data.transforms.augment import Augment, View
+from facelab.engine.phases import phase
 from facelab.iqa.base import PixelScorer
 
 
@@ -46,8 +47,15 @@ class DeviceFeed:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
         first = update * self.accumulate
         whole = self.loader.steps_per_epoch // self.accumulate * self.accumulate
-        # Not strict, because the loader may have a rest of the epoch that fills no update.
-        for step, batch in zip(range(first, whole), self.loader.batches(epoch, first), strict=False):
-            there, first_row = batch.to(self.device), self.loader.first_row
-            changed = self.augment(there, epoch, step, first_row, self.view, occluded=self.occluded)
-            yield changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
+        batches = self.loader.batches(epoch, first)
+        for step in range(first, whole):  # the loader may have a rest of the epoch that fills no update
+            with phase("loader"):
+                batch = next(batches).to(self.device)
+            yield self._changed(batch, epoch, step)
+
+    def _changed(self, batch: Batch, epoch: int, step: int) -> Batch:
+        """A batch on the device, augmented, and scored as it is then."""
+        with phase("augmentation"):
+            first_row = self.loader.first_row
+            changed = self.augment(batch, epoch, step, first_row, self.view, occluded=self.occluded)
+            return changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
