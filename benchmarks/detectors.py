@@ -276,7 +276,7 @@ def speed(
     out: Out = Path("detectors.json"),
     shared: Shared = SHARED,
     detector: Arms = None,
-    photos: Annotated[int, typer.Option(help="JPEG files of 1280x960.")] = 96,
+    photos: Annotated[int, typer.Option(help="JPEG files of 960x1280.")] = 96,
     repeats: Annotated[int, typer.Option(help="Of which the median counts.")] = 3,
     workers: Annotated[list[int] | None, typer.Option(help="Threads; may be repeated.")] = None,
 ) -> None:

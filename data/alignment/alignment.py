@@ -264,8 +264,8 @@ def align(
     height, width = image.shape[:2]
     if not ((five > -1) & (five < (width, height))).all(axis=1).any():
         raise DataError(
-            f"{where}: all landmarks lie outside of the image, which has {width}x{height} pixels; the first is at "
-            f"({five[0, 0]:g}, {five[0, 1]:g})."
+            f"{where}: all landmarks lie outside of the image, which is {height}x{width} (height x width); the "
+            f"first is at ({five[0, 0]:g}, {five[0, 1]:g})."
         )
     return warp(image, matrix, size)
 

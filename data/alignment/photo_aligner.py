@@ -118,7 +118,7 @@ class PhotoAligner:
             height, width = image.shape[:2]
             raise NoFace(
                 f"{where}: no face of {self.choice.min_size:g} pixels or more was found in the photo of "
-                f"{width}x{height}."
+                f"{height}x{width} (height x width)."
             )
         crops = tuple(align(image, points, self.size, self.form, where) for points in faces.points)
         return AlignedPhoto(crops, faces, len(found.scores))

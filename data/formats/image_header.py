@@ -57,7 +57,8 @@ def check_size(data: bytes, where: str) -> int:
         ) from None
     if width * height > MAX_PIXELS:
         raise CorruptImage(
-            f"{where}: has {width}x{height} pixels, more than the {MAX_PIXELS:,} that are decoded; make it smaller."
+            f"{where}: is {height}x{width} (height x width), more than the {MAX_PIXELS:,} pixels that are decoded; "
+            "make it smaller."
         )
     return scan
 

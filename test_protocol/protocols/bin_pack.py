@@ -169,7 +169,9 @@ def centre_square(pixels: Pixels, short_side: int | None = None) -> Pixels:
         width, height = short_side_size(pixels.shape[1], pixels.shape[0], short_side)
         # A long strip grows with its shorter side.
         if width * height > MAX_PIXELS:
-            raise CorruptImage(f"an image would have {width}x{height} pixels with a shorter side of {short_side}.")
+            raise CorruptImage(
+                f"an image would be {height}x{width} (height x width) with a shorter side of {short_side}."
+            )
         rule = cv2.INTER_AREA if short_side < min(pixels.shape[:2]) else cv2.INTER_LINEAR
         pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=rule), np.uint8)
     height, width = pixels.shape[:2]

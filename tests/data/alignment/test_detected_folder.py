@@ -97,7 +97,9 @@ def test_a_folder_of_any_depth_becomes_crops_a_record_and_a_journal(folder: Path
     assert first["photo"] == "Ann/1.png"
     assert first["faces"][0]["box"] == [40.0, 30.0, 90.0, 80.0]
     assert np.allclose(first["faces"][0]["points"], points, atol=1e-3)
-    assert "none.png: no face of 10 pixels or more was found in the photo of 160x120" in third["refused"]
+    assert (
+        "none.png: no face of 10 pixels or more was found in the photo of 120x160 (height x width)" in third["refused"]
+    )
     assert "no face of 10 pixels" in (folder / "out" / "refused.csv").read_text()
     described = read_alignment(open_files(folder / "out"))
     assert "detector dots ()" in described
@@ -147,7 +149,7 @@ def test_small_faces_are_none(folder: Path) -> None:
 
 
 def test_what_becomes_of_a_photo_without_a_face(folder: Path) -> None:
-    with pytest.raises(NoFace, match=r"none\.png: no face of 10 pixels or more was found in the photo of 160x120"):
+    with pytest.raises(NoFace, match=r"none\.png: no face of 10 pixels or more was found in the photo of 120x160 "):
         run(folder, FaceChoice(on_missing="error"), out="a")
     made = run(folder, FaceChoice(on_missing="centre_crop"), out="b")
     assert (made.centred, made.crops, made.refused.count) == (1, 3, 0)
@@ -187,7 +189,7 @@ def test_odd_photos(tmp_path: Path) -> None:
     for name in ("grey", "deep", "palette", "cmyk", "turned"):
         crop = cv2.imread(str(tmp_path / "out" / f"{name}.png")).astype(int)
         assert np.abs(crop - expected).mean() < (25 if name == "grey" else 12), name
-    assert "more than the 67,108,864 that are decoded" in (tmp_path / "out" / "refused.csv").read_text()
+    assert "more than the 67,108,864 pixels that are decoded" in (tmp_path / "out" / "refused.csv").read_text()
 
 
 def test_archives_and_lists_give_what_the_folder_gives(folder: Path) -> None:

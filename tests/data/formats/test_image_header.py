@@ -102,14 +102,14 @@ def jpeg_with_hidden_size() -> bytes:
     ],
 )
 def test_too_many_pixels_are_refused_before_decoding(data: bytes, shown: str) -> None:
-    with pytest.raises(CorruptImage, match=f"^here: has {shown} pixels, more than the 67,108,864"):
+    with pytest.raises(CorruptImage, match=rf"^here: is {shown} \(height x width\), more than the 67,108,864"):
         decode_image(data, "here")
 
 
 def test_the_limit_itself_is_allowed() -> None:
     assert check_size(b"P6\n8192 8192\n255\n", "here") == 0
     assert MAX_PIXELS == 8192 * 8192
-    with pytest.raises(CorruptImage, match="has 8192x8193 pixels"):
+    with pytest.raises(CorruptImage, match="is 8193x8192 "):
         check_size(b"P6\n8192 8193\n255\n", "here")
 
 

@@ -47,7 +47,7 @@ def test_photos_give_the_embeddings_of_their_aligned_faces(trained_run: Path, ph
 
 def test_photos_without_a_face_and_contradictions_are_refused(trained_run: Path, photo: Pixels) -> None:
     model = facelab.load(trained_run)
-    with pytest.raises(DataError, match="image 1: no face of 10 pixels or more was found in the photo of 90x100"):
+    with pytest.raises(DataError, match="image 1: no face of 10 pixels or more was found in the photo of 100x90 "):
         model.embed([photo, photo[:, :90]], detect=Known())
     with pytest.raises(ConfigError, match="detect finds the face in an image of another size, resize takes it for one"):
         model.embed(photo, detect=Known(), resize=True)
