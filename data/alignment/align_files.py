@@ -10,6 +10,7 @@ from typing import Literal
 import cv2
 
 from facelab.data.alignment.alignment import TemplateForm, align, refuse_other_order, template
+from facelab.data.alignment.crop_names import crop_names
 from facelab.data.alignment.landmarks import Landmarks
 from facelab.data.base import Pixels
 from facelab.data.formats.files import ImageFiles
@@ -104,11 +105,8 @@ def align_files(files: ImageFiles, landmarks: Landmarks, out: Path, options: Ali
 def _targets(files: ImageFiles, landmarks: Landmarks, out: Path, options: AlignOptions) -> list[Path]:
     if out.resolve() == files.root.resolve():
         raise DataError(f"{out}: is the folder of the images themselves; write to another.")
-    targets = [(out / name).with_suffix(f".{options.format}") for name in landmarks.names]
-    owner: dict[Path, str] = {}
-    for target, name in zip(targets, landmarks.names, strict=True):
-        if owner.setdefault(target, name) != name:
-            raise DataError(f"'{owner[target]}' and '{name}' would both become {target}; rename one of them.")
+    named = crop_names(landmarks.names, out)
+    targets = [out / f"{named[name]}.{options.format}" for name in landmarks.names]
     existing = [] if options.overwrite else [target for target in targets if target.exists()]
     if existing:
         raise DataError(

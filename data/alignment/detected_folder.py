@@ -1,12 +1,13 @@
 """Photos -> a folder of aligned faces, which says how they were found and goes on where it was interrupted."""
 
-import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from facelab.data.alignment.align_files import AHEAD, AlignOptions, write_crop
 from facelab.data.alignment.aligned_folder import REPORT
+from facelab.data.alignment.crop_names import crop_names
 from facelab.data.alignment.face_journal import FILE as JOURNAL
 from facelab.data.alignment.face_journal import Journal, PhotoEntry, found_faces, read_journal
 from facelab.data.alignment.photo_aligner import NoFace, PhotoAligner
@@ -71,16 +72,22 @@ def align_photos(
     else:
         _refuse_foreign(out, record)
     earlier = read_journal(out)
-    done = {name: entry for name, entry in earlier.items() if _is_done(entry, photos, out)}
+    crops = partial(_crop_files, each=aligner.choice.select == "all", ending=options.format)
+    done = {
+        name: entry
+        for name, entry in earlier.items()
+        if _is_done(entry, photos, out)
+        and (name not in targets or crops(targets[name], len(entry.faces)) == [face.crop for face in entry.faces])
+    }
     record.write(out)
     journal = Journal(out, done)
 
     def work(name: str) -> PhotoEntry:
-        for face in earlier[name].faces if name in earlier else ():
-            (out / face.crop).unlink(missing_ok=True)  # a photo that was replaced may have fewer faces
-        return _aligned(photos, name, targets[name], aligner, out, options)
+        return _aligned(photos, name, partial(crops, targets[name]), aligner, out, options)
 
     waiting = [name for name in photos.names if name not in done]
+    # A photo that was replaced may have fewer faces, and one that got a namesake other crops.
+    _remove(out, [face.crop for name in waiting if name in earlier for face in earlier[name].faces])
     entries = ordered_map(work, waiting, workers=thread_count(options.workers), ahead=AHEAD)
     with journal.open() as write:
         for entry in watch(entries, len(waiting)):
@@ -90,7 +97,12 @@ def align_photos(
 
 
 def _aligned(
-    photos: Photos, name: str, target: str, aligner: PhotoAligner, out: Path, options: AlignOptions
+    photos: Photos,
+    name: str,
+    crop_files: Callable[[int], list[str]],
+    aligner: PhotoAligner,
+    out: Path,
+    options: AlignOptions,
 ) -> PhotoEntry:
     """Read a photo, write its crops, and say what became of it."""
     where, size = photos.files.where(name), photos.files.size(name) or 0
@@ -104,29 +116,35 @@ def _aligned(
         if options.on_error == "error":
             raise
         return PhotoEntry(photo=name, bytes=size, refused=str(error))
-    ends = [f"_{number}" for number in range(len(aligned.crops))] if aligner.choice.select == "all" else [""]
-    crops = [f"{target}{end}.{options.format}" for end in ends]
+    crops = crop_files(len(aligned.crops))
     for crop, pixels in zip(crops, aligned.crops, strict=True):
         write_crop(out / crop, pixels, options)
     return PhotoEntry(photo=name, bytes=size, found=aligned.found, faces=found_faces(crops, aligned.faces))
 
 
 def _targets(photos: Photos, out: Path) -> dict[str, str]:
-    """Where the crops of each photo go: its name without the ending."""
+    """Where the crops of each photo go, without the ending."""
     root = photos.files.root.resolve()
     if out.resolve() == root or (root.is_dir() and out.resolve().is_relative_to(root)):
         raise DataError(f"{out}: lies in the folder of the photos; write to another, or the crops become photos.")
-    owner: dict[str, str] = {}
-    for name in photos.names:
-        stem = posixpath.splitext(name)[0]
-        if owner.setdefault(stem, name) != name:
-            raise DataError(f"'{owner[stem]}' and '{name}' would both become {out / stem}; rename one of them.")
-    return {name: stem for stem, name in owner.items()}
+    return crop_names(photos.names, out)
+
+
+def _crop_files(target: str, count: int, *, each: bool, ending: str) -> list[str]:
+    """Files of the crops of a photo, relative to the folder; numbered where each face is taken."""
+    return [f"{target}_{number}.{ending}" if each else f"{target}.{ending}" for number in range(count)]
 
 
 def _forget(out: Path) -> None:
-    for name in (RECORD, JOURNAL, REPORT):
-        (out / name).unlink(missing_ok=True)
+    _remove(out, (RECORD, JOURNAL, REPORT))
+
+
+def _remove(out: Path, names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            (out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{out / name}: cannot be removed ({error.strerror}).") from None
 
 
 def _refuse_foreign(out: Path, record: AlignmentRecord) -> None:
@@ -146,7 +164,7 @@ def _summary(entries: list[PhotoEntry], before: int, out: Path) -> DetectedFolde
     for entry in entries:
         if entry.refused is not None:
             refused.add(entry.photo, entry.refused)
-    (out / REPORT).unlink(missing_ok=True)
+    _remove(out, [REPORT])
     if refused.count:
         refused.write(out / REPORT)
     return DetectedFolder(

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from facelab.config import Strict
 from facelab.data.detection.base import Faces
+from facelab.data.formats.text_list import name_below
 from facelab.errors import DataError
 from facelab.outside.file import read_regular
 from facelab.weights.whole_file import write_whole
@@ -35,6 +36,15 @@ class FoundFace(Strict):
     score: float | None = None
     box: tuple[float, float, float, float] | None = None
     points: tuple[tuple[float, float], ...] | None = None
+
+    @field_validator("crop")
+    @classmethod
+    def _lies_in_the_folder(cls, crop: str) -> str:
+        # It is removed when its photo is done anew; a folder may come from somebody else.
+        try:
+            return name_below(crop, FILE)
+        except DataError as error:
+            raise ValueError(str(error)) from None
 
 
 class PhotoEntry(Strict):

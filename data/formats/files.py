@@ -104,7 +104,9 @@ class ImageFiles(ABC):
         if self.size(name) is not None:
             return name
         folder, file = posixpath.split(posixpath.normpath(one_form(name)))
-        found = self._stems(folder).get(_stem(file), [])
+        stems = self._stems(folder)
+        # Crops of namesakes keep the whole name: IMG.jpg.png beside IMG.png.png.
+        found = stems.get(file) or stems.get(_stem(file), [])
         if len(found) > 1:
             raise DataError(
                 f"{self.root}: '{name}' is not there, but {len(found)} images are called like it, '{found[0]}' and "

@@ -19,6 +19,7 @@ from facelab.data.alignment.photos import open_photos
 from facelab.data.base import Pixels
 from facelab.data.detection.base import Detector, Faces
 from facelab.data.formats.alignment_record import read_alignment
+from facelab.data.formats.images import PathImages
 from facelab.data.formats.open_files import open_files
 from facelab.errors import ConfigError, CorruptImage, DataError
 
@@ -132,6 +133,21 @@ def test_new_photos_are_added_and_replaced_ones_done_again(folder: Path) -> None
     assert (made.before, made.crops) == (1, 3)
     run(folder, FaceChoice("all", on_missing="skip"), out="whole")
     assert contents(folder / "out") == contents(folder / "whole")
+
+
+def test_photos_that_differ_in_their_endings_alone_keep_them(folder: Path) -> None:
+    run(folder)
+    save(folder / "photos" / "Ann" / "1.bmp", photo((60, 40, 45)))  # a namesake that comes later
+    assert run(folder).before == 2
+    run(folder, out="whole")
+    assert contents(folder / "out") == contents(folder / "whole")
+    images = PathImages(folder / "out", ["Ann/1.bmp", "Ann/1.png", "Ann/2.jpg"])  # lists name the photos
+    assert [images.name(row) for row in range(3)] == ["Ann/1.bmp.png", "Ann/1.png.png", "Ann/2.png"]
+    assert (images.read(0) == align(photo((60, 40, 45)), ARCFACE_112 / 112 * 45 + (60, 40))).all()
+    (folder / "photos" / "Ann" / "1.bmp").unlink()
+    run(folder)
+    assert (folder / "out" / "Ann" / "1.png").is_file()
+    assert not (folder / "out" / "Ann" / "1.png.png").exists()
 
 
 @pytest.mark.parametrize(("select", "lefts"), [("largest", [100]), ("centre", [60]), ("all", [100, 60, 10])])
@@ -249,8 +265,9 @@ def test_refused_before_anything_is_written(folder: Path) -> None:
     (folder / "bare").mkdir()
     with pytest.raises(DataError, match="bare: there is no image"):
         open_photos(folder / "bare")
-    save(folder / "photos" / "none.jpg", photo())
-    with pytest.raises(DataError, match=r"'none\.jpg' and 'none\.png' would both become .*none; rename one of them"):
+    for namesake in ("none.jpg", "none.png.bmp"):
+        save(folder / "photos" / namesake, photo())
+    with pytest.raises(DataError, match=r"'none\.png' and 'none\.png\.bmp' would both become .*none\.png; rename one"):
         run(folder, out="new")
     assert not (folder / "new").exists()
 
@@ -260,6 +277,14 @@ def test_a_damaged_journal_is_named(folder: Path) -> None:
     (folder / "out" / "faces.jsonl").write_text('{"photo": 3}\n')
     with pytest.raises(DataError, match=r"faces\.jsonl:1: does not say what became of a photo; begin anew"):
         run(folder)
+    mine = folder / "mine.txt"
+    mine.write_text("not a crop")
+    for crop in ("../mine.txt", str(mine)):
+        entry = {"photo": "Ann/1.png", "bytes": 1, "faces": [{"crop": crop}]}
+        (folder / "out" / "faces.jsonl").write_text(json.dumps(entry) + "\n")
+        with pytest.raises(DataError, match=r"faces\.jsonl:1: does not say what became of a photo"):
+            run(folder)
+    assert mine.exists()
 
 
 def test_choices_out_of_range_are_refused() -> None:

@@ -127,9 +127,12 @@ def test_nothing_aligned_at_all(folder: Path) -> None:
 
 
 def test_two_images_never_become_one(folder: Path) -> None:
-    (folder / "points.txt").write_text(line("b.png") + line("b.jpg"))
-    with pytest.raises(DataError, match=r"'b.png' and 'b.jpg' would both become .*b.png"):
-        run(folder)
+    (folder / "images" / "b.bmp").write_bytes((folder / "images" / "a" / "1.png").read_bytes())
+    (folder / "points.txt").write_text(line("b.png") + line("b.bmp") + line("a/1.png"))
+    run(folder)
+    made = sorted(str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*.png"))
+    assert made == ["a/1.png", "b.bmp.png", "b.png.png"]
+    assert (read(folder / "out" / "b.bmp.png") == read(folder / "out" / "a" / "1.png")).all()
 
 
 def test_the_originals_are_safe(folder: Path) -> None:
