@@ -1,7 +1,8 @@
 """``alignment.json``: how the images of a folder or archive were aligned, written beside them, carried into reports."""
 
 import hashlib
-from collections.abc import Iterable
+import posixpath
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -164,22 +165,33 @@ def _template_hash(size: int, form: TemplateForm) -> str:
     return hashlib.sha256(places.encode()).hexdigest()
 
 
-def read_alignment(files: ImageFiles) -> str:
-    """The line that `AlignmentRecord.describe` gives of the record at the root of some files; ``unknown`` without one.
+def read_alignment(files: ImageFiles, folder: str = "") -> str:
+    """The line that `AlignmentRecord.describe` gives of the record of some images; ``unknown`` without one.
+
+    Args:
+        files: The images' root. Archives mostly have one folder around all images, in which the record lies then.
+        folder: One that holds all of the images; the nearest record there or above it, up to the root, is theirs.
 
     Raises:
         DataError: If there is a record, but it cannot be read.
     """
-    if files.size(FILE) is None:
-        return UNKNOWN_ALIGNMENT
+    file = posixpath.join(folder, FILE)
+    if files.size(file) is None:
+        return read_alignment(files, posixpath.dirname(folder)) if folder else UNKNOWN_ALIGNMENT
     try:
-        given = parse_json(files.read(FILE), files.where(FILE), "an alignment record")
+        given = parse_json(files.read(file), files.where(file), "an alignment record")
         return AlignmentRecord.model_validate(given).describe()
     except (ValidationError, DataError):
         raise DataError(
-            f"{files.where(FILE)}: does not describe an alignment; such files are written by `facelab data align`. "
+            f"{files.where(file)}: does not describe an alignment; such files are written by `facelab data align`. "
             "Remove it if nobody knows how the images were aligned."
         ) from None
+
+
+def common_folder(names: Collection[str]) -> str:
+    """The lowest folder that holds all files of these names; '' is the root."""
+    # Whatever lies between the first and the last name begins as both do.
+    return posixpath.commonpath(map(posixpath.dirname, (min(names), max(names)))) if names else ""
 
 
 def joined_alignment(parts: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from facelab.data.base import ImageSet, Pixels
-from facelab.data.formats.alignment_record import read_alignment
+from facelab.data.formats.alignment_record import common_folder, read_alignment
 from facelab.data.formats.image_header import MAX_ENCODED, check_size
 from facelab.data.formats.jpeg_damage import has_hole, is_cut
 from facelab.data.formats.names import PackedNames
@@ -91,7 +91,7 @@ class PathImages(ImageSet):
 
     An image that is not there is taken from the one beside it with another ending, or in Unicode's other form.
 
-    How they were aligned is read from ``alignment.json`` at the root, where `facelab data align` writes it.
+    How they were aligned is read from ``alignment.json``, which `facelab data align` writes above them.
 
     Args:
         root: A folder or an archive (``.tar``, ``.zip``, ``.tar.gz``).
@@ -117,7 +117,7 @@ class PathImages(ImageSet):
         self._paths = PackedNames.of(path.encode("utf-8", "surrogateescape") for path in names)
         # Sizes but no times: a copy of the set on another machine has the same fingerprint.
         self._fingerprint = hash_of(f"{path}\t{self.files.size(path)}" for path in names)
-        self.alignment = read_alignment(self.files)
+        self.alignment = read_alignment(self.files, common_folder(names))
 
     def __len__(self) -> int:
         """Number of images."""

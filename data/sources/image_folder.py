@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from facelab.data.base import SOURCES
+from facelab.data.formats.alignment_record import common_folder, read_alignment
 from facelab.data.formats.names import PackedNames
 from facelab.data.formats.open_files import open_files
 from facelab.data.formats.people import person_filter
@@ -48,6 +49,7 @@ class ImageFolder(FileSource):
             skipped = "".join(f" {sentence}" for sentence in self.files.skipped)
             raise DataError(f"{root}: holds no folder of a person{asked} with {min_images} or more images.{skipped}")
         self.people = tuple(who for who, _ in people)
+        self.alignment = read_alignment(self.files, common_folder([f"{who}/" for who in self.people]))
         self.num_classes = len(people)
         self.labels = np.repeat(np.arange(len(people)), [len(images) for _, images in people])
         self.names = PackedNames.of(

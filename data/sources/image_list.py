@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from facelab.data.base import SOURCES
+from facelab.data.formats.alignment_record import read_alignment
 from facelab.data.formats.labels import checked_labels
 from facelab.data.formats.list_file import ListFile
 from facelab.data.formats.lst_file import LstFile
@@ -51,6 +52,7 @@ class ImageList(FileSource):
         self.labels, self.num_classes = checked_labels(self.list.labels, str(list_file), relabel)
         self.files = open_files(Path(root))
         self.warn_of_skipped()
+        self.alignment = read_alignment(self.files)
         looked_for = {"all": range(len(self.list)), "sample": self.probes(), "none": ()}[check_files]
         missing = next((index for index in looked_for if self.files.size(self.name(index)) is None), None)
         if missing is not None:

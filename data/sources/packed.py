@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from facelab.config import Strict
-from facelab.data.base import SOURCES, Labels, Pixels, Source
+from facelab.data.base import SOURCES, UNKNOWN_ALIGNMENT, Labels, Pixels, Source
 from facelab.data.formats.files import stamp
 from facelab.data.formats.labels import checked_labels
 from facelab.data.formats.mapped_file import MappedFile
@@ -39,6 +39,7 @@ class PackedMeta(Strict):
         colour: Order of the channels.
         num_classes: C.
         fingerprint: Hash of all pixels and labels.
+        alignment: How the images were aligned, as their source said when they were packed.
     """
 
     format: str = FORMAT
@@ -48,6 +49,7 @@ class PackedMeta(Strict):
     colour: str = "RGB"
     num_classes: int
     fingerprint: str
+    alignment: str = UNKNOWN_ALIGNMENT
 
 
 @SOURCES.register("Packed")
@@ -72,6 +74,7 @@ class Packed(Source):
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.meta = _read_meta(self.path / META)
+        self.alignment = self.meta.alignment
         self._stride = self.meta.height * self.meta.width * 3
         self._pixels = MappedFile(self.path / PIXELS)
         expected = self._stride * self.meta.count
@@ -177,6 +180,7 @@ def write_packed(
             width=width,
             num_classes=source.num_classes,
             fingerprint=digest.hexdigest(),
+            alignment=source.alignment,
         )
         (folder / META).write_text(meta.model_dump_json(indent=1) + "\n")
     return Packed(target)

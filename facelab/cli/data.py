@@ -404,6 +404,7 @@ def _summary(source: "Source") -> dict[str, object]:
         "classes": source.num_classes,
         "images per class": f"{counts.smallest:,} to {counts.largest:,}, median {counts.median:,g}",
         "classes of one image": counts.single,
+        "alignment": source.alignment,
         "fingerprint": source.fingerprint(),
     }
 

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from facelab.catalogue import build
+from facelab.data.base import SOURCES
 from facelab.data.formats.alignment_record import FILE, AlignmentRecord, joined_alignment
 from facelab.data.formats.images import PathImages
-from facelab.data.sources.resized import ResizedImages
+from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.packed import write_packed
+from facelab.data.sources.resized import Resized, ResizedImages
 from facelab.data.synthetic.source import LowResolution
 from facelab.errors import DataError
 
@@ -42,6 +46,35 @@ def test_it_is_found_in_an_archive(faces: Path, record: AlignmentRecord, tmp_pat
     with tarfile.open(tmp_path / "faces.tar", "w") as archive:
         archive.add(faces, ".")
     assert PathImages(tmp_path / "faces.tar", ["a.png"]).alignment == record.describe()
+
+
+def test_sources_carry_it_whatever_they_are_made_of(record: AlignmentRecord, tmp_path: Path) -> None:
+    crops = tmp_path / "crops"
+    for person in "ab":
+        (crops / person).mkdir(parents=True)
+        cv2.imwrite(str(crops / person / "0.png"), np.zeros((8, 8, 3), np.uint8))
+    (crops / "train.txt").write_text("a/0.png 0\nb/0.png 1\n")
+    assert ImageFolder(crops).alignment == "unknown"
+    record.write(crops)
+    with tarfile.open(tmp_path / "crops.tar", "w") as archive:
+        archive.add(crops, "crops")  # as most people pack: with the folder around it
+    plain = {"ImageFolder": {"root": str(crops)}}
+    write_packed(tmp_path / "packed", ImageFolder(crops))
+    sources = (
+        plain,
+        {"ImageFolder": {"root": str(tmp_path / "crops.tar")}},
+        {"ImageList": {"root": str(crops), "list_file": str(crops / "train.txt")}},
+        {"Packed": {"path": str(tmp_path / "packed")}},
+        {"Concat": {"sources": [plain, plain]}},
+        {"Subset": {"source": plain, "images": str(crops / "train.txt")}},
+        {"Degraded": {"source": plain}},
+    )
+    assert {build(SOURCES, source).alignment for source in sources} == {record.describe()}
+    assert Resized(ImageFolder(crops), 4, 4).alignment == record.describe()
+    below = ["crops/a/0.png", "crops/b/0.png"]
+    assert PathImages(tmp_path / "crops.tar", below).alignment == PathImages(tmp_path, below).alignment
+    cv2.imwrite(str(tmp_path / "other.png"), np.zeros((8, 8, 3), np.uint8))
+    assert PathImages(tmp_path, [*below, "other.png"]).alignment == "unknown"
 
 
 def test_template_and_landmarks_both_show(tmp_path: Path, record: AlignmentRecord) -> None:
