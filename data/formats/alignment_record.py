@@ -62,13 +62,16 @@ class DetectionRecord(Strict):
 
     def describe(self) -> str:
         """For example ``detector yunet (yunet.onnx 49f0…, onet.onnx d80f…, longest 640 …), largest face …``."""
+        return (
+            f"{self.describe_detector()}, {self.select} of the faces from {self.min_size:g} pixels, without one "
+            f"{self.on_missing}, {self.written}, OpenCV {self.opencv}, facelab {self.facelab}"
+        )
+
+    def describe_detector(self) -> str:
+        """What says where the landmarks lie."""
         files = [f"{model.name} {model.sha256[:SHOWN]}" for model in self.models]
         options = [f"{key} {value}" for key, value in sorted(self.options.items())]
-        return (
-            f"detector {self.detector} ({', '.join(files + options)}), {self.select} of the faces from "
-            f"{self.min_size:g} pixels, without one {self.on_missing}, {self.written}, OpenCV {self.opencv}, "
-            f"facelab {self.facelab}"
-        )
+        return f"detector {self.detector} ({', '.join(files + options)})"
 
 
 class AlignmentRecord(Strict):
@@ -118,10 +121,19 @@ class AlignmentRecord(Strict):
     def describe(self) -> str:
         """One line for reports, for example ``ArcFace scaled 112, template 5d0c3c…, landmarks 91fe02…``."""
         landmarks = f"landmarks {(self.landmarks_hash or '')[:SHOWN]}"
-        return (
-            f"{self.template} {self.form} {self.size}, template {self.template_hash[:SHOWN]}, "
-            f"{landmarks if self.detection is None else self.detection.describe()}"
-        )
+        return self._on_template(landmarks if self.detection is None else self.detection.describe())
+
+    def is_like(self, described: str) -> bool:
+        """Whether `describe` said of other faces that they lie at these places, by the same detector if there is one.
+
+        Which of several faces were taken, and how the crops were written, may differ.
+        """
+        if self.detection is None:
+            return described == self.describe()
+        return described.startswith(self._on_template(self.detection.describe_detector()) + ",")
+
+    def _on_template(self, landmarks: str) -> str:
+        return f"{self.template} {self.form} {self.size}, template {self.template_hash[:SHOWN]}, {landmarks}"
 
     def refuse_other(self, folder: Path) -> None:
         """Refuse a folder whose images were aligned otherwise: one record could not describe both.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facelab.cli.commands import command
-from facelab.cli.detect import DetectOption, DetectorOption, DetectorOptions, asked_detector
+from facelab.cli.detect import DetectOption, DetectorOption, DetectorOptions, asked_detector, built_detector
 from facelab.cli.options import AnyPhotoOption, BackendOption, CheckpointOption, PluginOption, ResizeOption
 from facelab.errors import ConfigError, in_range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from facelab.model.face_model import FaceModel
     from facelab.quality.card import ScoreSource
@@ -124,6 +124,22 @@ def verify_command(
         return
     for line in _judged(loaded, calibration, similarity, fmr):
         typer.echo(line)
+    if found:
+        _tell(_other_alignment(calibration, loaded.input_spec.width, detector, option))
+
+
+def _other_alignment(calibration: "Calibration", size: int, detector: str, option: list[str] | None) -> "Iterator[str]":
+    """A line where faces that were found in photos are no such faces as those that were calibrated on."""
+    from facelab.data.alignment.photo_aligner import PhotoAligner
+
+    built = built_detector(detector, option, None)
+    here = PhotoAligner(built.detector, size=size).record(built.name, built.options, "png")
+    if not here.is_like(calibration.alignment):
+        yield (
+            f"Note: the faces here were found by {detector}, but those that the verdict rests on "
+            f"({calibration.protocol}) were aligned otherwise ({calibration.alignment}), so its rates may be others: "
+            "align the photos of a test by facelab data align in the same way, and calibrate on them."
+        )
 
 
 def _judged(model: "FaceModel", calibration: "Calibration", similarity: float, fmr: float | None) -> "Iterator[str]":
@@ -142,8 +158,8 @@ def _judged(model: "FaceModel", calibration: "Calibration", similarity: float, f
     yield f"probability {probability:.4f} of the same person, if half of all pairs that are compared are"
 
 
-def _tell(found: "list[str]") -> None:
-    """Say which faces were found: nobody should think that a whole photo was compared."""
+def _tell(found: "Iterable[str]") -> None:
+    """Say which faces were found, and what follows: nobody should think that a whole photo was compared."""
     for line in sorted(set(found)):  # threads found them, in any order
         typer.echo(line, err=True)
 

@@ -8,8 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 import facelab
+from facelab.cli.detect import built_detector
 from facelab.cli.main import app
 from facelab.data.alignment.alignment import ARCFACE_112, align
+from facelab.data.alignment.photo_aligner import FaceChoice, PhotoAligner
 from facelab.data.base import Pixels
 from facelab.data.detection import model_files
 from facelab.data.detection.base import Detector, Faces
@@ -17,6 +19,8 @@ from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError
 from facelab.inputs import InputSpec
 from facelab.model.photo_faces import PhotoFaces
+from facelab.weights.model_folder import rewrite_card
+from facelab.weights.state_hash import state_hash
 
 
 class Known(Detector):
@@ -89,3 +93,47 @@ def test_verify_and_embed_take_photos(trained_run: Path, photos: list[Path], tmp
         raise CliRunner().invoke(app, [*words, "--no-detect"]).exception or AssertionError
     out = ["--out", str(tmp_path / "e.npz"), "--detector", "mtcnn", "--option", "smallest=40"]
     assert CliRunner().invoke(app, ["embed", str(trained_run), str(path), *out]).exit_code == 0
+
+
+def calibrated(run: Path, place: Path, alignment: str) -> Path:
+    """A copy of a model whose card says that it was calibrated on faces of some alignment."""
+    model = facelab.load(run)
+    rates = dict.fromkeys(("real_fmr", "fmr_low", "fmr_high", "fnmr", "fnmr_low", "fnmr_high"), 0.1)
+    record = {
+        "version": 1,
+        "weights": state_hash(model.network.state_dict()),
+        "input": model.input_spec.describe(),
+        **{"flip": False, "resize": False, "any_photo": False, "alignment": alignment},
+        **{"protocol": "LFW", "image_set": "abc", "same": 300, "different": 30_000, "impostors": "all", "people": 5},
+        "thresholds": [{"fmr": 1e-3, "threshold": 0.3, **rates}],
+        **{"slope": 20.0, "offset": -5.0, "cllr": 0.1, "min_cllr": 0.09, "folds": 10},
+    }
+    stored = model.save(place)
+    rewrite_card(stored, {**facelab.load(stored).card, "calibration": record})
+    return stored
+
+
+@pytest.mark.usefixtures("face_models")
+def test_verify_says_when_a_verdict_rests_on_faces_that_were_aligned_otherwise(
+    trained_run: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    scene = tmp_path / "scene.png"
+    pixels = np.full((200, 260, 3), (150, 160, 170), np.uint8)
+    pixels[40:152, 100:212] = SyntheticFaces(identities=6, per_identity=1, size=112, split="test").read(5)
+    cv2.imwrite(str(scene), pixels[..., ::-1])
+
+    def run(*words: object) -> str:
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    given = calibrated(trained_run, tmp_path / "given", "unknown")
+    note = "Note: the faces here were found by yunet, but those that the verdict rests on (LFW) were aligned otherwise"
+    assert f"{note} (unknown), so its rates may be others: " in run("verify", scene, photos[0], "--model", given)
+    assert "Note" not in run("verify", photos[1], photos[0], "--model", given)  # no face was looked for
+    yunet = built_detector("yunet", [], None)  # as facelab data align --select all --format jpg records it
+    crops = PhotoAligner(yunet.detector, FaceChoice("all"), 32).record(yunet.name, yunet.options, "jpg 95")
+    alike = calibrated(trained_run, tmp_path / "alike", crops.describe())
+    assert "Note" not in run("verify", scene, photos[0], "--model", alike)
+    other = run("verify", scene, photos[0], "--model", alike, "--option", "longest=600")
+    assert f"{note} (ArcFace scaled 32, template " in other
