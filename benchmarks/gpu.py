@@ -124,7 +124,7 @@ def loader_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
 def all_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
     """Everything, most important first."""
     return [
-        Row("tests that need CUDA", cuda_tests, seconds=60.0, needs_cuda=True),
+        Row("tests that need CUDA", cuda_tests, seconds=120.0, needs_cuda=True),
         *training_rows(bench),
         *classifier_rows(bench),
         *extraction_rows(bench),

@@ -37,7 +37,7 @@ from facelab.training_mode.base import MODES, Supplies
 FEAT_DIM = 512
 OPTIMIZER = {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
 UPDATES = 10**6  # more than any row makes
-MARK, TEST_SECONDS = "pytest.mark.cuda", 120.0
+MARK, TEST_SECONDS = "pytest.mark.cuda", 240.0
 
 
 class RowSkipped(Exception):

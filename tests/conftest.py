@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "tiny_run.yaml"
+TRY_ON = os.environ.get("FACELAB_TRY_CUDA_TESTS_ON")  # such as cpu: whether those tests themselves are right
 torch.set_num_threads(1)  # also while tests are collected
 
 # How far the embeddings that an original computed in fp32 may lie from ours in float64, which depends on no processor,
@@ -38,6 +39,15 @@ AMPLIFIED = {  # rounding every layer in fp32 moves these by more; the stored or
     # 2e-3 on 24 tries. 1e-5 more in the eps of its BatchNorms gives 9.4e-3.
     "facexzoo__ResNeSt50": 3e-4,
 }
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    """Where tests marked ``cuda`` compute, in whole fp32: convolutions would round to TF32 by default."""
+    convolutions = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    yield torch.device(TRY_ON or "cuda")
+    convolutions.fp32_precision = before
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests that need a CUDA device where there is none."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or TRY_ON:
         return
     for item in items:
         if item.get_closest_marker("cuda"):

@@ -55,6 +55,25 @@ def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
     check_forward_and_backward(small(name))
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("entry", CATALOGUE)
+def test_a_gpu_gives_the_same(entry: str, gpu: torch.device) -> None:
+    """In evaluation mode, where no batch is so small that its variance is all rounding; gradients of the input too."""
+
+    def run(device: torch.device, layout: torch.memory_format) -> list[torch.Tensor]:
+        network = small_entry(entry).eval().to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        image = images(network).to(device).contiguous(memory_format=layout).requires_grad_()
+        embedding = network(image)
+        (embedding * torch.linspace(-1, 1, 16, device=device)).sum().backward()
+        assert image.grad is not None
+        return [embedding.detach().cpu(), image.grad.cpu()]
+
+    wanted = run(torch.device("cpu"), torch.contiguous_format)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for one, other in zip(run(gpu, layout), wanted, strict=True):
+            assert float((one - other).norm()) <= 1e-3 * float(other.norm())
+
+
 @pytest.mark.parametrize("entry", CATALOGUE)
 def test_every_entry_trains(entry: str) -> None:
     check_forward_and_backward(small_entry(entry))

@@ -95,10 +95,10 @@ def test_it_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("gradient", ["whole", "chunks"])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("tf32", 5e-3), ("bf16", 2e-2)])
-def test_a_cuda_device_gives_the_same(
-    small_chunks: None, precision: ClassPrecision, tolerance: float, compiled: bool, gradient: str
+def test_a_gpu_gives_the_same(
+    small_chunks: None, precision: ClassPrecision, tolerance: float, compiled: bool, gradient: str, gpu: torch.device
 ) -> None:
-    found = step("CosFace", compiled, gradient, "cuda", torch.float32, precision)
+    found = step("CosFace", compiled, gradient, gpu.type, torch.float32, precision)
     wanted = step("CosFace", False, gradient, "cpu", torch.float64)
     for one, other in zip(found, wanted, strict=True):
         assert float((one - other).norm()) <= tolerance * float(other.norm().clamp_min(0.1))

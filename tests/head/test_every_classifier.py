@@ -66,6 +66,32 @@ def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.randn(BATCH, DIM, generator=generator), torch.randint(CLASSES, (BATCH,), generator=generator)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_gpu_gives_the_same(name: str, gpu: torch.device) -> None:
+    """Three updates by the owner's own optimiser, or by SGD."""
+
+    def run(device: torch.device) -> list[Tensor]:
+        model, found = classifier(name).to(device), []
+        own = model.optimizer(RULE)
+        rows = list(model.parameters())
+        optimizer = own if own is not None else torch.optim.SGD(rows, RULE.lr) if rows else None
+        for seed in range(3):
+            features, labels = (given.to(device) for given in batch(seed))
+            output = output_of(model, features.requires_grad_(), labels)
+            output.loss.backward()
+            assert features.grad is not None
+            found += [output.loss.detach(), features.grad]
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad()
+            model.after_update()
+        return [one.cpu() for one in (*found, *model.row_tensors().values())]
+
+    for found, wanted in zip(run(gpu), run(torch.device("cpu")), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS.names())
 def test_it_documents_its_options(name: str) -> None:
     text = inspect.getdoc(CLASSIFIERS.get(name)) or ""

@@ -77,6 +77,26 @@ def test_forward_and_backward(name: str) -> None:
         assert bool(parameter.grad.any())
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_gpu_gives_the_same(name: str, gpu: torch.device) -> None:
+    """Two steps, so that what heads remember of the first one counts."""
+
+    def run(device: torch.device) -> list[Tensor]:
+        model, found = classifier(name, torch.float64).to(device), []
+        for seed in range(2):
+            features, labels = (given.to(device) for given in batch(seed, torch.float64))
+            model.zero_grad()
+            output = model(features.requires_grad_(), labels)
+            output.loss.backward()
+            found += [output.loss, *output.metrics.values()]
+            found += [one.grad for one in (features, *model.parameters()) if one.grad is not None]
+        return [one.detach().cpu() for one in (*found, *model.buffers())]
+
+    for found, wanted in zip(run(gpu), run(torch.device("cpu")), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", [name for name in ENTRIES if name not in DETACHED])
 def test_gradients_are_exact(name: str) -> None:
     model = classifier(name, torch.float64).eval()  # in evaluation no buffer moves between the evaluations

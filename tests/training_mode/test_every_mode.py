@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,54 @@ def test_it_learns_and_ends_with_the_same_bits_when_killed_and_resumed(
     expected, found = state_of(whole), state_of(cut)
     assert expected.keys() == found.keys()
     assert [key for key, tensor in expected.items() if not torch.equal(tensor, found[key])] == []
+    assert losses(whole)[-1] < losses(whole)[0]
+
+
+def first_step(name: str, base: Path, device: torch.device) -> tuple[float, list[torch.Tensor]]:
+    """Loss and gradients of the first batch, on the CPU."""
+    words = (f"training.device={device.type}", *WITHOUT_PARTS.get(name, []))
+    parts = assemble(load_config(TINY, settings(name, base, *words)))
+    output = parts.mode.step(next(iter(parts.feed.batches(0, 0))))
+    output.loss.backward()
+    modules = [*parts.mode.trained_modules(), *parts.mode.row_owners().values()]
+    gradients = [one.grad for module in modules for one in module.parameters() if one.grad is not None]
+    return float(output.loss.detach()), [gradient.cpu().to_dense() for gradient in gradients]
+
+
+@pytest.mark.cuda
+@every_mode
+def test_a_gpu_takes_the_step_of_the_cpu(name: str, base: Path, gpu: torch.device) -> None:
+    (wanted_loss, wanted), (loss, found) = (first_step(name, base, one) for one in (torch.device("cpu"), gpu))
+    assert loss == pytest.approx(wanted_loss, rel=1e-4)
+    assert len(found) == len(wanted)
+    whole = float(torch.stack([gradient.norm() for gradient in wanted]).norm())
+    for one, other in zip(found, wanted, strict=True):
+        # Beside the whole, because gradients of layers in front of a BatchNorm may be nothing but rounding.
+        assert float((one - other).norm()) <= 5e-2 * float(other.norm()) + 1e-3 * whole
+
+
+@pytest.mark.cuda
+@every_mode
+def test_a_run_on_a_gpu_learns_and_resumes(
+    name: str, base: Path, tmp_path: Path, run_tiny: Run, cut_back: Cut, gpu: torch.device,
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A mode whose operations all have a deterministic form repeats in bits, and then it resumes in bits too."""
+    words = settings(name, base, "training.epochs=4", "checkpoint.keep_every_epochs=1", "training.log_every=4")
+    words += [f"training.device={gpu.type}", "training.precision=fp16"]
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    request.addfinalizer(partial(torch.use_deterministic_algorithms, False))
+    whole, again = (run_tiny(tmp_path / one, *words).folder for one in ("whole", "again"))
+    cut = cut_back(whole, tmp_path / "cut", UPDATES_PER_EPOCH)
+    assert run_tiny(cut, *words, resume=True).progress.complete
+    expected, repeated, found = state_of(whole), state_of(again), state_of(cut)
+    assert expected.keys() == found.keys()
+    repeats = all(torch.equal(tensor, repeated[key]) for key, tensor in expected.items())
+    assert repeats or name != "conventional"
+    if repeats:
+        assert [key for key, tensor in expected.items() if not torch.equal(tensor, found[key])] == []
+    assert losses(cut)[-1] == pytest.approx(losses(whole)[-1], rel=0.05)
     assert losses(whole)[-1] < losses(whole)[0]
 
 

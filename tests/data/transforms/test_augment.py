@@ -230,10 +230,10 @@ def test_keypoints_go_through_all_transforms() -> None:
 
 
 @pytest.mark.cuda
-def test_a_cuda_device_gives_the_same() -> None:
+def test_a_gpu_gives_the_same(gpu: torch.device) -> None:
     batch, change = batch_of(), augment(**EVERYTHING)
-    on_device = change(batch.to(torch.device("cuda")), 1, 2).image
+    on_device = change(batch.to(gpu), 1, 2).image
     assert on_device.is_contiguous(memory_format=torch.channels_last)
     assert (on_device.cpu().int() - change(batch, 1, 2).image.int()).abs().max() <= 1
     flips = augment()
-    assert torch.equal(flips(batch.to(torch.device("cuda")), 1, 2).image.cpu(), flips(batch, 1, 2).image)
+    assert torch.equal(flips(batch.to(gpu), 1, 2).image.cpu(), flips(batch, 1, 2).image)

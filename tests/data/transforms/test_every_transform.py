@@ -80,10 +80,10 @@ def test_a_probability_of_zero_changes_nothing(name: str) -> None:
 
 @every_transform
 @pytest.mark.cuda
-def test_a_cuda_device_gives_the_same(name: str) -> None:
+def test_a_gpu_gives_the_same(name: str, gpu: torch.device) -> None:
     """But for sums in another order, which may round a pixel to its neighbour, or a coefficient of JPEG to its next."""
     batch, change = batch_of(), alone(name)
-    found = change(batch.to(torch.device("cuda")), 1, 2).image
+    found = change(batch.to(gpu), 1, 2).image
     assert found.is_contiguous(memory_format=torch.channels_last)
     apart = (found.cpu().int() - change(batch, 1, 2).image.int()).abs()
     assert (apart <= 1).float().mean() > 0.999

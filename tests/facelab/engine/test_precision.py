@@ -55,6 +55,33 @@ def test_scale_survives_a_checkpoint() -> None:
     assert first.scale.item() == second.scale.item() == 2.0**16
 
 
+@pytest.mark.cuda
+def test_fp16_on_a_gpu_skips_overflows_and_goes_on(gpu: torch.device) -> None:
+    torch.manual_seed(0)
+    images, start = torch.randn(64, 8), nn.Linear(8, 4)
+    ends = {}
+    for precision in ("fp32", "fp16"):
+        network = nn.Linear(8, 4).to(gpu)
+        network.load_state_dict(start.state_dict())
+        config = OptimizerConfig(lr=1e-6, momentum=0.0, weight_decay=0.0)
+        groups = parameter_groups([network], config)
+        schedule = ScheduleConfig(name="constant")
+        given: Any = {"precision": precision, "device": gpu}
+        optim = Optimization(groups, config, schedule, total_updates=99, updates_per_epoch=9, **given)
+        moved = 0
+        while moved < 5:
+            before = network.weight.detach().clone()
+            with optim.autocast():
+                optim.update(1e4 * network(images.to(gpu)).square().mean())
+            moved += not torch.equal(network.weight, before)
+        optim.check()
+        ends[precision] = (network.weight.detach().cpu(), optim.updates)
+    # 1e4 times the first scale is far above what fp16 holds: the first updates only halved it.
+    assert ends["fp16"][1] > ends["fp32"][1] == 5
+    torch.testing.assert_close(ends["fp16"][0], ends["fp32"][0], rtol=1e-3, atol=1e-3)
+    assert float((ends["fp32"][0] - start.weight.detach()).abs().max()) > 1e-2
+
+
 class FakeApex(ModuleType):
     """Stands in for ``apex.amp``: scales by 4 and unscales at the end, unless told to delay."""
 

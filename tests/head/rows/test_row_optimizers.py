@@ -178,8 +178,8 @@ def test_rows_that_were_lazy_go_on_exactly() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cuda_device_gives_the_same(kind: str) -> None:
-    def run(device: str) -> Tensor:
+def test_a_gpu_gives_the_same(kind: str, gpu: torch.device) -> None:
+    def run(device: torch.device) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         weight = nn.Parameter(torch.randn(9, 4, generator=generator).to(device))
         optimizer = of_kind(kind, weight)
@@ -191,4 +191,4 @@ def test_a_cuda_device_gives_the_same(kind: str) -> None:
             guarded_step(optimizer, torch.tensor(float(update == 2), device=device))  # the third is skipped
         return weight.detach().cpu()
 
-    torch.testing.assert_close(run("cuda"), run("cpu"))
+    torch.testing.assert_close(run(gpu), run(torch.device("cpu")))

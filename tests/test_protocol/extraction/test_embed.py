@@ -38,6 +38,19 @@ def test_bf16_comes_back_as_float32_and_is_near(tiny_net: Any, tiny_images: Any)
     assert 0 < np.abs(full - half).max() < 0.05
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.01)])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_gpu_gives_the_same(
+    channels_last: bool, precision: Any, tolerance: float, make_net: Any, tiny_images: Any, gpu: torch.device
+) -> None:
+    wanted = embed(make_net().eval(), tiny_images, flip=True)
+    options: Any = {"precision": precision, "channels_last": channels_last, "flip": True}
+    found = embed(make_net().eval().to(gpu), tiny_images, device=gpu, batch_size=4, **options)
+    np.testing.assert_allclose(found.values, wanted.values, atol=tolerance)
+    np.testing.assert_allclose(found.flipped, wanted.flipped, atol=tolerance)
+
+
 def test_training_is_not_disturbed(tiny_net: Any, tiny_images: Any) -> None:
     tiny_net.train()
     tiny_net.norm.eval()  # a frozen layer inside a network that trains
