@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "tiny_run.yaml"
+WALKTHROUGHS = {ROOT / "tests" / name for name in ("benchmarks", "docs", "examples")}
 TRY_ON = os.environ.get("FACELAB_TRY_CUDA_TESTS_ON")  # such as cpu: whether those tests themselves are right
 torch.set_num_threads(1)  # also while tests are collected
 
@@ -85,13 +86,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need a CUDA device where there is none."""
-    if torch.cuda.is_available() or TRY_ON:
-        return
+    """Mark what lies in the folders of `WALKTHROUGHS`, and skip what needs a CUDA device where there is none."""
+    unseen = pytest.mark.skip(reason="needs a CUDA device, which is seen by pytest -m cuda alone")
     for item in items:
-        if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, which is seen by pytest -m cuda alone"))
+        if item.path.parent in WALKTHROUGHS:
+            item.add_marker(pytest.mark.walkthrough)
+        if item.get_closest_marker("cuda") and not (torch.cuda.is_available() or TRY_ON):
+            item.add_marker(unseen)
 
 
 def _folder(variable: str, default: Path, what: str) -> Path:

@@ -58,6 +58,7 @@ def final_state(run: Path) -> dict[str, torch.Tensor]:
     return {**training["mode"]["network"], **training["mode"]["ema"], **read_rows(checkpoint, 0, 8)}
 
 
+@pytest.mark.walkthrough
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, run_tiny: Callable[..., RunResult], kills: int) -> None:
     assert run_tiny(tmp_path / "whole", *SETTINGS).progress.complete
