@@ -2,16 +2,18 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from facelab.citation import Citation
 from facelab.errors import DataError
 from facelab.registry import Registry
+
+if TYPE_CHECKING:  # processes that only read images start in a fifth of a second without it
+    import torch
+    from torch import Tensor
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -35,12 +37,12 @@ class Batch:
             depends on the run's seed, epoch, step and row of the global batch alone. None outside of training.
     """
 
-    image: Tensor
-    label: Tensor
-    index: Tensor
-    quality: Tensor | None = None
-    reference: Tensor | None = None
-    occluded: Tensor | None = None
+    image: "Tensor"
+    label: "Tensor"
+    index: "Tensor"
+    quality: "Tensor | None" = None
+    reference: "Tensor | None" = None
+    occluded: "Tensor | None" = None
     draws: NDArray[np.uint64] | None = None
 
     @property
@@ -48,7 +50,7 @@ class Batch:
         """B."""
         return self.image.shape[0]
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: "torch.device") -> "Batch":
         """The same batch on ``device``; the copy does not block where the memory is pinned."""
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "label", "index")}
         quality = None if self.quality is None else self.quality.to(device, non_blocking=True)
@@ -129,12 +131,15 @@ class Source(ImageSet):
         num_classes: C.
         runs: Number of the first image of each run of neighbours that are best read together, int64, ascending from 0;
             None where any image is read as easily as the next one. The sampler ``ShardShuffle`` keeps to them.
+        keeps_runs: Whether such neighbours wait in the memory of the process that read them. Of several processes,
+            each would read them once more, so that threads read where nothing else is asked for.
     """
 
     citation: ClassVar[Citation | None] = None
     labels: Labels
     num_classes: int
     runs: NDArray[np.int64] | None = None
+    keeps_runs: bool = False
 
     def __len__(self) -> int:
         """Number of images, N."""

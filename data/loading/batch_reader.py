@@ -1,20 +1,20 @@
-"""Rows of a sampler -> one batch, with a policy for images that cannot be read."""
+"""Rows of a sampler -> the pixels of one batch, with a policy for images that cannot be read; without PyTorch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Event
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from facelab.data.base import Batch, ImageSet, Pixels, Source, differing_size
+from facelab.data.base import ImageSet, Pixels, Source, differing_size
 from facelab.data.loading.keyed_random import permute
 from facelab.errors import CorruptImage, DataError
 
 CorruptPolicy = Literal["error", "skip"]
 Indices = NDArray[np.int64]
+Memory = Callable[[tuple[int, ...]], Pixels]
+"""Gives an array of a shape (B, H, W, 3) to write a batch into."""
 
 CHUNK = 256
 """Images that are read between two looks at whether anybody still wants them."""
@@ -24,19 +24,36 @@ READ_ERRORS = (CorruptImage, OSError, ValueError)
 
 
 class NotWantedError(Exception):
-    """The consumer has left; never seen outside of the threads."""
+    """The consumer has left; never seen outside of the threads and processes that read."""
 
 
 @dataclass(frozen=True)
-class LoadedBatch:
-    """A batch and what was wrong while it was read.
+class Task:
+    """What is to be read for a batch.
 
     Attributes:
-        batch: The batch.
+        rows: Index of each image, int64, (B,), B at least 1.
+        epoch: Epoch that the rows belong to.
+        position: Place of the first row in that epoch.
+    """
+
+    rows: Indices
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True)
+class ReadBatch:
+    """The images of a batch and what was wrong while they were read.
+
+    Attributes:
+        pixels: RGB, uint8, (B, H, W, 3).
+        index: Which image each of them is, int64, (B,); another one than was asked for where that was corrupt.
         corrupt: (index, reason) of each image that was replaced, in order.
     """
 
-    batch: Batch
+    pixels: Pixels
+    index: Indices
     corrupt: tuple[tuple[int, str], ...]
 
 
@@ -44,79 +61,54 @@ class BatchReader:
     """Reads the images of a batch into one array. Called from several threads at once; keeps no state.
 
     Args:
-        source: Where images and labels come from.
+        source: Where images come from.
         on_corrupt: ``error`` raises `CorruptImage`; ``skip`` takes another image of the same class, or of any class
             if that class has no good one.
         seed: Chooses the replacements, together with epoch and position.
-        pin_memory: Put the images where a copy to a CUDA device need not wait.
-        quality: Quality score of each image of the source, float32, (N,); NaN where it could not be read.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        on_corrupt: CorruptPolicy = "error",
-        seed: int = 0,
-        pin_memory: bool = False,
-        quality: NDArray[np.float32] | None = None,
-    ) -> None:
+    def __init__(self, source: Source, on_corrupt: CorruptPolicy = "error", seed: int = 0) -> None:
         self._source = source
         self._on_corrupt = on_corrupt
         self._seed = seed
-        self._pin_memory = pin_memory
-        self._quality = quality
 
-    def read(self, rows: Indices, epoch: int, position: int, stop: Event) -> LoadedBatch:
-        """The batch of some rows.
+    def read(self, task: Task, is_unwanted: Callable[[], bool], memory: Memory | None = None) -> ReadBatch:
+        """The images of some rows.
 
         Args:
-            rows: Index of each image, (B,), B at least 1.
-            epoch: Epoch that the rows belong to.
-            position: Place of the first row in that epoch.
-            stop: Reading ends early when this is set.
+            task: Which.
+            is_unwanted: Asked now and then; reading ends early once it says so.
+            memory: Gives the array to write them into; a new one by default.
 
         Raises:
             CorruptImage: If an image cannot be read and the policy is ``error``.
-            DataError: If images differ in size, one has no quality score, or no replacement can be read.
-            NotWantedError: If ``stop`` was set.
+            DataError: If images differ in size, or no replacement can be read.
+            NotWantedError: If ``is_unwanted`` said so.
         """
         # Replacements are written into it, and the rows are the sampler's.
-        used = rows.copy()
+        used = task.rows.copy()
         corrupt: list[tuple[int, str]] = []
-        image: torch.Tensor | None = None
+        image: Pixels | None = None
         # Chunk by chunk: who stops a run need not wait for the rest of a large batch, and memory is taken twice only
         # for a part of it.
         for start in range(0, len(used), CHUNK):
-            if stop.is_set():
+            if is_unwanted():
                 raise NotWantedError
             part = slice(start, start + CHUNK)
-            pixels, used[part], found = self._chunk(rows[part], epoch, position + start)
+            pixels, used[part], found = self._chunk(task.rows[part], task.epoch, task.position + start)
             corrupt += found
-            if len(pixels) == len(used) and not self._pin_memory:  # the whole batch: no second copy
-                image = torch.from_numpy(np.require(pixels, requirements=["C", "W", "O"]))  # copies what is not ours
+            if len(pixels) == len(used) and memory is None:  # the whole batch: no second copy
+                image = np.require(pixels, requirements=["C", "W", "O"])  # copies what is not ours
                 continue
             if image is None:
-                image = torch.empty((len(used), *pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pin_memory)
+                image = (memory or _new)((len(used), *pixels.shape[1:]))
             if pixels.shape[1:] != image.shape[1:]:
                 where = self._source.location(int(used[start]))
-                raise DataError(differing_size(where, pixels.shape[1:], tuple(image.shape[1:])))
-            image.numpy()[part] = pixels
+                raise DataError(differing_size(where, pixels.shape[1:], image.shape[1:]))
+            image[part] = pixels
         if image is None:
             raise AssertionError("a batch has at least one row")
-        return LoadedBatch(self._batch(image, used), tuple(corrupt))
-
-    def _batch(self, image: torch.Tensor, index: Indices) -> Batch:
-        quality = None if self._quality is None else self._quality[index]
-        if quality is not None and np.isnan(quality).any():
-            where = self._source.location(int(index[np.isnan(quality).argmax()]))
-            raise DataError(f"{where}: the image has no quality score; score the set anew.")
-        return Batch(
-            # A view: (B, H, W, 3) in memory is what PyTorch calls channels_last.
-            image=image.permute(0, 3, 1, 2),
-            label=torch.from_numpy(np.asarray(self._source.labels[index], np.int64)),
-            index=torch.from_numpy(index),
-            quality=None if quality is None else torch.from_numpy(quality),
-        )
+        return ReadBatch(image, used, tuple(corrupt))
 
     def _chunk(self, indices: Indices, epoch: int, position: int) -> tuple[Pixels, Indices, list[tuple[int, str]]]:
         """Pixels, the images they come from, and what was corrupt."""
@@ -176,6 +168,10 @@ def read_checked(source: ImageSet, index: int) -> Pixels:
     except READ_ERRORS as error:
         raise CorruptImage(f"{source.location(index)}: cannot be read ({error}).") from error
     return np.asarray(_checked(source, pixels[None], index)[0])
+
+
+def _new(shape: tuple[int, ...]) -> Pixels:
+    return np.empty(shape, np.uint8)
 
 
 def _checked(source: ImageSet, pixels: Pixels, index: int) -> Pixels:

@@ -1,30 +1,39 @@
-"""The loader: a source and a sampler -> batches of one process, read ahead by threads, from any step of any epoch."""
+"""The loader: a source and a sampler -> batches of one process, read ahead, from any step of any epoch."""
 
+import logging
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from threading import Event
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facelab.data.base import Batch, Sampler, Source
-from facelab.data.loading.batch_reader import BatchReader, CorruptPolicy, LoadedBatch
+from facelab.data.base import Batch, ImageSet, Sampler, Source
+from facelab.data.loading.batch_reader import BatchReader, CorruptPolicy, ReadBatch, Task
 from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusals
+from facelab.data.loading.worker_pool import UnsendableError, WorkerPool
 from facelab.errors import ConfigError, DataError, one_of
-from facelab.threads import thread_count
+from facelab.threads import Reader, Workers, worker_count
 
 CORRUPT_PART = 0.1
 CORRUPT_GRACE = 1000
 """After this many images, more than `CORRUPT_PART` of corrupt ones is a broken data set, not a few broken files."""
+MANY = 20_000
+"""Images from which a start of processes is repaid within the first epoch."""
+
+Corrupt = tuple[tuple[int, str], ...]
 
 
 class Loader:
     """Batches of one process. The same global batches come whatever the number of processes, threads or restarts.
 
     Global batch s of an epoch is rows ``s * batch_size`` and on of the sampler; process r takes the r-th part of it.
-    Threads, not processes, do the reading: decoding releases Python's lock, nothing is copied between processes, and an
-    error arrives at its batch with the name of the file.
+    Threads or processes do the reading; whichever it is, an error arrives at its batch with the name of the file.
+    Threads start at once, but wait for Python's lock between two images while the consumer has it. Processes of their
+    own decode as fast as there are cores, see `WorkerPool`.
 
     Args:
         source: Images and labels.
@@ -32,8 +41,10 @@ class Loader:
         batch_size: Images in one step over all processes.
         rank: Number of this process.
         world_size: Number of processes; must divide ``batch_size``.
-        workers: Threads that read, see `facelab.threads.thread_count`.
-        prefetch: Batches that may wait, beside the one that each thread is reading.
+        workers: Threads or processes that read, see `facelab.threads.worker_count`.
+        reader: ``threads``, ``processes``, or ``auto``: processes for 20,000 images or more that have to be decoded,
+            if the source can be sent to them and does not keep what it read (``Source.keeps_runs``), else threads.
+        prefetch: Batches that may wait, beside the one that each worker is reading.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` takes another image of the same class
             and notes it in ``corrupt``.
         seed: Chooses what replaces corrupt images.
@@ -56,7 +67,8 @@ class Loader:
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        workers: int = 2,
+        workers: Workers = 2,
+        reader: Reader = "auto",
         prefetch: int = 4,
         on_corrupt: CorruptPolicy = "error",
         seed: int = 0,
@@ -65,6 +77,7 @@ class Loader:
         size_name: str = "batch_size",
     ) -> None:
         one_of("on_corrupt", on_corrupt, ("error", "skip"))
+        one_of("reader", reader, ("auto", "threads", "processes"))
         if prefetch < 1:
             raise ConfigError(f"prefetch is {prefetch}, but at least 1 batch must be read ahead.")
         if quality is not None and quality.shape != (len(source),):
@@ -75,8 +88,11 @@ class Loader:
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.corrupt = Refusals()
         self._source, self._sampler = source, sampler
-        self._reader = BatchReader(source, on_corrupt, seed, pin_memory, quality)
-        self._workers, self._prefetch = thread_count(workers), prefetch
+        self._reader = BatchReader(source, on_corrupt, seed)
+        self._pin_memory, self._quality = pin_memory, quality
+        self._workers, self._prefetch = worker_count(workers), prefetch
+        self._by_processes, self._is_asked = _by_processes(reader, source), reader == "processes"
+        self._idle_pool: WorkerPool | None = None
         self._known_corrupt: set[int] = set()
         self._read = self._corrupt_read = 0
 
@@ -118,16 +134,62 @@ class Loader:
                 yield self._rows(0, *self._part(step, rank))
 
     def _read_ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
+        pool = self._pool() if self._by_processes and steps else None
+        for batch, corrupt in self._by_threads(epoch, steps) if pool is None else self._by_pool(pool, epoch, steps):
+            self._note(batch.size, corrupt)
+            yield batch
+            del batch  # its memory may be that of the next one
+
+    def _by_threads(self, epoch: int, steps: range) -> Iterator[tuple[Batch, Corrupt]]:
         stop = Event()
 
         # Whole batches go to the threads, not images: one hand-over for hundreds of images.
-        def read(step: int) -> LoadedBatch:
-            start, end = self._part(step, self.rank)
-            return self._reader.read(self._rows(epoch, start, end), epoch, start, stop)
+        def read(step: int) -> tuple[Batch, Corrupt]:
+            return self._finished(self._reader.read(self._task(epoch, step), stop.is_set))
 
-        for loaded in ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop):
-            self._note(loaded)
-            yield loaded.batch
+        yield from ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop)
+
+    def _by_pool(self, pool: WorkerPool, epoch: int, steps: range) -> Iterator[tuple[Batch, Corrupt]]:
+        try:
+            with closing(pool.batches(steps, lambda step: self._task(epoch, step))) as batches:
+                yield from map(self._finished, batches)
+        finally:
+            self._idle_pool = pool  # for the next epoch
+
+    def _pool(self) -> WorkerPool | None:
+        """Processes that read, or None where the source cannot be sent to any and nobody insists."""
+        pool, self._idle_pool = self._idle_pool, None  # two iterations at a time have one each
+        if pool is not None and pool.close.alive:
+            return pool
+        try:
+            return WorkerPool(self._reader, self._workers, self._prefetch, self.local_batch_size)
+        except UnsendableError as error:
+            source = f"the source {type(self._source).__name__} cannot be sent to another process ({error})"
+            if self._is_asked:
+                raise ConfigError(f"data.reader is 'processes', but {source}; set it to threads.") from None
+            logging.getLogger(__name__).warning("%s; its images are read by threads.", source)
+            self._by_processes = False
+            return None
+
+    def _task(self, epoch: int, step: int) -> Task:
+        start, end = self._part(step, self.rank)
+        return Task(self._rows(epoch, start, end), epoch, start)
+
+    def _finished(self, read: ReadBatch) -> tuple[Batch, Corrupt]:
+        """The batch of what was read, and what was corrupt."""
+        quality = None if self._quality is None else self._quality[read.index]
+        if quality is not None and np.isnan(quality).any():
+            where = self._source.location(int(read.index[np.isnan(quality).argmax()]))
+            raise DataError(f"{where}: the image has no quality score; score the set anew.")
+        image = torch.from_numpy(read.pixels)
+        batch = Batch(
+            # A view: (B, H, W, 3) in memory is what PyTorch calls channels_last.
+            image=(image.pin_memory() if self._pin_memory else image).permute(0, 3, 1, 2),
+            label=torch.from_numpy(np.asarray(self._source.labels[read.index], np.int64)),
+            index=torch.from_numpy(read.index),
+            quality=None if quality is None else torch.from_numpy(quality),
+        )
+        return batch, read.corrupt
 
     def _part(self, step: int, rank: int) -> tuple[int, int]:
         """Rows of the epoch that a process takes in a step: from, and up to but without."""
@@ -144,20 +206,28 @@ class Loader:
             )
         return rows
 
-    def _note(self, loaded: LoadedBatch) -> None:
-        """Count what was corrupt; here and not in the threads, so that the order of the threads does not matter."""
-        for index, reason in loaded.corrupt:
+    def _note(self, images: int, corrupt: Corrupt) -> None:
+        """Count what was corrupt; here and not where it is read, so that the order of the workers does not matter."""
+        for index, reason in corrupt:
             if index not in self._known_corrupt:
                 self._known_corrupt.add(index)
                 self.corrupt.add(self._source.location(index), reason)
         # A corrupt image was read beside the one that took its place.
-        self._read += loaded.batch.size + len(loaded.corrupt)
-        self._corrupt_read += len(loaded.corrupt)
+        self._read += images + len(corrupt)
+        self._corrupt_read += len(corrupt)
         if self._read >= CORRUPT_GRACE and self._corrupt_read > CORRUPT_PART * self._read:
             raise DataError(
                 f"{self._corrupt_read} of {self._read} images that were read are corrupt, the first: "
                 f"{self.corrupt.entries[0].reason}"
             )
+
+
+def _by_processes(reader: Reader, source: Source) -> bool:
+    if reader != "auto":
+        return reader == "processes"
+    # Who reads many images at once has them decoded: they are copied as fast as memory goes.
+    is_encoded = type(source).read_many is ImageSet.read_many
+    return len(source) >= MANY and is_encoded and not source.keeps_runs and hasattr(os, "fork")
 
 
 def _check_batch(batch_size: int, rank: int, world_size: int, sampler: Sampler, name: str) -> None:

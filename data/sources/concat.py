@@ -52,6 +52,7 @@ class Concat(Source):
         self.labels = np.concatenate(labels)
         self.alignment = joined_alignment(source.alignment for source in self.sources)
         self._starts = np.cumsum([0, *map(len, self.sources)])
+        self.keeps_runs = any(source.keeps_runs for source in self.sources)
         if any(source.runs is not None for source in self.sources):
             runs = (np.arange(len(source)) if source.runs is None else source.runs for source in self.sources)
             self.runs = np.concatenate([start + part for start, part in zip(self._starts, runs, strict=False)])

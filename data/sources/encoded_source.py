@@ -2,12 +2,14 @@
 
 from abc import abstractmethod
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import Pixels, Source
 from facelab.data.formats.images import decode_image
+from facelab.data.sources.seen_images import SeenImages
 
 
 class EncodedSource(Source):
@@ -24,14 +26,18 @@ class EncodedSource(Source):
 
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
-        pixels = decode_image(self.encoded(index), self.location(index), known=bool(self._known[index]))
-        self._known[index] = True
+        pixels = decode_image(self.encoded(index), self.location(index), known=index in self._seen)
+        self._seen.add(index)
         return pixels
 
     @cached_property
-    def _known(self) -> bytearray:
-        """Which images were read before, so that an epoch after the first does not look for holes again."""
-        return bytearray(len(self))
+    def _seen(self) -> SeenImages:
+        """Images that an epoch after the first does not look through for holes again."""
+        return SeenImages(len(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything, with `_seen` even if nothing was read yet: what the copy forks must share it."""
+        return {**vars(self), "_seen": self._seen}
 
 
 def cut_runs(begins: NDArray[np.int64], length: int) -> NDArray[np.int64]:

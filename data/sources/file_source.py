@@ -7,15 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
-from facelab.data.base import Pixels, Source
+from facelab.data.base import Pixels
 from facelab.data.formats.files import ImageFiles
 from facelab.data.formats.images import decode_image, hash_of
+from facelab.data.sources.encoded_source import EncodedSource
 from facelab.errors import CorruptImage
 
 PROBES = 1000  # files whose size enters the fingerprint, spread evenly; a look at each of 100 million would take hours
 
 
-class FileSource(Source):
+class FileSource(EncodedSource):
     """A source whose images are files below one root.
 
     Attributes:
@@ -51,11 +52,11 @@ class FileSource(Source):
     def read(self, index: int) -> Pixels:
         """Image ``index`` as RGB, uint8, (H, W, 3)."""
         data = self.encoded(index)
-        try:
-            pixels = decode_image(data, self.files.where(self.name(index)), known=bool(self._known[index]))
+        try:  # by its own place alone, because the line of a list is slow to find
+            pixels = decode_image(data, self.files.where(self.name(index)), known=index in self._seen)
         except CorruptImage as error:
             raise CorruptImage(f"{self.origin(index)}{error}") from None
-        self._known[index] = True
+        self._seen.add(index)
         return pixels
 
     def location(self, index: int) -> str:
@@ -70,11 +71,6 @@ class FileSource(Source):
         """Hash of all names and labels, and of the stamps of all files."""
         names = (self.name(index) for index in range(len(self)))
         return hash_of([self.names_digest(), self.files.revision(names)])
-
-    @cached_property
-    def _known(self) -> bytearray:
-        """Which images were read before, so that an epoch after the first does not look for holes again."""
-        return bytearray(len(self))
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -78,6 +78,7 @@ class Parquet(EncodedSource):
         ]
         ends = np.cumsum([rows for _, _, rows in self._groups])
         self.runs = self._runs = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        self.keeps_runs = True
         self._cache = RunCache[list[bytes]](cache_mb << 20, _bytes_of)
 
     def encoded(self, index: int) -> bytes:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facelab.data.base import SOURCES, Labels, Pixels, Source
+from facelab.data.base import SOURCES, Labels
 from facelab.data.formats.files import stamp
-from facelab.data.formats.images import decode_image
 from facelab.data.formats.labels import checked_labels
 from facelab.data.formats.records import EXACT, FIRST, LABEL, LENGTH_BITS, LONGEST, Integers, RecordFile
+from facelab.data.sources.encoded_source import EncodedSource
 from facelab.errors import DataError
 from facelab.outside.file import read_regular
 
@@ -24,7 +24,7 @@ FLAG, FIELD, FIRST_LABEL, SECOND_LABEL = 0, 1, 6, 7  # words of a record's conte
 
 
 @SOURCES.register("RecordIO")
-class RecordIO(Source):
+class RecordIO(EncodedSource):
     """Images of a ``.rec`` file.
 
     Three layouts are told apart. InsightFace's begins with a record 0 that has no image but labels ``[H0, H1]``: images
@@ -69,12 +69,6 @@ class RecordIO(Source):
         """
         return self.records.record(int(self.rows[index])).image
 
-    def read(self, index: int) -> Pixels:
-        """Image ``index`` as RGB, uint8, (H, W, 3)."""
-        pixels = decode_image(self.encoded(index), self.location(index), known=bool(self._known[index]))
-        self._known[index] = True
-        return pixels
-
     def location(self, index: int) -> str:
         """File, key and offset of the record."""
         return self.records.where(int(self.rows[index]))
@@ -90,11 +84,6 @@ class RecordIO(Source):
     def revision(self) -> str:
         """Hash of places and labels of all records, and of the file's stamp."""
         return f"{self._fingerprint} {stamp(self.records.path)}"
-
-    @cached_property
-    def _known(self) -> bytearray:
-        """Which images were read before, so that an epoch after the first does not look for holes again."""
-        return bytearray(len(self))
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -72,7 +72,7 @@ class Resized(ResizedImages, Source):
     def __init__(self, source: Source, height: int, width: int, any_photo: bool = True) -> None:
         super().__init__(source, height, width, any_photo)
         self.labels, self.num_classes = source.labels, source.num_classes
-        self.runs = source.runs
+        self.runs, self.keeps_runs = source.runs, source.keeps_runs
         self._source = source
 
     def people_hash(self) -> str:

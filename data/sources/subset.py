@@ -35,7 +35,7 @@ class Subset(Source):
         self, source: SourceSpec, images: Path, size: int | None = None, progress: OnProgress | None = None
     ) -> None:
         self.source = open_inner(source, size, progress)
-        self.alignment = self.source.alignment
+        self.alignment, self.keeps_runs = self.source.alignment, self.source.keeps_runs
         names = [self.source.name(row).encode("utf-8", "surrogateescape") for row in range(len(self.source))]
         where = f"the source {type(self.source).__name__}"
         self.rows = rows_of_list(Entries(where, names, self.source.labels), Path(images))

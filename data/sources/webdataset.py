@@ -77,6 +77,7 @@ class WebDataset(EncodedSource):
         )
         runs = (start + cut_runs(index.places, RUN) for start, index in zip(self._starts, indices, strict=False))
         self.runs = self._runs = np.concatenate(list(runs))
+        self.keeps_runs = not all(file.is_near for file, _ in self.shards)
         self._cache = RunCache[bytes](cache_mb << 20, len)
         self._history = max(2, (cache_mb << 20) // RUN)
 

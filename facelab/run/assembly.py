@@ -161,6 +161,7 @@ def open_loader(config: RunConfig, source: Source, device: torch.device, scores:
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         workers=config.data.workers,
+        reader=config.data.reader,
         prefetch=config.data.prefetch,
         on_corrupt=config.data.on_corrupt,
         seed=config.seed,

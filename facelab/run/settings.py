@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from facelab.head.class_precision import ClassPrecision
 from facelab.inputs import check_any_photo
 from facelab.quality.card import ScoreSource
 from facelab.run.shipped import shipped_configs
-from facelab.threads import MOST_WORKERS
+from facelab.threads import MOST_WORKERS, Reader
 
 RUN_SPECS = (
     "mode",
@@ -51,7 +51,10 @@ class DataSettings(Strict):
         sampler: Which images in which order; see ``facelab list samplers``.
         augment: Random changes on the device: options by the transform's name, or its probability alone, or null for
             none of it; see ``facelab list transforms``. Only ``flip: 0.5`` unless asked.
-        workers: Threads that read and decode; 0 for one per core, shared by the processes of a machine.
+        workers: Threads or processes that read and decode; 0 for one per core, shared by the processes of a machine;
+            ``auto`` leaves one core to the training loop, and takes up to 16.
+        reader: ``threads``, ``processes``, or ``auto``: processes for sets of 20,000 images and more that have to be
+            decoded.
         prefetch: Batches that may wait for the network, beside the one that each worker is reading.
         on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
         quality: Quality scores of the source's images, for networks and heads that take them: a table, or a scorer as
@@ -66,7 +69,8 @@ class DataSettings(Strict):
     any_photo: bool = False
     sampler: Spec = "Shuffle"
     augment: dict[str, Change] = Field(default_factory=dict, validate_default=True)
-    workers: int = Field(default=2, ge=0, le=MOST_WORKERS)
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] | Literal["auto"] = "auto"
+    reader: Reader = "auto"
     prefetch: int = Field(default=4, ge=1, le=4096)
     on_corrupt: Literal["error", "skip"] = "error"
     quality: ScoreSource | None = None
@@ -327,6 +331,7 @@ FREE_TO_CHANGE = (
     "output",
     "tensorboard",
     "data.workers",
+    "data.reader",
     "data.prefetch",
     "training.log_every",
     "training.device",

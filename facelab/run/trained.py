@@ -20,6 +20,7 @@ from facelab.model.face_model import find_checkpoint, load_backbone, load_model
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.test_protocol.extraction.embed import embed
+from facelab.threads import worker_count
 from facelab.weights.class_rows import FIRST_OWNER, OF_OPTIMIZER, StoredRows, count_rows, open_rows
 from facelab.weights.snapshot import TRAINING
 from facelab.weights.tensor_files import read_tree
@@ -128,7 +129,7 @@ def embed_source(
         channels_last=config.training.channels_last,
         resize=resized,
         any_photo=resized and (config.data.any_photo or not config.data.resize),
-        workers=config.data.workers,
+        workers=worker_count(config.data.workers),
         cache=folder,
         on_corrupt="error" if config.data.on_corrupt == "error" else "zero",
         progress=None if show is None else lambda done, total: show("embedding the training images", done, total),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from facelab.data.base import Batch, Pixels, Source
-from facelab.data.loading.batch_reader import CHUNK, LoadedBatch
+from facelab.data.loading.batch_reader import CHUNK
 from facelab.data.loading.loader import Loader
 from facelab.data.loading.refusals import Refusals
 from facelab.data.loading.samplers import ClassBalanced, Sequential, Shuffle
@@ -282,12 +282,10 @@ def test_too_many_corrupt_images_are_an_error() -> None:
 
 def test_a_tenth_of_the_images_that_were_read_may_be_corrupt() -> None:
     """Images that were replaced were read too: 100 of 1000 is a tenth, 101 of 1000 is more."""
-    images = next(loader(Dots(900), batch_size=900).batches(0))
     corrupt = tuple((row, f"dot {row}: is broken.") for row in range(101))
-    loader(Dots(900))._note(LoadedBatch(images, corrupt[:100]))
-    fewer = next(loader(Dots(899), batch_size=899).batches(0))
+    loader(Dots(900))._note(900, corrupt[:100])
     with pytest.raises(DataError, match=r"^101 of 1000 images that were read are corrupt, the first: dot 0: is broken"):
-        loader(Dots(899))._note(LoadedBatch(fewer, corrupt))
+        loader(Dots(899))._note(899, corrupt)
 
 
 @pytest.mark.parametrize("odd", [3, CHUNK - 1, CHUNK, CHUNK + 20])

@@ -1,0 +1,17 @@
+"""Another process of this Python that imports what this one would."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def module_command(module: str, *arguments: str) -> Sequence[str]:
+    """The command that runs a module of facelab; to be started with `module_environment`."""
+    # -P keeps the folder where the user stands out of the path of imports.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def module_environment() -> dict[str, str]:
+    """This process's environment, its path of imports, and one thread for each library that would take more."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
