@@ -25,6 +25,7 @@ from gpu_rows import DrawnSources, RowSkipped, classifier, cuda_tests, extractio
 from gpu_table import Figures, Result, described, summary, table, write
 from machine import cores
 
+from facelab.engine.compilation import Compile
 from facelab.engine.precision import Precision
 from facelab.head.class_precision import ClassPrecision
 
@@ -82,6 +83,31 @@ def training_rows(bench: Bench) -> list[Row]:
     ]
 
 
+def compiled_rows(bench: Bench) -> list[Row]:
+    """The same by `torch.compile`, whose first step takes long."""
+    wanted: list[tuple[str, int, Precision, Compile]] = [
+        ("r50", 256, "fp16", "default"),
+        ("r50", 256, "bf16", "default"),
+        ("r50", 256, "bf16", "max"),
+        ("vit_s", 256, "bf16", "default"),
+        ("vit_s", 256, "bf16", "max"),
+        ("MobileFaceNet", 512, "fp16", "default"),
+        ("PETALSwin", 128, "bf16", "default"),
+    ]
+    classes = bench.classes(MS1MV2)
+    return [
+        Row(
+            f"training {entry}, {classes:,} classes, compile: {compile}",
+            partial(training, bench, entry, bench.batch_size(batch), precision, classes, compile),
+            bench.batch_size(batch),
+            precision,
+            180.0 if compile == "max" else 90.0,
+            needs_cuda=True,
+        )
+        for entry, batch, precision, compile in wanted
+    ]
+
+
 def classifier_rows(bench: Bench) -> list[Row]:
     """The class rows alone."""
     size = bench.batch_size(512)
@@ -129,6 +155,7 @@ def all_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
         *classifier_rows(bench),
         *extraction_rows(bench),
         *loader_rows(bench, sources),
+        *compiled_rows(bench),
     ]
 
 

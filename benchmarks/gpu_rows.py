@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -23,7 +23,9 @@ from facelab.data.loading.loader import Loader
 from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import write_packed
+from facelab.engine.compilation import Compile
 from facelab.engine.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
+from facelab.engine.replica import replicate
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import DivergenceError
 from facelab.head.base import HEADS
@@ -89,14 +91,16 @@ def _classifier(bench: Bench, entry: str, classes: int, feat_dim: int) -> Classi
     return rows.to(bench.device)
 
 
-def training(bench: Bench, entry: str, batch_size: int, precision: Precision, classes: int) -> Figures:
+def training(
+    bench: Bench, entry: str, batch_size: int, precision: Precision, classes: int, compile: Compile = "off"
+) -> Figures:
     """Updates of a network and its class rows: normalisation, forward, backward, SGD. No loader, no augmentation."""
     peak = Peak(bench.device)
     network = bench.backbone(entry)
     mode = build(
         MODES,
         "conventional",
-        supplies=Supplies(network, classes),
+        supplies=Supplies(network, classes, replicate=partial(replicate, compile=compile)),
         gate=None,
     )
     tree = {"data": {"source": "ImageFolder"}, "optimizer": OPTIMIZER, "training": {"precision": precision}}

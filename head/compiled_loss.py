@@ -3,9 +3,6 @@
 Written plainly, without memory that is used again: `torch.compile` makes a kernel or two of each function.
 """
 
-import importlib.util
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from facelab.compiler import require_compiler
 from facelab.errors import ConfigError
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates, Nearest
 from facelab.head.class_precision import ClassPrecision, factor
 from facelab.head.class_walk import LEAST_NORM, Chunk, ChunkLoss, Slopes
 from facelab.head.reductions import Reduction
-
-COMPILERS = ("cc", "gcc", "clang")  # of C, which Triton calls for what starts its kernels
 
 
 def check_class_compile(device: torch.device) -> None:
@@ -35,17 +31,7 @@ def check_class_compile(device: torch.device) -> None:
             f"training.class_compile is for GPUs, but the class rows are on the {device.type.upper()}, whose cache "
             "holds a chunk of classes as it is; set training.class_compile=false."
         )
-    if importlib.util.find_spec("triton") is None:
-        raise ConfigError(
-            "training.class_compile needs Triton, which is not installed; install it (torch for CUDA brings it on "
-            "Linux), or set training.class_compile=false."
-        )
-    wanted = [os.environ["CC"]] if os.environ.get("CC") else COMPILERS
-    if not any(map(shutil.which, wanted)):
-        raise ConfigError(
-            f"training.class_compile needs a C compiler, and there is no {' or '.join(wanted)}; install one, name it "
-            "in the variable CC, or set training.class_compile=false."
-        )
+    require_compiler("training.class_compile", device, "training.class_compile=false")
 
 
 def can_be_compiled(head: MarginHead, candidates: Candidates) -> bool:

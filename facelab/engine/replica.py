@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from facelab import distributed
+from facelab.engine.compilation import CallMethod, Compile, call_method, method_caller
 
 if TYPE_CHECKING:
     from facelab.backbone.base import Features
@@ -38,13 +39,15 @@ class Replica(Generic[N]):
 
     Args:
         network: The network on its device, with everything frozen that is not to be trained.
+        call: Calls one of its methods for a pass with gradients, see `method_caller`.
 
     Attributes:
         network: The same, for its properties; a forward pass with gradients goes through the replica.
     """
 
-    def __init__(self, network: N) -> None:
+    def __init__(self, network: N, call: CallMethod = call_method) -> None:
         self.network: N = network
+        self._caller = call
 
     def __call__(self, *inputs: Any) -> Tensor:
         """Forward pass of the network: of a backbone, embeddings (B, D)."""
@@ -95,7 +98,7 @@ class Replica(Generic[N]):
 
     def _run(self, method: str, *inputs: Any) -> Any:
         """Call a method of the network for a pass with gradients."""
-        return getattr(self.network, method)(*inputs)
+        return self._caller(self.network, method, *inputs)
 
 
 class DataParallel(Replica[N]):
@@ -103,19 +106,20 @@ class DataParallel(Replica[N]):
 
     Args:
         network: See `Replica`.
+        call: See `Replica`.
         compression: In which format gradients travel: as they are, or in half of the bytes. fp16 has ten bits behind
             the point and loses what is below 6e-8 or above 65,504 over the number of processes; bf16 has seven bits
             and the range of fp32.
     """
 
-    def __init__(self, network: N, compression: Compression = "none") -> None:
-        super().__init__(network)
+    def __init__(self, network: N, call: CallMethod = call_method, compression: Compression = "none") -> None:
+        super().__init__(network, call)
         # Buffers are not broadcast: that would cost a message in each step for statistics that are only read in
         # evaluation, and two forward passes before one backward pass would find theirs changed.
         known = inspect.signature(DistributedDataParallel).parameters
         renamed = "forward_sync_buffers" in known  # since torch 2.13
         keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-        self._parallel = DistributedDataParallel(_Methods(network), **keep_buffers)
+        self._parallel = DistributedDataParallel(_Methods(network, call), **keep_buffers)
         if compression != "none":
             self._parallel.register_comm_hook(None, HOOKS[compression])
 
@@ -135,12 +139,13 @@ class _Methods(nn.Module):
     the gradients would silently stay those of one process.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, call: CallMethod) -> None:
         super().__init__()
         self.network = network
+        self._caller = call
 
     def forward(self, method: str, *inputs: Any) -> Any:
-        return getattr(self.network, method)(*inputs)
+        return self._caller(self.network, method, *inputs)
 
 
 class Replicate(Protocol):
@@ -150,13 +155,17 @@ class Replicate(Protocol):
         """The replica of ``network``."""
 
 
-def replicate(network: N, compression: Compression = "none") -> Replica[N]:
+def replicate(network: N, compression: Compression = "none", compile: Compile = "off") -> Replica[N]:
     """The network as this process trains it, on its own or together with others.
 
     Args:
         network: See `Replica`.
         compression: See `DataParallel`; alone, there is nothing to send.
+        compile: See `method_caller`.
     """
     # DDP refuses a frozen one, to average nothing.
     frozen = not any(parameter.requires_grad for parameter in network.parameters())
-    return Replica(network) if frozen or distributed.world_size() == 1 else DataParallel(network, compression)
+    call = method_caller(compile)
+    return (
+        Replica(network, call) if frozen or distributed.world_size() == 1 else DataParallel(network, call, compression)
+    )

@@ -13,6 +13,7 @@ from torch import Tensor
 from facelab import distributed
 from facelab.backbone.base import check_quality
 from facelab.catalogue import build
+from facelab.compiler import require_compiler
 from facelab.data.base import SAMPLERS, SOURCES, Source
 from facelab.data.loading.loader import Loader
 from facelab.data.sources.resized import Resized
@@ -89,6 +90,8 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     # A second time, now that plugins have registered their transforms.
     config.data.refuse_stale_scores()
     device = pick_device(config.training.device)
+    if config.training.compile != "off":
+        require_compiler(f"training.compile={config.training.compile}", device, "training.compile=off")
     torch.manual_seed(config.seed)  # the same on all processes: replicated networks must start equal
     source = open_source(config, None if show is None else partial(show, "preparing the data"))
     base = open_base(config)
@@ -112,7 +115,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         config.head,
         config.classifier,
         config.seed,
-        replicate=partial(replicate, compression=config.training.gradient_compression),
+        replicate=partial(replicate, compression=config.training.gradient_compression, compile=config.training.compile),
         load=lambda of: load_network(of, device),
         load_rows=lambda of: class_rows_of(of, source, device),
         embed_source=lambda teacher, folder: embed_source(teacher, source, folder, config, show),

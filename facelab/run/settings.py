@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
 from facelab.data.transforms.augment import Change, quality_changes, with_defaults
+from facelab.engine.compilation import Compile
 from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
 from facelab.engine.replica import Compression
 from facelab.engine.schedules import ScheduleConfig
@@ -135,6 +136,8 @@ class TrainingSettings(Strict):
             alone, as InsightFace's and PETALface's programs do; class rows then move as they would without clipping.
         gradient_compression: In which format processes exchange the gradients of the network: ``none`` (as they are),
             ``fp16`` (as InsightFace's program does) or ``bf16``, in half of the bytes. Class rows exchange none.
+        compile: Whether the network's forward and backward pass are compiled (`torch.compile`): ``off``, ``default``,
+            or ``max``, which tries several kernels for each product and takes minutes to begin.
         channels_last: Memory format of the network; faster on most hardware.
         device: ``auto``, ``cpu`` or ``cuda``.
         log_every: Updates between two readings of the loss.
@@ -151,9 +154,25 @@ class TrainingSettings(Strict):
     clip_norm: float | None = Field(default=None, gt=0)
     clip: Clip = "all"
     gradient_compression: Compression = "none"
+    compile: Compile = "off"
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: int = Field(default=50, ge=1)
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, given: Any) -> Any:
+        """YAML reads ``off`` as false."""
+        return "off" if given is False else given
+
+    @model_validator(mode="after")
+    def _compiled_by_torch_alone(self) -> Self:
+        if self.compile != "off" and self.amp == "apex":
+            raise ValueError(
+                f"compile: {self.compile} cannot see the functions that amp: apex changes; set amp: native, or "
+                "compile: off"
+            )
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -335,6 +354,7 @@ FREE_TO_CHANGE = (
     "data.prefetch",
     "training.log_every",
     "training.device",
+    "training.compile",
     "evaluation",
     "checkpoint",
     "callbacks",

@@ -17,6 +17,9 @@ from facelab.adapter.gate import GATES
 from facelab.adapter.gate_slot import expert_weights, gate_of_forward, weighted, without_updates
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.layers.recompute import Blocks
+from facelab.catalogue import Spec, build
+from facelab.engine import compilation
+from facelab.engine.replica import replicate
 from facelab.errors import DataError
 from facelab.inputs import InputSpec
 from facelab.quality.card import ScorerCard
@@ -80,9 +83,9 @@ class Compiler:
         self.graphs = 0
 
     def __call__(self, program: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return torch.compile(program, backend=self._count, fullgraph=True, dynamic=False)
+        return torch.compile(program, backend=self.count, fullgraph=True, dynamic=False)
 
-    def _count(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    def count(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         self.graphs += 1
         compiled: Callable[..., Any] = lookup_backend("aot_eager")(graph, inputs)
         return compiled
@@ -94,6 +97,21 @@ def test_one_graph_trains_as_the_network_does(family: str, checkpointing: bool) 
     plain = learned(network, network)
     compiler = Compiler()
     torch.testing.assert_close(learned(network, compiler(network)), plain, rtol=1e-4, atol=1e-6)
+    assert compiler.graphs == 1
+
+
+@pytest.mark.parametrize("adapter", ["LoRA", "DualLoRA", "SilentExpert"])
+def test_one_graph_through_the_replica_that_trains(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec: Spec = {adapter: {"rank": 2, "kinds": ["linear", "conv"], "dropout": 0.0}}
+    built = build(ADAPTERS, spec)
+    weighing = GATES.build("learned", {}) if built.needs_gate else None
+    if weighing is not None:
+        weighing.calibrate([0.1, 0.2, 0.8, 0.9], ScorerCard(name="test", low=0, high=1))
+    network = AdaptedBackbone(base("Convolutions"), built, weighing).train()
+    plain = learned(network, network)
+    compiler = Compiler()
+    monkeypatch.setattr(compilation, "OPTIONS", {"default": {"backend": compiler.count}})
+    torch.testing.assert_close(learned(network, replicate(network, compile="default")), plain, rtol=1e-4, atol=1e-6)
     assert compiler.graphs == 1
 
 
