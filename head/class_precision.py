@@ -31,15 +31,21 @@ def factors_in(precision: ClassPrecision, device: torch.device) -> Iterator[None
     # oneDNN and cuBLAS round while they load, so that neither factor is copied. oneDNN leaves fp32 as it is where the
     # processor multiplies no bf16, and cuBLAS rounds to no bf16 of its own accord.
     setting = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    if precision == "fp32" or (device.type == "cuda" and precision == "bf16"):
+    if precision == "fp32" and device.type != "cuda":
         yield
         return
     before = setting.fp32_precision
-    setting.fp32_precision = precision
+    # What a run lets its network round (training.tf32) is not for class rows.
+    setting.fp32_precision = "ieee" if device.type == "cuda" and precision != "tf32" else precision
     try:
         yield
     finally:
         setting.fp32_precision = before
+
+
+def rounds_on_its_own(device: torch.device) -> bool:
+    """Whether products outside of `factors_in` have their fp32 factors rounded on a device."""
+    return device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def factor(matrix: Tensor, precision: ClassPrecision) -> Tensor:

@@ -25,7 +25,7 @@ from facelab.errors import ConfigError, DataError
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates, Product, WholeProduct, cosines
 from facelab.head.chunked_gradient import ChunkedGradient
-from facelab.head.class_precision import ClassPrecision
+from facelab.head.class_precision import ClassPrecision, rounds_on_its_own
 from facelab.head.fused_product import FusedProduct
 from facelab.head.margin_loss import ClassifierOutput, MarginLoss
 from facelab.head.reused_memory import ReusedMemory
@@ -120,7 +120,8 @@ class Classifier(nn.Module, ABC):
     def product(self, features: Tensor, candidates: Candidates) -> Product:
         """Cosines of the batch, (B, D), to the candidates, or inner products if the head wants those; with gradient."""
         large = len(features) * candidates.rows.shape[:-1].numel() > LARGEST_WHOLE
-        if large or self.class_precision != "fp32" or self.class_compile or self.row_gradient is not None:
+        asked = self.class_precision != "fp32" or self.class_compile or self.row_gradient is not None
+        if large or asked or rounds_on_its_own(features.device):
             return FusedProduct(
                 features,
                 candidates,

@@ -33,6 +33,7 @@ from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.device_feed import DeviceFeed
 from facelab.run.mode_checks import refuse_missing_occluders, refuse_single_images
 from facelab.run.network import open_base, open_network, refuse_unread_scores
+from facelab.run.precision import settle_precision
 from facelab.run.settings import RunConfig
 from facelab.run.trained import class_rows_of, embed_source, load_network
 from facelab.run.training_set import KEY, describe
@@ -108,6 +109,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         )
     network = open_network(config, base, device, scores)
     backbone, card = network.backbone, network.card
+    config = settle_precision(config, backbone, device)
     check_quality(backbone, given=config.data.quality is not None)
     supplies = Supplies(
         backbone,
@@ -196,6 +198,7 @@ def open_optimization(
 ) -> Optimization:
     """Optimisers over what the mode trains: the network, and the class rows in a group or an optimiser of their own."""
     training = config.training
+    assert training.precision != "auto", "settled when the run is assembled"
     fresh = parameter_groups(mode.fresh_modules(), config.optimizer, name="new layers", lr=config.optimizer.class_lr)
     known = [parameter for group in fresh for parameter in group.parameters]
     replicated = [*parameter_groups(mode.trained_modules(), config.optimizer, known=known), *fresh]

@@ -1,7 +1,7 @@
 """One training run from settings to report: assemble, resume, train, evaluate, write what a user wants to look at."""
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from rich.console import Console
 from facelab import distributed
 from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import Backbone
-from facelab.config import Tree, differences
+from facelab.config import Tree, differences, merge
+from facelab.engine.kernels import kernels
 from facelab.engine.loop import Callback, Progress, StopSignal, train
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside.yaml import read_yaml
@@ -20,6 +21,7 @@ from facelab.progress_bar import counted_bars
 from facelab.quality.table import QualityScores
 from facelab.run.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
 from facelab.run.callbacks import Checkpointing, Evaluation, NamedCallbacks, check_callbacks
+from facelab.run.precision import describe_arithmetic
 from facelab.run.run_folder import claimed
 from facelab.run.settings import FREE_TO_CHANGE, RunConfig, make_config
 from facelab.run.tracking import CONFIG, METRICS, ConsoleProgress, MetricsLog, last_logged, model_files, write_settings
@@ -87,12 +89,15 @@ def _run(
         _require_unbegun(folder, config)
         console.print(f"'{folder}' has no checkpoint: it begins at update 0")
     if found:
+        config = with_precision_of(folder, config)
         check_changes(folder, config, allow_changes)
         store.require_unharmed(found)
     import_plugins(config.plugins)
     check_callbacks(config.callbacks)
+    asked = config.training.precision
     with counted_bars(console) as show:
         parts = assemble(config, show, resumed=found is not None)
+        config = parts.config
         protocols = open_protocols(config, console)
         network, complete = parts.mode.inference_network(), config.evaluation.on_corrupt == "error"
         scoring = scoring_of(config, parts.device, show)
@@ -111,6 +116,7 @@ def _run(
             console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")
     if distributed.is_main():
         write_settings(folder, config.tree())
+        console.print(describe_arithmetic(config, parts.device, asked), highlight=False)
         _show_adapters(parts, console)
     distributed.barrier()
     evaluation = _train(parts, protocols, scores, store, console, log, added)
@@ -166,7 +172,10 @@ def _train(
 
     checkpointing = Checkpointing(config.checkpoint, store, take, parts.optim.check)
     shown: list[Callback] = [log, ConsoleProgress(console)] if log is not None else []
-    with StopSignal().installed() as stop:
+    fast: AbstractContextManager[None] = nullcontext()
+    if parts.device.type == "cuda":
+        fast = kernels(tf32=config.training.tf32, cudnn_benchmark=config.training.cudnn_benchmark)
+    with fast, StopSignal().installed() as stop:
         train(
             parts.mode,
             parts.feed,
@@ -239,6 +248,14 @@ def check_changes(folder: Path, config: RunConfig, allow: bool) -> None:
             f"'{folder}' was started with other settings: {'; '.join(changed)}. "
             "Take them back, or pass --allow-changes to go on with the new ones."
         )
+
+
+def with_precision_of(folder: Path, config: RunConfig) -> RunConfig:
+    """The settings, with ``auto`` as that which the run chose when it began, perhaps on another machine."""
+    if config.training.precision != "auto":
+        return config
+    chosen = saved_settings(folder).get("training", {}).get("precision", "auto")
+    return make_config(merge(config.tree(), {"training": {"precision": chosen}}), "the settings")
 
 
 def trained_files(folder: Path) -> dict[str, Path]:

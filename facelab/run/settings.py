@@ -2,23 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
-from facelab.data.transforms.augment import Change, quality_changes, with_defaults
 from facelab.engine.compilation import Compile
 from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
 from facelab.engine.replica import Compression
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
 from facelab.head.class_precision import ClassPrecision
-from facelab.inputs import check_any_photo
 from facelab.quality.card import ScoreSource
+from facelab.run.data_settings import DataSettings
 from facelab.run.shipped import shipped_configs
-from facelab.threads import MOST_WORKERS, Reader
 
 RUN_SPECS = (
     "mode",
@@ -41,81 +39,6 @@ VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
 """With the first key a file is a study, several runs, see `facelab.run.study`; the other goes with it."""
 
 
-class DataSettings(Strict):
-    """The ``data`` section.
-
-    Attributes:
-        source: What to train on; see ``facelab list sources``.
-        size: Side of the square network input in pixels, or [height, width].
-        resize: Resize aligned faces of another size; without it they are refused.
-        any_photo: With ``resize``, take images too that cannot be aligned faces by their shape or size.
-        sampler: Which images in which order; see ``facelab list samplers``.
-        augment: Random changes on the device: options by the transform's name, or its probability alone, or null for
-            none of it; see ``facelab list transforms``. Only ``flip: 0.5`` unless asked.
-        workers: Threads or processes that read and decode; 0 for one per core, shared by the processes of a machine;
-            ``auto`` leaves one core to the training loop, and takes up to 16.
-        reader: ``threads``, ``processes``, or ``auto``: processes for sets of 20,000 images and more that have to be
-            decoded.
-        prefetch: Batches that may wait for the network, beside the one that each worker is reading.
-        on_corrupt: ``error`` stops at an image that cannot be read, ``skip`` counts and replaces it.
-        quality: Quality scores of the source's images, for networks and heads that take them: a table, or a scorer as
-            ``{Sharpness: {}}`` (see ``facelab list scorers``), or null.
-        online_quality: Let the scorer of `quality` score the images of each step as augmentation left them, instead of
-            once as they were; gates are calibrated on the latter.
-    """
-
-    source: Spec
-    size: int | tuple[int, int] = 112
-    resize: bool = False
-    any_photo: bool = False
-    sampler: Spec = "Shuffle"
-    augment: dict[str, Change] = Field(default_factory=dict, validate_default=True)
-    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] | Literal["auto"] = "auto"
-    reader: Reader = "auto"
-    prefetch: int = Field(default=4, ge=1, le=4096)
-    on_corrupt: Literal["error", "skip"] = "error"
-    quality: ScoreSource | None = None
-    online_quality: bool = False
-
-    @field_validator("augment")
-    @classmethod
-    def _with_defaults(cls, augment: dict[str, Change]) -> dict[str, Change]:
-        try:
-            return with_defaults(augment)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-
-    @model_validator(mode="after")
-    def _agree_with_each_other(self) -> Self:
-        if self.online_quality and not isinstance(self.quality, dict):
-            raise ValueError("online_quality needs a scorer in quality, such as {Sharpness: {}}")
-        try:
-            check_any_photo(self.any_photo, self.resize)
-            self.refuse_stale_scores()
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return self
-
-    def refuse_stale_scores(self) -> None:
-        """Refuse scores of whole images where the network sees better or worse ones; plugins may be known only later.
-
-        Raises:
-            ConfigError: If there are scores, none are made anew in each step, and a transform changes quality.
-        """
-        changed = quality_changes(self.augment)
-        if changed and self.quality is not None and not self.online_quality:
-            raise ConfigError(
-                f"data.augment.{changed[0]} changes how good an image is, but data.quality says how good it was "
-                "before; set data.online_quality: true, so that a scorer sees what the network sees, or leave "
-                f"augment.{changed[0]} out."
-            )
-
-    @property
-    def height_width(self) -> tuple[int, int]:
-        """Size as (height, width)."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
-
-
 class TrainingSettings(Strict):
     """The ``training`` section.
 
@@ -123,7 +46,7 @@ class TrainingSettings(Strict):
         epochs: Passes over the data.
         batch_size: Images in one update of the optimiser, over all processes and accumulated steps.
         accumulate: Forward passes that make one update; the loss is divided by it.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``, the fastest one for the network on this device.
         class_precision: Format of the class rows and embeddings in the products that make the logits, which are added
             in fp32: ``fp32``, ``bf16``, or on a GPU ``tf32``. Rows and gradients stay fp32.
         class_skip: Share of the gradient, 0 to 1, that may be left out where chunks of many classes hardly matter, to
@@ -138,6 +61,8 @@ class TrainingSettings(Strict):
             ``fp16`` (as InsightFace's program does) or ``bf16``, in half of the bytes. Class rows exchange none.
         compile: Whether the network's forward and backward pass are compiled (`torch.compile`): ``off``, ``default``,
             or ``max``, which tries several kernels for each product and takes minutes to begin.
+        tf32: Whether a GPU may round what is left of fp32 in the network to TF32 in products and convolutions.
+        cudnn_benchmark: Whether cuDNN tries its kernels for the shapes of a run and takes the fastest ones.
         channels_last: Memory format of the network; faster on most hardware.
         device: ``auto``, ``cpu`` or ``cuda``.
         log_every: Updates between two readings of the loss.
@@ -146,7 +71,7 @@ class TrainingSettings(Strict):
     epochs: int = Field(default=18, ge=1)
     batch_size: int = Field(default=512, ge=1)
     accumulate: int = Field(default=1, ge=1)
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"
     class_precision: ClassPrecision = "fp32"
     class_skip: float = Field(default=0.0, ge=0.0, lt=1.0)
     class_compile: bool = False
@@ -155,6 +80,8 @@ class TrainingSettings(Strict):
     clip: Clip = "all"
     gradient_compression: Compression = "none"
     compile: Compile = "off"
+    tf32: bool = True
+    cudnn_benchmark: bool = True
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: int = Field(default=50, ge=1)
@@ -355,6 +282,8 @@ FREE_TO_CHANGE = (
     "training.log_every",
     "training.device",
     "training.compile",
+    "training.tf32",
+    "training.cudnn_benchmark",
     "evaluation",
     "checkpoint",
     "callbacks",

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from facelab.config import Strict
 from facelab.engine.optimization import OptimizerConfig
 from facelab.engine.schedules import ScheduleConfig
-from facelab.run.settings import CheckpointSettings, DataSettings, EvaluationSettings, TrainingSettings
+from facelab.run.data_settings import DataSettings
+from facelab.run.settings import CheckpointSettings, EvaluationSettings, TrainingSettings
 
 POSITIVE, NOT_NEGATIVE, COUNT = "(0, inf)", "[0, inf)", "[1, inf)"
 RANGES: dict[type[Strict], dict[str, str]] = {
