@@ -210,7 +210,7 @@ def load_optimizer(optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]
             if isinstance(present, Tensor) and isinstance(value, Tensor):
                 present.copy_(value)
             else:  # torch takes a tensor itself where device and type fit; training would change the checkpoint
-                others.setdefault(index, {})[key] = _copy(value)
+                others.setdefault(index, {})[key] = _copy(value, parameters[index][0])
     optimizer.load_state_dict({"state": others, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, given in others.items():  # torch has made numbers of the parameter's type of them
         parameter = parameters[index][0]
@@ -266,5 +266,9 @@ def _start_momenta(optimizer: Optimizer) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+def _copy(value: Any, parameter: Tensor) -> Any:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value.clone() if isinstance(value, Tensor) else value
+    # In the memory format of the parameter, which the checkpoint's may not have been: fused kernels go through both
+    # number by number as they lie.
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -146,6 +146,24 @@ def test_state_goes_on_from_where_it_was_with_the_settings_of_now(name: str, fus
     assert all(torch.equal(old, new) for old, new in zip(run.everything(), resumed.everything(), strict=True))
 
 
+@pytest.mark.parametrize(("name", "fused"), KINDS)
+def test_state_of_another_memory_format_goes_on_number_by_number(name: str, fused: bool) -> None:
+    values = torch.arange(24.0).view(1, 2, 3, 4)
+    formats = (torch.channels_last, torch.contiguous_format)
+    first, second = (nn.Parameter(values.clone(memory_format=one)) for one in formats)
+    config = OptimizerConfig(name=name, lr=0.1, fused=fused)  # type: ignore[arg-type]
+    before, after = (make_optimizer([ParameterGroup("all", (one,), 0.1, 0.0)], config) for one in (first, second))
+    first.grad = torch.empty_like(first).copy_(torch.sin(values))
+    before.step()
+    with torch.no_grad():
+        second.copy_(first)
+    load_optimizer(after, before.state_dict()["state"])
+    for parameter, optimizer in ((first, before), (second, after)):
+        parameter.grad = torch.empty_like(parameter).copy_(torch.cos(values))
+        optimizer.step()
+    torch.testing.assert_close(second, first)
+
+
 def test_momentum_switched_on_when_resuming_starts_from_zero() -> None:
     run = Run("sgd", True)
     load_optimizer(run.optimizer, {})
