@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab.adapter.gate import Gate
@@ -140,6 +140,11 @@ class AdaptedBackbone(Backbone):
     def gated_patches(self) -> PatchGrid | None:
         """Those of the base."""
         return self.network.gated_patches
+
+    @property
+    def fsdp_units(self) -> tuple[nn.Module, ...]:
+        """Those of the base, adapters included."""
+        return self.network.fsdp_units
 
     def features(self, image: Tensor, quality: Tensor | None = None) -> Features:
         """Embedding and inner features of normalised images (B, 3, H, W) with quality scores (B,)."""

@@ -105,6 +105,15 @@ class Backbone(nn.Module, ABC):
         return None
 
     @property
+    def fsdp_units(self) -> tuple[nn.Module, ...]:
+        """Modules that hold most of the parameters and run one after the other; none if the family names none.
+
+        With ``training.parallel: fsdp`` each is whole on a process only while it runs. They take and give tensors, are
+        called as modules, and share no parameter.
+        """
+        return ()
+
+    @property
     def embedding_dim(self) -> int:
         """Length of an embedding in evaluation mode; an adapted network may join two."""
         return self.feat_dim

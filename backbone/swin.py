@@ -286,6 +286,11 @@ class Swin(Backbone):
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=INITIAL_DEVIATION)
 
+    @property
+    def fsdp_units(self) -> tuple[nn.Module, ...]:
+        """The blocks of all stages, and the output, which sees all tokens at once."""
+        return (*(block for stage in self.stages for block in stage.blocks), self.feature)  # type: ignore[union-attr]
+
     def features(self, image: Tensor) -> Features:
         """Embedding, the map (B, C, H, W) after each stage, and the last tokens (B, N, C)."""
         tokens: Tensor = self.patch_embed(image)

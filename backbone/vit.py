@@ -138,6 +138,11 @@ class ViT(Backbone):
         """All patches, if there is a gate."""
         return None if self.gate is None else PatchGrid(*self.patch_embed.grid, self.patch_embed.side)
 
+    @property
+    def fsdp_units(self) -> tuple[nn.Module, ...]:
+        """The blocks, the gate, and the output, whose first layer sees all tokens at once."""
+        return (*self.blocks, *((self.gate,) if self.gate is not None else ()), self.feature)
+
     def features(self, image: Tensor) -> Features:
         """Embedding, tokens (B, N, dim) as they enter the output, and the gate (B, N) if there is one."""
         tokens = self.patch_embed(image) + self.pos_embed

@@ -175,6 +175,18 @@ class TrainingMode(ABC):
         """The network in training, for its properties."""
         return self.replica.network
 
+    def require_whole(self, what: str) -> None:
+        """Refuse what calls or copies the network beside its replica where no process has all of it.
+
+        Raises:
+            ConfigError: If so; ``what`` begins the sentence.
+        """
+        if not self.replica.whole:
+            raise ConfigError(
+                f"{what} needs the whole network on each process, and training.parallel=fsdp keeps a part of it there; "
+                "set training.parallel=ddp."
+            )
+
     def embed(self, batch: Batch) -> Tensor:
         """Embeddings (B, D) of a batch, with gradients; a network that takes quality scores gets those of the batch."""
         return self.replica(*self.inputs(batch))

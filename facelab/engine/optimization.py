@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -150,7 +151,10 @@ class Optimization:
         self.clip = clip
         self.updates = 0
         self.replicas = list(replicas)
-        self._of_replicas = {one for replica in replicas for one in replica.network.parameters()}
+        self._parts = {part: (one, whole) for one in replicas for whole, part in one.parts().items()}
+        part_of = {whole: part for part, (_, whole) in self._parts.items()}
+        self._of_replicas = {part_of.get(one, one) for replica in replicas for one in replica.network.parameters()}
+        groups = [replace(one, parameters=tuple(part_of.get(p, p) for p in one.parameters)) for one in groups]
         first = [make_optimizer(groups, optimizer)] if groups or not others else []  # class rows alone may be trained
         self.optimizers = [*first, *others]
         if any(map(makes_gradients, others)):
@@ -222,7 +226,7 @@ class Optimization:
         self.check()
         return {
             "updates": self.updates,
-            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
+            "optimizers": [self._spread(optimizer) for optimizer in self.optimizers],
             "arithmetic": self.arithmetic.state_dict(),
         }
 
@@ -240,15 +244,37 @@ class Optimization:
         if state["arithmetic"].keys() != self.arithmetic.state_dict().keys():
             raise CheckpointError("the checkpoint was trained with another training.precision or training.amp.")
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
-            load_optimizer(optimizer, stored)
+            load_optimizer(optimizer, self._cut(optimizer, stored))
         self.arithmetic.load_state_dict(state["arithmetic"])
         self.updates = state["updates"]
         self._calls = 0
         self.watch = Watch(self.device)
         self._set_rates()
 
+    def _spread(self, optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+        """The state of an optimiser; what it keeps for a part of a parameter gets the shape of the parameter."""
+        states = dict(optimizer.state_dict()["state"])
+        for index, part in enumerate(_parameters(optimizer)):
+            if part in self._parts and index in states:
+                replica, whole = self._parts[part]
+                kept = states[index].items()
+                states[index] = {k: replica.spread(whole, v) if _is_like(v, part) else v for k, v in kept}
+        return states
+
+    def _cut(self, optimizer: Optimizer, stored: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        """Stored state as this process holds it; what does not fit stays as it is, to be refused."""
+        states = dict(stored)
+        for index, part in enumerate(_parameters(optimizer)):
+            if part in self._parts and index in states:
+                replica, whole = self._parts[part]
+                kept = states[index].items()
+                states[index] = {k: replica.cut(whole, v) if _is_like(v, whole) else v for k, v in kept}
+        return states
+
     def _move(self) -> Tensor:
         self._set_rates()
+        for replica in self.replicas:
+            replica.collect_gradients()
         norm, bad_loss = self._measure()
         unscale = self.arithmetic.unscale()
         scale = None if unscale is None else unscale.reciprocal()  # before an overflow lowers it
@@ -313,6 +339,16 @@ def _refuse_hidden_gradients(amp: AmpBackend, clip_norm: float | None) -> None:
             "training.amp=apex keeps its loss scale to itself, which the class rows' optimiser must know with "
             "classifier.FullSoftmax.gradient=chunks; set training.amp=native, or gradient=whole."
         )
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    """In the order in which its state numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _is_like(value: Any, parameter: Tensor) -> bool:
+    """Whether an optimiser keeps a number of a parameter's each in it."""
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == parameter.shape
 
 
 def _numbers(parameter: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 N = TypeVar("N", bound=nn.Module)
 
 Compression = Literal["none", "fp16", "bf16"]
+Parallel = Literal["ddp", "fsdp"]
 HOOKS: Mapping[Compression, Any] = {
     "fp16": fp16_compress_hook,
     # By another name, because DistributedDataParallel refuses the function itself on gloo, which can do it.
@@ -43,7 +44,10 @@ class Replica(Generic[N]):
 
     Attributes:
         network: The same, for its properties; a forward pass with gradients goes through the replica.
+        whole: Whether the network lies whole on each process, which may then call it beside the replica, and copy it.
     """
+
+    whole: ClassVar[bool] = True
 
     def __init__(self, network: N, call: CallMethod = call_method) -> None:
         self.network: N = network
@@ -51,18 +55,44 @@ class Replica(Generic[N]):
 
     def __call__(self, *inputs: Any) -> Tensor:
         """Forward pass of the network: of a backbone, embeddings (B, D)."""
-        return cast(Tensor, self._run("__call__", *inputs))
+        return cast(Tensor, self.call("__call__", *inputs))
 
     def features(self, *inputs: Tensor) -> "Features":
         """Embedding and inner features of a backbone, see `facelab.backbone.base.Backbone.features`.
 
         As after a forward pass, the loss must depend on every parameter in training; the embedding usually sees to it.
         """
-        return cast("Features", self._run("features", *inputs))
+        return cast("Features", self.call("features", *inputs))
+
+    def call(self, method: str, *inputs: Any) -> Any:
+        """What a method of the network gives, on all processes alike; with gradients if they are enabled."""
+        return self._caller(self.network, method, *inputs)
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Context of passes whose gradients are only accumulated: processes need not exchange them yet."""
         return nullcontext()
+
+    def parts(self) -> Mapping[nn.Parameter, nn.Parameter]:
+        """Parameters of which this process holds a part, each with that part, which an optimiser moves; often none."""
+        return {}
+
+    def collect_gradients(self) -> None:
+        """Give the gradients of the last backward pass to `parts`; to be called before anyone looks at them."""
+
+    def spread(self, parameter: nn.Parameter, own: Tensor) -> Tensor:
+        """A tensor of the shape of one of the parameters in `parts`, of which ``own`` is what this process holds."""
+        return own
+
+    def cut(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
+        """What this process holds of a tensor of the shape of one of the parameters in `parts`."""
+        return whole
+
+    def gathered(self, tree: Any) -> Any:
+        """Nested mappings and lists with whole tensors in the place of those that are spread over the processes.
+
+        To be called on every process; the first one gets their numbers, others may get shapes alone.
+        """
+        return tree
 
     def gradient_norm(self) -> Tensor:
         """Norm () of the gradients of the whole network, equal on all processes; 0 if it has none yet."""
@@ -70,7 +100,7 @@ class Replica(Generic[N]):
         return get_total_norm(gradients) if gradients else next(self.network.parameters()).new_zeros(())
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and buffers of the whole network by name, as a checkpoint keeps them; the live tensors."""
+        """Weights and buffers of the whole network by name; the live tensors, for a checkpoint to be `gathered`."""
         return self.network.state_dict()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -96,10 +126,6 @@ class Replica(Generic[N]):
                 for buffer, kept in zip(buffers, own, strict=True):
                     buffer.copy_(kept)
 
-    def _run(self, method: str, *inputs: Any) -> Any:
-        """Call a method of the network for a pass with gradients."""
-        return self._caller(self.network, method, *inputs)
-
 
 class DataParallel(Replica[N]):
     """A copy of the network in every process; gradients are averaged over them (DistributedDataParallel).
@@ -119,7 +145,7 @@ class DataParallel(Replica[N]):
         known = inspect.signature(DistributedDataParallel).parameters
         renamed = "forward_sync_buffers" in known  # since torch 2.13
         keep_buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
-        self._parallel = DistributedDataParallel(_Methods(network, call), **keep_buffers)
+        self._parallel = DistributedDataParallel(Methods(network, call), **keep_buffers)
         if compression != "none":
             self._parallel.register_comm_hook(None, HOOKS[compression])
 
@@ -128,23 +154,25 @@ class DataParallel(Replica[N]):
         context: AbstractContextManager[None] = self._parallel.no_sync()
         return context
 
-    def _run(self, method: str, *inputs: Any) -> Any:
+    def call(self, method: str, *inputs: Any) -> Any:
+        """What a method of the network gives; gradients that its backward pass makes are averaged."""
         return self._parallel(method, *inputs)
 
 
-class _Methods(nn.Module):
+class Methods(nn.Module):
     """Any method of a network by way of ``forward``.
 
-    DistributedDataParallel gets ready for a backward pass in its own ``forward``; of a method that is called beside it,
-    the gradients would silently stay those of one process.
+    DistributedDataParallel and FSDP get ready for a backward pass in their own ``forward``; of a method that is called
+    beside it, the gradients would silently stay those of one process.
     """
 
-    def __init__(self, network: nn.Module, call: CallMethod) -> None:
+    def __init__(self, network: nn.Module, call: CallMethod = call_method) -> None:
         super().__init__()
         self.network = network
         self._caller = call
 
     def forward(self, method: str, *inputs: Any) -> Any:
+        """What the method gives."""
         return self._caller(self.network, method, *inputs)
 
 

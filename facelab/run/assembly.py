@@ -21,7 +21,6 @@ from facelab.data.transforms.augment import Augment
 from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
-from facelab.engine.replica import replicate
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.classifier import Classifier, UpdateRule
 from facelab.model.face_model import network_of, pick_device, scorer_of_card
@@ -32,7 +31,7 @@ from facelab.quality.card import require_scorer
 from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.device_feed import DeviceFeed
 from facelab.run.mode_checks import refuse_missing_occluders, refuse_single_images
-from facelab.run.network import open_base, open_network, refuse_unread_scores
+from facelab.run.network import open_base, open_network, refuse_unread_scores, replicate_of
 from facelab.run.precision import settle_precision
 from facelab.run.settings import RunConfig
 from facelab.run.trained import class_rows_of, embed_source, load_network
@@ -117,7 +116,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         config.head,
         config.classifier,
         config.seed,
-        replicate=partial(replicate, compression=config.training.gradient_compression, compile=config.training.compile),
+        replicate=replicate_of(config, backbone),
         load=lambda of: load_network(of, device),
         load_rows=lambda of: class_rows_of(of, source, device),
         embed_source=lambda teacher, folder: embed_source(teacher, source, folder, config, show),
@@ -257,14 +256,17 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
     for state in (mode, local):
         require_plain(state, f"what the mode {type(parts.mode).__name__} wants to remember")
     rows = _take_rows(parts, optimization)
+    # In one call: a checkpoint has the network twice, and it is gathered once.
+    state = {"model": parts.mode.inference().state(), "mode": mode, "optimization": optimization}
+    state = parts.mode.replica.gathered(state)
     return Snapshot(
-        model=parts.mode.inference().state(),
+        model=state["model"],
         card={**parts.card, "update": progress.update, "epoch": progress.update / progress.updates_per_epoch},
         training={
             "update": progress.update,
             "config": parts.config.tree(),
-            "mode": mode,
-            "optimization": optimization,
+            "mode": state["mode"],
+            "optimization": state["optimization"],
             "window": progress.window.state(),
             KEY: parts.training_set,
         },

@@ -11,6 +11,7 @@ from facelab.adapter.gate import GATES, Gate
 from facelab.backbone.base import BACKBONES, Backbone, takes_quality
 from facelab.catalogue import resolve
 from facelab.config import merge
+from facelab.engine.replica import N, Replica, Replicate, replicate
 from facelab.errors import ConfigError
 from facelab.iqa.base import SCORERS
 from facelab.model.face_model import load_model
@@ -115,6 +116,34 @@ def open_network(
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     backbone = backbone.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     return Network(backbone, card, None if gate is None else gate.to(device))
+
+
+def replicate_of(config: RunConfig, backbone: Backbone) -> Replicate:
+    """How this process trains the networks of a mode: the backbone as the settings say, small ones beside it whole.
+
+    Raises:
+        ConfigError: If the settings do not go together; the function itself raises it where the backbone does not fit.
+    """
+    training = config.training
+    if training.parallel == "fsdp" and training.amp == "apex":
+        raise ConfigError(
+            "training.amp=apex changes whole parameters, which training.parallel=fsdp does not keep; set "
+            "training.amp=native, or training.parallel=ddp."
+        )
+    if training.parallel == "fsdp" and training.compile != "off":
+        raise ConfigError(
+            f"training.compile={training.compile} makes one graph of a network, which training.parallel=fsdp gathers "
+            "block by block; set training.compile=off, or training.parallel=ddp."
+        )
+
+    def replica(network: N) -> Replica[N]:
+        if training.parallel == "ddp" or network is not backbone:
+            return replicate(network, training.gradient_compression, training.compile)
+        from facelab.engine.sharded import Sharded  # takes seconds to import
+
+        return Sharded(network, backbone.fsdp_units, training.gradient_compression)
+
+    return replica
 
 
 def _new_backbone(config: RunConfig) -> tuple[Backbone, dict[str, Any]]:

@@ -10,7 +10,7 @@ from facelab.catalogue import Spec
 from facelab.config import Strict, Tree, merge, parse_overrides, read_config, validate
 from facelab.engine.compilation import Compile
 from facelab.engine.optimization import AmpBackend, Clip, OptimizerConfig, Precision
-from facelab.engine.replica import Compression
+from facelab.engine.replica import Compression, Parallel
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import ConfigError, did_you_mean
 from facelab.head.class_precision import ClassPrecision
@@ -57,6 +57,9 @@ class TrainingSettings(Strict):
         clip_norm: Largest gradient norm, or null.
         clip: Which gradients that norm is of, and which are clipped: ``all`` together, or those of the ``network``
             alone, as InsightFace's and PETALface's programs do; class rows then move as they would without clipping.
+        parallel: How several processes share the network: each has all of it (``ddp``), or a part of every parameter,
+            its gradient and its optimiser state, gathered block by block as they are needed (``fsdp``: large ViTs and
+            Swins). Class rows are shared out in both.
         gradient_compression: In which format processes exchange the gradients of the network: ``none`` (as they are),
             ``fp16`` (as InsightFace's program does) or ``bf16``, in half of the bytes. Class rows exchange none.
         compile: Whether the network's forward and backward pass are compiled (`torch.compile`): ``off``, ``default``,
@@ -78,6 +81,7 @@ class TrainingSettings(Strict):
     amp: AmpBackend = "native"
     clip_norm: float | None = Field(default=None, gt=0)
     clip: Clip = "all"
+    parallel: Parallel = "ddp"
     gradient_compression: Compression = "none"
     compile: Compile = "off"
     tf32: bool = True
@@ -284,6 +288,7 @@ FREE_TO_CHANGE = (
     "training.compile",
     "training.tf32",
     "training.cudnn_benchmark",
+    "training.parallel",
     "evaluation",
     "checkpoint",
     "callbacks",

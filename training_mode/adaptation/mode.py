@@ -65,11 +65,12 @@ class Adaptation(Conventional):
         self.alignment = in_range("adaptation alignment", alignment, 0.0, float("inf"), high_open=True)
         if alignment and gate is None:
             raise ConfigError("adaptation alignment tells low from high images by a gate, and there is none; name one.")
-        super().__init__(supplies, ema)
         self.adapted = supplies.backbone
         self.gate = gate
         changes = not self.adapted.low_rank_layers()
+        # Before the network is replicated: each process may have only a part of it then.
         self.teacher = deepcopy(self.adapted).eval().requires_grad_(False) if distillation and changes else None
+        super().__init__(supplies, ema)
 
     @classmethod
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:
@@ -119,7 +120,8 @@ class Adaptation(Conventional):
         """How far good images moved from the base: mean of a (1 - cos), ()."""
         image = normalise(batch.image, self.network.input_spec)
         if self.teacher is None:
-            target = self.adapted.base_embedding(image)
+            with torch.no_grad():
+                target = self.replica.call("base_embedding", image)
         else:
             with torch.no_grad():
                 target = self.teacher(image)

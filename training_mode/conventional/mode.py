@@ -32,6 +32,7 @@ class Conventional(TrainingMode):
         self.classifier = supplies.build_classifier()
         if ema is not None:
             in_range("mode: ema", ema, 0.0, 1.0, high_open=True)
+            self.require_whole("a moving average of the weights (ema)")
         self.shadow = None if ema is None else Shadow(self.network, decay=ema)
 
     @classmethod

@@ -78,8 +78,10 @@ class Distillation(TrainingMode):
     def _build(self, supplies: Supplies, options: Mapping[str, dict[str, Any]]) -> dict[str, Replica[DistillationLoss]]:
         """The losses on the device, as this process trains what they learn."""
         maps = "maps" in self.needs
+        with self.replica.inference_view() as student:
+            shapes = shapes_of(student, maps=maps)
         supplied: dict[str, Any] = {
-            "student": shapes_of(supplies.backbone, maps=maps),
+            "student": shapes,
             "teacher": shapes_of(self.teacher.network, maps=maps),
             "rows": self.rows,
             "num_classes": supplies.num_classes,

@@ -104,6 +104,7 @@ class Occlusion(Conventional):
         self.wants_occluded = segmentation > 0
         self.alternate = alternate
         self.updates = 0
+        self.require_whole("the mode 'occlusion', which reaches into its feature maps,")
         self.place = FeaturePlace(self.network, stage)
         cells = self.place.cells
         self.dropped = int(area * cells.count)

@@ -48,6 +48,7 @@ class SemiSiamese(TrainingMode):
         super().__init__(supplies)
         self.rows = supplies.build_feature_rows()
         in_range("mode: decay", decay, 0.0, 1.0, high_open=True)
+        self.require_whole("a gallery network")
         self.gallery = Shadow(self.network, decay=decay, buffers="own")
 
     @classmethod

@@ -88,6 +88,8 @@ class TransFace(Conventional):
         self.entropy, self.entropy_gradient = entropy, entropy_gradient
         device = next(self.network.parameters()).device
         stale = ranking == "stale" and probability > 0
+        if ranking == "fresh" and probability > 0:  # processes would pass images through it in different numbers
+            self.require_whole("transface ranking: fresh")
         self.mean_gate = MeanGate(self.grid.count).to(device) if stale else None
 
     @classmethod
