@@ -25,12 +25,13 @@ from gpu_rows import DrawnSources, RowSkipped, classifier, cuda_tests, extractio
 from gpu_table import Figures, Result, described, summary, table, write
 from machine import cores
 
+from facelab.data.loading.reading_speed import READERS
 from facelab.engine.compilation import Compile
 from facelab.engine.precision import Precision
 from facelab.head.class_precision import ClassPrecision
 
 MS1MV2, MILLION = 93_431, 1_000_000  # people of a usual training set, and of the largest ones by order of magnitude
-IMAGES = 8_192  # of the loader: two batches of 256 for each of 16 threads
+IMAGES = 8_192  # of the loader: two batches of 256 for each of 16 workers
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,20 @@ def extraction_rows(bench: Bench) -> list[Row]:
 
 
 def loader_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
-    """The loader by its number of threads, up to all processors."""
+    """The loader by its number of processes and of threads, up to all processors."""
     counts = sorted({count for count in (1, 2, 4, 8) if count < cores()} | {cores()})
     size = bench.batch_size(256)
     if bench.tiny:
         counts = counts[:1]
     return [
-        Row(f"loader {name}, workers: {count}", partial(loading, bench, source, size, count), size, seconds=10.0)
+        Row(
+            f"loader {name}, {reader}: {count}",
+            partial(loading, bench, source, size, count, reader),
+            size,
+            seconds=10.0,
+        )
         for name, source in (("JPEG folder", lambda: sources.jpeg), ("packed", lambda: sources.packed))
+        for reader in READERS[::-1]
         for count in counts
     ]
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.run.assembly import open_optimization, update_rule
 from facelab.run.settings import make_config
 from facelab.test_protocol.extraction.forward import Forward
+from facelab.threads import Reader
 from facelab.training_mode.base import MODES, Supplies
 
 FEAT_DIM = 512
@@ -203,7 +204,7 @@ class DrawnSources:
         return write_packed(Path(self._folder.name) / "packed", self.jpeg, workers=cores())
 
 
-def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers: int) -> Figures:
+def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers: int, reader: Reader) -> Figures:
     """Epochs of the loader, each batch on the device as a training step gets it."""
     images = source()
     pinned = bench.device.type == "cuda"
@@ -212,6 +213,7 @@ def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers
         Shuffle(images.labels),
         batch_size=batch_size,
         workers=workers,
+        reader=reader,
         prefetch=workers,
         pin_memory=pinned,
     )
@@ -220,4 +222,5 @@ def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers
         for batch in loader.batches(0):
             batch.to(bench.device)
 
-    return _rate(median_seconds(epoch, bench, warm_up=1, blocks=3) / loader.steps_per_epoch, batch_size)
+    with closing(loader):
+        return _rate(median_seconds(epoch, bench, warm_up=1, blocks=3) / loader.steps_per_epoch, batch_size)

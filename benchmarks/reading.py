@@ -1,32 +1,52 @@
-"""How fast are 112x112 JPEG files read? A plain ``DataLoader`` with Pillow against facelab's `Loader`.
+"""How fast are 112x112 images read? A plain ``DataLoader`` with Pillow against facelab's `Loader`, and that by workers.
 
 The plain program is what published ones do (see plain.py): every image is opened with Pillow, mirrored, and normalised
 by torchvision's transforms in the workers. Ours gives uint8 and leaves mirroring and normalisation to the device, for a
 whole batch. The first row stops at uint8, which is what a GPU is sent; the second goes to the same result as the plain
 program, normalised float32, on the CPU.
 
-    python benchmarks/reading.py --out reading.json
+    python benchmarks/reading.py plain --out reading.json
+
+By workers: threads, the only way before, and processes, in turns in one run, on JPEG files, the same in a tar
+archive, as RecordIO and decoded; alone, and while a thread of the same process runs small pieces of Python code, as a
+training loop does. The measure is what one core decodes of the files that does nothing else. On a machine that others
+use too, images by second of processor time say what a core of its own would read.
+
+    python benchmarks/reading.py workers --out workers.json
 """
 
+import json
+import os
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import torch
 import typer
 from comparison import compare, report
+from machine import machine
 from patterns import PER_PERSON, SIZE, write_images
 from photos import write_photos
 from plain import PlainImages, plain_loader
 from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
+from facelab.data.base import Source
+from facelab.data.formats.conversion import encoder
+from facelab.data.formats.record_writer import write_recordio
 from facelab.data.loading.loader import Loader
+from facelab.data.loading.reading_speed import READERS, Some, busy_lock, one_core
+from facelab.data.loading.reading_speed import rate as loader_rate
 from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
+from facelab.data.sources.packed import write_packed
+from facelab.data.sources.recordio import RecordIO
 from facelab.data.transforms.augment import DEFAULT, Augment
 from facelab.inputs import InputSpec, normalise
 
@@ -90,5 +110,96 @@ def main(
     report(f"{title}: DataLoader and Pillow against facelab", rows, out, Console())
 
 
+def sources(folder: Path, images: int) -> dict[str, Source]:
+    """The same drawn images in four forms."""
+    (folder / "faces").mkdir()
+    jpeg = ImageFolder(write_images(folder / "faces", images)[0].parents[1])
+    with tarfile.open(folder / "faces.tar", "w") as archive:
+        archive.add(folder / "faces", "faces")
+    write_recordio(folder / "faces.rec", jpeg, encoder(jpeg))
+    return {
+        "JPEG folder": jpeg,
+        "tar": ImageFolder(folder / "faces.tar"),
+        "RecordIO": RecordIO(folder / "faces.rec"),
+        "packed": write_packed(folder / "packed", jpeg, workers=1),
+    }
+
+
+def by_workers(
+    images: Annotated[int, typer.Option(help="Images.")] = 2048,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
+    workers: Annotated[list[int] | None, typer.Option(help="May be repeated; 1 and 2 by default.")] = None,
+    form: Annotated[list[str] | None, typer.Option(help="May be repeated; all by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 0.7,
+    rounds: Annotated[int, typer.Option(help="Measurements of each, in turns.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+) -> None:
+    """Images a second by threads and by processes."""
+    torch.set_num_threads(1)
+    rows: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, source in sources(Path(folder), images).items():
+            if not form or name in form:
+                rows[name] = rates_of(source, batch_size, workers or [1, 2], seconds, rounds)
+    table = Table(
+        "", "", "images/s", "from", "to", "of one core", "by processor time", title=f"{images} images of {SIZE}x{SIZE}"
+    )
+    for name, arms in rows.items():
+        alone = [median(column) for column in zip(*arms["one core"], strict=True)]
+        for arm, rounds_of in arms.items():
+            rates, by_processor = zip(*rounds_of, strict=True)
+            numbers = (f"{value:,.0f}" for value in (median(rates), min(rates), max(rates)))
+            shares = (f"{median(each) / one:.2f}" for each, one in zip((rates, by_processor), alone, strict=True))
+            table.add_row(name, arm, *numbers, *shares)
+    Console(width=120).print(table)
+    if out is not None:
+        out.write_text(json.dumps({"rates": rows, "machine": machine()}, indent=1) + "\n")
+
+
+def rates_of(
+    source: Source, batch_size: int, workers: list[int], seconds: float, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Images a second, and by second of processor time, of each round by arm; processes start once."""
+    loaders = {
+        (reader, number): Loader(
+            source, Some(len(source)), batch_size=batch_size, workers=number, prefetch=number, reader=reader
+        )
+        for reader in READERS
+        for number in workers
+    }
+    for loader in loaders.values():
+        loader_rate(loader, 0.0)  # processes start
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        found.setdefault("one core", []).append(with_processor(partial(one_core, source, batch_size, seconds)))
+        for is_busy in (False, True):
+            for (reader, number), loader in loaders.items():
+                with busy_lock(is_busy):
+                    arm = f"{number} {reader}{', busy loop' if is_busy else ''}"
+                    found.setdefault(arm, []).append(with_processor(partial(loader_rate, loader, seconds)))
+    for loader in loaders.values():
+        loader.close()
+    return found
+
+
+def with_processor(measure: Callable[[], float]) -> tuple[float, float]:
+    """A rate, and the same for a whole core: divided by the share of one that was used, by all processes together."""
+    begin, used = time.perf_counter(), time.process_time() + sum(children_seconds(os.getpid()))
+    found = measure()
+    used = time.process_time() + sum(children_seconds(os.getpid())) - used
+    return found, found * (time.perf_counter() - begin) / used
+
+
+def children_seconds(pid: int) -> Iterator[float]:
+    """Processor time of each process that one has started, and of those that these have, from ``/proc``."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2].split()
+        yield (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        yield from children_seconds(int(child))
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer()
+    app.command("plain")(main)
+    app.command("workers")(by_workers)
+    app()

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from threading import Event
 
@@ -111,7 +111,7 @@ class Loader:
         """Place of this process's first image within each global batch."""
         return self.rank * self.local_batch_size
 
-    def batches(self, epoch: int, step: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, step: int = 0) -> Generator[Batch, None, None]:
         """This process's part of the batches of one epoch, in order.
 
         Args:
@@ -127,13 +127,18 @@ class Loader:
             raise ConfigError(f"step {step} is not inside an epoch of {self.steps_per_epoch} steps.")
         return self._read_ahead(epoch, range(step, self.steps_per_epoch))
 
+    def close(self) -> None:
+        """End the processes that wait for a next epoch; they end with the loader, too."""
+        if self._idle_pool is not None:
+            self._idle_pool.close()
+
     def first_parts(self, steps: int) -> Iterator[NDArray[np.int64]]:
         """Rows of the images of each process's part of the first batches of the first epoch, (B,); none is read."""
         for step in range(min(steps, self.steps_per_epoch)):
             for rank in range(self.world_size):
                 yield self._rows(0, *self._part(step, rank))
 
-    def _read_ahead(self, epoch: int, steps: range) -> Iterator[Batch]:
+    def _read_ahead(self, epoch: int, steps: range) -> Generator[Batch, None, None]:
         pool = self._pool() if self._by_processes and steps else None
         for batch, corrupt in self._by_threads(epoch, steps) if pool is None else self._by_pool(pool, epoch, steps):
             self._note(batch.size, corrupt)

@@ -1,4 +1,4 @@
-"""Which commands there are: each module of this folder names its own, other packages add theirs by entry points."""
+"""Which commands there are: each module here and in the folders here names its own, other packages by entry points."""
 
 import importlib
 import re
@@ -62,9 +62,12 @@ def add_commands(app: typer.Typer) -> None:
     Modules of other packages are imported only when their command is called: so that none of them slows down or breaks
     the rest.
     """
-    for path in (path for folder in cli.__path__ for path in sorted(Path(folder).glob("*.py"))):
-        if NAMES_ITS_COMMAND.search(path.read_text(encoding="utf-8")):  # helpers of commands may import what is heavy
-            importlib.import_module(f"{cli.__name__}.{path.stem}")
+    for folder in map(Path, cli.__path__):
+        for path in sorted(folder.rglob("*.py")):
+            # Helpers of commands may import what is heavy.
+            if NAMES_ITS_COMMAND.search(path.read_text(encoding="utf-8")):
+                words = path.relative_to(folder).with_suffix("").parts
+                importlib.import_module(".".join((cli.__name__, *words)).removesuffix(".__init__"))
     for _, name, function, cls in sorted(_COMMANDS, key=lambda entry: entry[:2]):
         app.command(name, cls=cls)(function)
     for _, name, inner in sorted(_GROUPS, key=lambda entry: entry[:2]):

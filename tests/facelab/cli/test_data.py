@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from facelab.cli.data import bench as bench
 from facelab.cli.data import data_app
+from facelab.data.base import Source
+from facelab.data.loading import reading_speed
+from facelab.data.loading.reading_speed import Speed
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.packed import Packed
 from facelab.errors import ConfigError, DataError
@@ -89,3 +93,21 @@ def test_refusals_are_one_sentence(faces: Path) -> None:
     Path("train.txt").touch()
     with pytest.raises(DataError, match=r"train\.txt: exists already"):
         run("list", faces)
+
+
+def test_bench_shows_speeds_by_workers_and_recommends(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {("threads", 1): 50.0, ("processes", 1): 900.0, ("threads", 2): 40.0, ("processes", 2): 1700.0}
+
+    def measured(source: Source, workers: list[int], *_: object) -> list[Speed]:
+        assert (len(source), workers) == (6, [1, 2])
+        return [Speed(who, number, rate, rate / 1000) for (who, number), rate in rates.items()]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading_speed, "speeds", measured)
+    lines = run("bench", faces, "--workers", 2, "--workers", 1).output.splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["1", "50", "0.05", "900", "0.90"],
+        ["2", "40", "0.04", "1,700", "1.70"],
+    ]
+    assert lines[3].startswith("data.workers=2 data.reader=processes is enough: 1,700 images/s on ")
+    with pytest.raises(DataError, match="there is no such file or folder"):
+        run("bench", "nothing")
