@@ -29,7 +29,9 @@ MOST_TIFF_TAGS = 4096
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_FRAME = 12  # bytes of a part beside its content: length, name, checksum
-MOST_PNG_PARTS = 1 << 17  # of 8 KiB, as libpng writes them, in four times the bytes that an image may have
+PNG_END = b"IEND"
+MOST_PNG_PARTS = 1 << 16  # libpng writes at most 8 KiB a part, and an image has at most 2^28 bytes
+PNG_NOTES = frozenset((b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"gAMA", b"cHRM"))
 
 Size = tuple[int, int]  # width, height
 
@@ -123,23 +125,38 @@ def png_damage(data: bytes) -> str:
     """What a PNG's checksums say is wrong with it, as the end of a sentence; empty if it is whole, or no PNG."""
     if not data.startswith(PNG):
         return ""
-    whole, at = memoryview(data), len(PNG)
+    whole, kind = memoryview(data), b""
+    for kind, start, end in _png_parts(data):
+        # Of what an image cannot do without, whose names begin with a capital.
+        if kind[:1].isupper() and zlib.crc32(whole[start + 4 : end - 4]) != int.from_bytes(whole[end - 4 : end], "big"):
+            return f"is damaged: its part {kind.decode('latin-1')!r} at byte {start:,} has another checksum"
+    return "" if kind == PNG_END else f"is cut off ({len(data)} bytes, no end)"
+
+
+def without_notes(data: bytes) -> bytes:
+    """A PNG without texts and colour profiles, which OpenCV does not use but libpng complains of; others unchanged."""
+    if not data.startswith(PNG):
+        return data
+    notes = [(start, end) for kind, start, end in _png_parts(data) if kind in PNG_NOTES]
+    if not notes:
+        return data
+    begins, ends = [0, *(end for _, end in notes)], [*(start for start, _ in notes), len(data)]
+    return b"".join(data[begin:end] for begin, end in zip(begins, ends, strict=True))
+
+
+def _png_parts(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte and end of each part of a PNG that is there as a whole, up to its end."""
+    at = len(PNG)
     for _ in range(MOST_PNG_PARTS):
         if at + PNG_FRAME > len(data):
-            break
+            return
         length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + PNG_FRAME + length
-        if end > len(data):
-            break
-        # Of what an image cannot do without, whose names begin with a capital.
-        if kind[:1].isupper() and zlib.crc32(whole[at + 4 : end - 4]) != int.from_bytes(whole[end - 4 : end], "big"):
-            return f"is damaged: its part {kind.decode('latin-1')!r} at byte {at:,} has another checksum"
-        if kind == b"IEND":
-            return ""
-        at = end
-    else:
-        return ""  # the decoder will say it
-    return f"is cut off ({len(data)} bytes, no end)"
+        start, at = at, at + PNG_FRAME + length
+        if at > len(data):
+            return
+        yield kind, start, at
+        if kind == PNG_END:
+            return
 
 
 def _bmp(data: bytes) -> Size:

@@ -9,7 +9,7 @@ import numpy as np
 
 from facelab.data.base import ImageSet, Pixels
 from facelab.data.formats.alignment_record import common_folder, read_alignment
-from facelab.data.formats.image_header import MAX_ENCODED, check_size, png_damage
+from facelab.data.formats.image_header import MAX_ENCODED, check_size, png_damage, without_notes
 from facelab.data.formats.jpeg_damage import has_hole, is_cut
 from facelab.data.formats.names import PackedNames
 from facelab.data.formats.open_files import open_files
@@ -52,7 +52,7 @@ def decode_image(data: bytes, where: str, *, known: bool = False) -> Pixels:
     try:
         # RGB from the decoder: turning BGR round afterwards would copy every image once more.
         with quiet_opencv():
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            pixels = cv2.imdecode(np.frombuffer(without_notes(data), np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise CorruptImage(f"{where}: cannot be decoded ({error.err}).") from None
     if pixels is None:
