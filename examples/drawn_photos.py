@@ -1,6 +1,6 @@
 """Photos of drawn people, as a friend's folder might hold them: each face somewhere in a scene, turned and scaled.
 
-python examples/drawn_photos.py [PEOPLE_TO_TRAIN_ON PEOPLE_TO_TEST]
+python examples/drawn_photos.py [PEOPLE_TO_TRAIN_ON PEOPLE_TO_TEST]     (ten to test at least: two in each fold)
 writes photos/train and photos/test, one folder a person, and pairs.csv, a list of pairs of the latter's crops.
 """
 
