@@ -28,6 +28,11 @@ class DivergenceError(FacelabError):
     """A loss or gradient that is not finite."""
 
 
+def printable(text: str) -> str:
+    """A text as one line for a terminal: names of files may hold line feeds, and commands to the terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, without what may follow over many lines; its type if it says nothing."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -80,6 +80,4 @@ def require_space(target: Path, size: int) -> None:
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise DataError(
-            f"{target}: needs {size / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; nothing was written."
-        )
+        raise DataError(f"{target}: needs {size:,} bytes, but only {free:,} are free; nothing was written.")

@@ -18,7 +18,7 @@ from facelab.cli.detect import (
     built_detector,
 )
 from facelab.cli.options import PluginOption, within
-from facelab.errors import ConfigError
+from facelab.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from facelab.data.alignment.aligned_folder import AlignedFolder
@@ -93,7 +93,7 @@ def align_command(
         )
         sentences = chain(_told_of_photos(found, out, size), photos.left_out)
     for sentence in sentences:
-        console.print(sentence, highlight=False, markup=False)
+        console.print(printable(sentence), highlight=False, markup=False)
 
 
 def _told_of_photos(made: "DetectedFolder", out: Path, size: int) -> Iterator[str]:

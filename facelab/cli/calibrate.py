@@ -60,7 +60,7 @@ def calibrate_command(
     from facelab.run.calibration import calibrate
     from facelab.run.model_evaluation import EvaluationOptions
     from facelab.test_protocol.report.plots import plot
-    from facelab.weights.calibration import KEY
+    from facelab.weights.calibration import KEY, rate_name
     from facelab.weights.model_folder import rewrite_card
     from facelab.weights.whole_file import refuse_folder
 
@@ -84,7 +84,10 @@ def calibrate_command(
             _print(console, found)
             if picture is not None:
                 console.print(f"Drawn: {plot(found.charts, picture)}")
-            console.print(f"They are in the card of '{model.source}'; try: facelab verify A B --model {run} --fmr 1e-3")
+            rates = [f" --fmr {rate_name(one.fmr)}" for one in found.calibration.thresholds[:1]]
+            console.print(
+                f"They are in the card of '{model.source}'; try: facelab verify A B --model {run}{''.join(rates)}"
+            )
 
 
 def _one_protocol(found: "list[tuple[str, Protocol]]", choose: str | None) -> "tuple[str, Protocol]":

@@ -9,7 +9,7 @@ import typer
 from facelab.cli.commands import command
 from facelab.cli.detect import DetectOption, DetectorOption, DetectorOptions, asked_detector, built_detector
 from facelab.cli.options import AnyPhotoOption, BackendOption, CheckpointOption, PluginOption, ResizeOption
-from facelab.errors import ConfigError, in_range
+from facelab.errors import ConfigError, in_range, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -161,7 +161,7 @@ def _judged(model: "FaceModel", calibration: "Calibration", similarity: float, f
 def _tell(found: "Iterable[str]") -> None:
     """Say which faces were found, and what follows: nobody should think that a whole photo was compared."""
     for line in sorted(set(found)):  # threads found them, in any order
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
 
 
 def _verdict(similarity: float, threshold: float) -> str:

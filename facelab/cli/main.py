@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from facelab.cli.commands import add_commands
-from facelab.errors import FacelabError
+from facelab.errors import FacelabError, printable
 from facelab.version import __version__
 
 LONGEST = 2000  # letters of an error
@@ -64,7 +64,8 @@ def _fail(sentence: str) -> NoReturn:
     where = f" (process {os.environ.get('RANK', '?')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     if len(sentence) > LONGEST:
         sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
-    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in sentence)  # names may hold anything
-    message = Text.assemble(("error", "bold red"), f"{where}: {shown}")  # in one piece: other processes write too
+    message = Text.assemble(
+        ("error", "bold red"), f"{where}: {printable(sentence)}"
+    )  # in one piece: other processes write too
     Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(message)
     sys.exit(1)

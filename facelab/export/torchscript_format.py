@@ -40,9 +40,11 @@ class TorchScriptFormat(Format):
                 warnings.simplefilter("ignore")
                 traced = torch.jit.trace(graph.eval(), tuple(inputs.values()), check_trace=False)  # type: ignore[no-untyped-call]
                 frozen = torch.jit.freeze(traced)
-                torch.jit.save(frozen, str(path), _extra_files={RECORD_KEY: job.record.text().encode()})
+                # In memory: where the disk is full, PyTorch's own writer ends the process.
+                content = frozen.save_to_buffer(_extra_files={RECORD_KEY: job.record.text().encode()})
         except EXPORT_FAILURES as error:
             raise ConfigError(f"the network cannot be traced as TorchScript: {first_line(error):.300}.") from None
+        path.write_bytes(content)
 
     def open(self, path: Path) -> Run:
         """See `Format`."""

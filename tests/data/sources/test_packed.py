@@ -115,7 +115,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(faces: Path, tmp_path: Path, mon
 
 def test_too_little_space_is_said_before_the_work(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: writing.shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(DataError, match=r"needs 0\.0 GB, but only 0\.0 GB are free"):
+    with pytest.raises(DataError, match=r"needs 2,208 bytes, but only 1 are free"):
         write_packed(tmp_path / "packed", ImageFolder(faces))
 
 

@@ -1,5 +1,6 @@
 """Exported models give what the model gives; what differs is not written."""
 
+import errno
 import json
 import re
 import shutil
@@ -202,3 +203,15 @@ def test_thresholds_go_along_where_they_hold(tiny: FaceModel, faces: np.ndarray,
     assert record_of(model, precision="int8", flip=True, **how).calibration is None
     record = record_of(model, precision="fp32", flip=True, **how)
     assert read_record(record.text(), "x") == record
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    tiny: FaceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)  # PyTorch's own writer ends the process
+    with pytest.raises(DataError, match=r"tiny\.pt' cannot be written \(No space left on device\)"):
+        export_model(tiny, tmp_path / "tiny.pt", ExportOptions("torchscript"))
+    assert not list(tmp_path.iterdir())

@@ -117,7 +117,7 @@ def calibrated(run: Path, place: Path, alignment: str) -> Path:
 def test_verify_says_when_a_verdict_rests_on_faces_that_were_aligned_otherwise(
     trained_run: Path, photos: list[Path], tmp_path: Path
 ) -> None:
-    scene = tmp_path / "scene.png"
+    scene = tmp_path / "a\nscene.png"
     pixels = np.full((200, 260, 3), (150, 160, 170), np.uint8)
     pixels[40:152, 100:212] = SyntheticFaces(identities=6, per_identity=1, size=112, split="test").read(5)
     cv2.imwrite(str(scene), pixels[..., ::-1])
@@ -129,7 +129,10 @@ def test_verify_says_when_a_verdict_rests_on_faces_that_were_aligned_otherwise(
 
     given = calibrated(trained_run, tmp_path / "given", "unknown")
     note = "Note: the faces here were found by yunet, but those that the verdict rests on (LFW) were aligned otherwise"
-    assert f"{note} (unknown), so its rates may be others: " in run("verify", scene, photos[0], "--model", given)
+    assert f"{note} (unknown), so its rates may be others: " in (
+        said := run("verify", scene, photos[0], "--model", given)
+    )
+    assert "a\\nscene.png': a face was found at x" in said  # whatever the name holds, a line is a line
     assert "Note" not in run("verify", photos[1], photos[0], "--model", given)  # no face was looked for
     yunet = built_detector("yunet", [], None)  # as facelab data align --select all --format jpg records it
     crops = PhotoAligner(yunet.detector, FaceChoice("all"), 32).record(yunet.name, yunet.options, "jpg 95")

@@ -124,6 +124,7 @@ def test_the_commands_from_pairs_to_a_verdict(run: Path, photos: list[Path], tmp
     assert "every pair of two people), 60 people" in written
     assert "No threshold for FMR 1e-6: it needs 10,000,000 different pairs" in written
     assert "cross-validated over 3 folds" in written
+    assert f"try: facelab verify A B --model {run} --fmr 1e-3\n" in written
     for words in ((), ("--fmr", "1e-3")):
         verdict = said("verify", *two, *words)
         assert "person at FMR 1e-3: threshold 0." in verdict
@@ -137,6 +138,8 @@ def test_the_commands_from_pairs_to_a_verdict(run: Path, photos: list[Path], tmp
     assert facelab.load(tmp_path / "model").calibration == facelab.load(run).calibration
     similarity = facelab.load(run).similarity(*photos)
     assert f"probability {float(facelab.load(run).probability(similarity)):.4f}" in verdict
+    without = said("calibrate", str(run), *WORDS, "--impostors", "listed")  # which are too few for any threshold
+    assert f"try: facelab verify A B --model {run}\n" in without
 
 
 def test_one_protocol_is_chosen(run: Path) -> None:
