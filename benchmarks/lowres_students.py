@@ -4,7 +4,8 @@ The people, gallery and probes are those of `lowres_adaptation`: 300 people of L
 teacher is EdgeFace-XXS, and sees the images as they are stored. Arms: a ``small`` student, a MobileFaceNet with a
 quarter of the parameters that sees 64 px, begins with random weights; ``low`` sees half of its images at 10 to 24
 pixels, by the recipe ``camera``. The student ``again`` is EdgeFace-XXS itself with its weights, at 112 px, which sees
-such images too. Each of them has a twin that is ``taught``.
+such images too. Each of them has a twin that is ``taught``, with the weight 7 of VarGFaceNet, and ``again low`` has one
+that is ``taught lightly``, with a weight of 2.
 
     python benchmarks/lowres_students.py --shared ../shared --out runs/lowres-students --seeds 3
     python benchmarks/lowres_students.py --arms "again low" --seeds 1 --steps 2                  # a first look
@@ -44,8 +45,9 @@ AGAIN: Tree = {
 }
 LOW: Tree = {"data": {"augment": {"low_resolution": {"probability": 0.5, "resolution": [10, 24], "recipe": "camera"}}}}
 STUDENTS = {"small": (SMALL,), "small low": (SMALL, LOW), "again low": (AGAIN, LOW)}
-TAUGHT = {f"{student} taught": student for student in STUDENTS}
-ARMS = tuple(arm for student in STUDENTS for arm in (student, f"{student} taught"))
+TAUGHT = {f"{student} taught": (student, 7) for student in STUDENTS} | {"again low taught lightly": ("again low", 2)}
+"""The same student without a teacher, and the weight of the distillation."""
+ARMS = (*STUDENTS, *TAUGHT)
 STEPS = {"small": 1300, "small low": 1300, "again low": 260}
 """Updates of each student."""
 CONDITIONS = ("camera 16", "average 16", "second_order 16")
@@ -62,7 +64,7 @@ def settings(arm: str, seed: int, files: Files, people: Path, images: int, steps
         images: How many they have.
         steps: Updates, rounded to whole epochs; 0 for those of the student.
     """
-    student = TAUGHT.get(arm, arm)
+    student, weight = TAUGHT.get(arm, (arm, 0))
     edgeface: Tree = {"EdgeFace-XXS": {"weights": str(files.weights)}}
     tree: Tree = {
         "name": arm.replace(" ", "-"),
@@ -80,10 +82,10 @@ def settings(arm: str, seed: int, files: Files, people: Path, images: int, steps
     }
     for changes in STUDENTS[student]:
         tree = merge(tree, changes, SPEC_PATHS)
-    if arm in TAUGHT:
+    if weight:
         kept = str(files.cache / "teacher")
-        mode: Tree = {"distillation": {"teacher": edgeface, "losses": {"Angular": 7}, "view": "stored", "cache": kept}}
-        tree["mode"] = mode
+        losses: Tree = {"Angular": weight}
+        tree["mode"] = {"distillation": {"teacher": edgeface, "losses": losses, "view": "stored", "cache": kept}}
     return tree
 
 
@@ -153,7 +155,7 @@ def report(out: Path, console: Console) -> None:
         parts += [f"{condition} pixels\n", markdown(runs, condition)]
         parts += [
             paired_table({taught: runs[taught], student: runs[student]}, condition, [student])
-            for taught, student in TAUGHT.items()
+            for taught, (student, _) in TAUGHT.items()
             if taught in runs and student in runs
         ]
     text = "\n".join(parts)

@@ -26,11 +26,12 @@ def config(module: ModuleType, arm: str, tmp_path: Path, steps: int = 0) -> Any:
 
 
 def test_twins_differ_by_the_teacher_alone(module: ModuleType, tmp_path: Path) -> None:
-    for taught, student in module.TAUGHT.items():
+    for taught, (student, weight) in module.TAUGHT.items():
         one, other = config(module, taught, tmp_path), config(module, student, tmp_path)
         ((mode, options),) = one.mode.items()
         MODES.check(mode, options)
         assert options["view"] == "stored", "the teacher sees sharp faces"
+        assert options["losses"] == {"Angular": weight}
         assert one.model_copy(update={"mode": other.mode, "name": other.name}) == other
         assert ("low_resolution" in other.data.augment) == ("low" in student)
 
