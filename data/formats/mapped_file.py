@@ -35,15 +35,24 @@ class MappedFile(ReopenedFile):
         self._advise("MADV_WILLNEED", start, stop)
         return self._bytes[start:stop]
 
-    def rows(self, numbers: NDArray[np.int64], length: int) -> NDArray[np.uint8]:
-        """Some rows of a file that consists of rows of ``length`` bytes, copied into one array, (B, length).
+    def rows(self, numbers: NDArray[np.int64], into: NDArray[np.uint8]) -> None:
+        """Copy some rows of a file that consists of rows of L bytes.
+
+        Args:
+            numbers: Which, int64, (B,).
+            into: Where to, uint8, (B, L), contiguous.
 
         Raises:
             IndexError: If there is no such row.
         """
+        length = into.shape[1]
         for start in (numbers * length).tolist():  # all are asked for before the first is waited for
             self._advise("MADV_WILLNEED", start, start + length)
-        return np.frombuffer(self._bytes, np.uint8).reshape(-1, length).take(numbers, axis=0)
+        every = np.frombuffer(self._bytes, np.uint8).reshape(-1, length)
+        if numbers.min(initial=0) < -len(every) or numbers.max(initial=-1) >= len(every):
+            raise IndexError(f"{self.path}: has {len(every)} rows, and not row {numbers.max()} or {numbers.min()}.")
+        # With any other mode, NumPy would copy the rows into memory of its own first.
+        every.take(numbers % len(every), axis=0, out=into, mode="wrap")
 
     def words(self) -> NDArray[np.uint32]:
         """The file as little-endian 32-bit words, not copied; up to three bytes at the end are left out."""

@@ -7,14 +7,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from facelab.data.base import ImageSet, Pixels, Source, differing_size
+from facelab.data.base import ImageSet, Memory, Pixels, Source, differing_size, new_memory
 from facelab.data.loading.keyed_random import permute
 from facelab.errors import CorruptImage, DataError
 
 CorruptPolicy = Literal["error", "skip"]
 Indices = NDArray[np.int64]
-Memory = Callable[[tuple[int, ...]], Pixels]
-"""Gives an array of a shape (B, H, W, 3) to write a batch into."""
 
 CHUNK = 256
 """Images that are read between two looks at whether anybody still wants them."""
@@ -88,32 +86,27 @@ class BatchReader:
         # Replacements are written into it, and the rows are the sampler's.
         used = task.rows.copy()
         corrupt: list[tuple[int, str]] = []
-        image: Pixels | None = None
-        # Chunk by chunk: who stops a run need not wait for the rest of a large batch, and memory is taken twice only
-        # for a part of it.
+        batch = _Room(len(used), memory)
+        # Chunk by chunk: who stops a run need not wait for the rest of a large batch.
         for start in range(0, len(used), CHUNK):
             if is_unwanted():
                 raise NotWantedError
-            part = slice(start, start + CHUNK)
-            pixels, used[part], found = self._chunk(task.rows[part], task.epoch, task.position + start)
+            part = slice(start, min(start + CHUNK, len(used)))
+            rows = task.rows[part]
+            pixels, used[part], found = self._chunk(rows, task.epoch, task.position + start, batch.place(part))
             corrupt += found
-            if len(pixels) == len(used) and memory is None:  # the whole batch: no second copy
-                image = np.require(pixels, requirements=["C", "W", "O"])  # copies what is not ours
-                continue
-            if image is None:
-                image = (memory or _new)((len(used), *pixels.shape[1:]))
-            if pixels.shape[1:] != image.shape[1:]:
+            if not batch.put(part, pixels):
                 where = self._source.location(int(used[start]))
-                raise DataError(differing_size(where, pixels.shape[1:], image.shape[1:]))
-            image[part] = pixels
-        if image is None:
-            raise AssertionError("a batch has at least one row")
-        return ReadBatch(image, used, tuple(corrupt))
+                raise DataError(differing_size(where, pixels.shape[1:], batch.shape))
+        return ReadBatch(batch.pixels, used, tuple(corrupt))
 
-    def _chunk(self, indices: Indices, epoch: int, position: int) -> tuple[Pixels, Indices, list[tuple[int, str]]]:
+    def _chunk(
+        self, indices: Indices, epoch: int, position: int, place: Memory | None
+    ) -> tuple[Pixels, Indices, list[tuple[int, str]]]:
         """Pixels, the images they come from, and what was corrupt."""
         try:
-            return _checked(self._source, self._source.read_many(indices), int(indices[0])), indices, []
+            read = self._source.read_many(indices) if place is None else self._source.read_into(indices, place)
+            return _checked(self._source, read, int(indices[0])), indices, []
         except READ_ERRORS:
             pass  # read one by one, to find out which is bad
         images: list[Pixels] = []
@@ -170,8 +163,51 @@ def read_checked(source: ImageSet, index: int) -> Pixels:
     return np.asarray(_checked(source, pixels[None], index)[0])
 
 
-def _new(shape: tuple[int, ...]) -> Pixels:
-    return np.empty(shape, np.uint8)
+class _Room:
+    """Memory for a batch, taken once the first of its chunks says how large an image is.
+
+    Args:
+        count: Images of the batch.
+        memory: Gives it; None if any will do, also that of a source which gives the whole batch at once.
+    """
+
+    def __init__(self, count: int, memory: Memory | None) -> None:
+        self._count, self._memory = count, memory
+        self._pixels: Pixels | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        """All of it, uint8, (B, H, W, 3)."""
+        assert self._pixels is not None, "a batch has at least one row"
+        return self._pixels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image, (H, W, 3)."""
+        return self.pixels.shape[1:]
+
+    def place(self, part: slice) -> Memory | None:
+        """Gives memory for a chunk, in its place if its images have the size of the others; None if any will do."""
+        if self._memory is None and part == slice(0, self._count):
+            return None
+
+        def memory(shape: tuple[int, ...]) -> Pixels:
+            if self._pixels is None:
+                self._pixels = (self._memory or new_memory)((self._count, *shape[1:]))
+            return self._pixels[part] if self.shape == shape[1:] else new_memory(shape)
+
+        return memory
+
+    def put(self, part: slice, chunk: Pixels) -> bool:
+        """Put a chunk in its place, unless it is there; False if its images are of another size."""
+        place = self.place(part)
+        if place is None:
+            self._pixels = np.require(chunk, requirements=["C", "W", "O"])  # copies what is not ours
+            return True
+        own = place(chunk.shape)
+        if self.shape == chunk.shape[1:] and not np.may_share_memory(own, chunk):
+            own[:] = chunk
+        return self.shape == chunk.shape[1:]
 
 
 def _checked(source: ImageSet, pixels: Pixels, index: int) -> Pixels:

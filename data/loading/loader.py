@@ -9,8 +9,9 @@ from threading import Event
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from facelab.data.base import Batch, ImageSet, Sampler, Source
+from facelab.data.base import Batch, ImageSet, Pixels, Sampler, Source
 from facelab.data.loading.batch_reader import BatchReader, CorruptPolicy, ReadBatch, Task
 from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusals
@@ -150,7 +151,15 @@ class Loader:
 
         # Whole batches go to the threads, not images: one hand-over for hundreds of images.
         def read(step: int) -> tuple[Batch, Corrupt]:
-            return self._finished(self._reader.read(self._task(epoch, step), stop.is_set))
+            if not self._pin_memory:
+                return self._finished(self._reader.read(self._task(epoch, step), stop.is_set))
+            pinned = list[Tensor]()
+
+            def memory(shape: tuple[int, ...]) -> Pixels:
+                pinned.append(torch.empty(shape, dtype=torch.uint8, pin_memory=True))
+                return np.asarray(pinned[0].numpy())
+
+            return self._finished(self._reader.read(self._task(epoch, step), stop.is_set, memory), *pinned)
 
         yield from ordered_map(read, steps, workers=self._workers, ahead=self._prefetch, stop=stop)
 
@@ -180,16 +189,18 @@ class Loader:
         start, end = self._part(step, self.rank)
         return Task(self._rows(epoch, start, end), epoch, start)
 
-    def _finished(self, read: ReadBatch) -> tuple[Batch, Corrupt]:
-        """The batch of what was read, and what was corrupt."""
+    def _finished(self, read: ReadBatch, pinned: Tensor | None = None) -> tuple[Batch, Corrupt]:
+        """The batch of what was read, and what was corrupt; the pixels may lie in pinned memory already."""
         quality = None if self._quality is None else self._quality[read.index]
         if quality is not None and np.isnan(quality).any():
             where = self._source.location(int(read.index[np.isnan(quality).argmax()]))
             raise DataError(f"{where}: the image has no quality score; score the set anew.")
-        image = torch.from_numpy(read.pixels)
+        image = torch.from_numpy(read.pixels) if pinned is None else pinned
+        if self._pin_memory and pinned is None:
+            image = image.pin_memory()
         batch = Batch(
             # A view: (B, H, W, 3) in memory is what PyTorch calls channels_last.
-            image=(image.pin_memory() if self._pin_memory else image).permute(0, 3, 1, 2),
+            image=image.permute(0, 3, 1, 2),
             label=torch.from_numpy(np.asarray(self._source.labels[read.index], np.int64)),
             index=torch.from_numpy(read.index),
             quality=None if quality is None else torch.from_numpy(quality),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from facelab.config import Strict
-from facelab.data.base import SOURCES, UNKNOWN_ALIGNMENT, Labels, Pixels, Source
+from facelab.data.base import SOURCES, UNKNOWN_ALIGNMENT, Labels, Memory, Pixels, Source, new_memory
 from facelab.data.formats.files import stamp
 from facelab.data.formats.labels import checked_labels
 from facelab.data.formats.mapped_file import MappedFile
@@ -97,7 +97,13 @@ class Packed(Source):
 
     def read_many(self, indices: NDArray[np.int64]) -> Pixels:
         """Several images as one array, (B, H, W, 3), in one copy: half the time of one by one."""
-        return self._pixels.rows(indices, self._stride).reshape(-1, self.meta.height, self.meta.width, 3)
+        return self.read_into(indices, new_memory)
+
+    def read_into(self, indices: NDArray[np.int64], memory: Memory) -> Pixels:
+        """As `read_many`, into an array that ``memory`` gives."""
+        pixels = memory((len(indices), self.meta.height, self.meta.width, 3))
+        self._pixels.rows(indices, pixels.reshape(len(indices), self._stride))
+        return pixels
 
     def location(self, index: int) -> str:
         """File and number of the image."""
