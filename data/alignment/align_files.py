@@ -1,6 +1,5 @@
 """Aligning many images: reads a folder or archive, writes a folder, names what could not be aligned."""
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusal
 from facelab.errors import DataError, in_range, one_of
 from facelab.threads import thread_count
+from facelab.weights.temporary import remove_leftovers, temporary_name
 
 Format = Literal["png", "jpg"]
 AHEAD = 64
@@ -78,6 +78,7 @@ def align_files(files: ImageFiles, landmarks: Landmarks, out: Path, options: Ali
             cannot be aligned; if the disk is full.
     """
     targets = _targets(files, landmarks, out, options)
+    remove_leftovers(out.rglob(".*.part"))
     refuse_other_order(landmarks.points, landmarks.names.__getitem__)
     missing = [name for name in landmarks.names if options.on_error == "error" and files.size(name) is None]
     if missing:
@@ -126,8 +127,7 @@ def write_crop(path: Path, pixels: Pixels, options: AlignOptions) -> None:
     done, data = cv2.imencode(f".{options.format}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), parameters)
     if not done:
         raise AssertionError(f"OpenCV cannot write {options.format}")
-    # With the process's number, so that two runs do not write into one file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(bytes(data.tobytes()))

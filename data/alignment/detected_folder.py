@@ -19,6 +19,7 @@ from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusals
 from facelab.errors import DataError
 from facelab.threads import thread_count
+from facelab.weights.temporary import remove_leftovers
 
 Watch = Callable[[Iterator[PhotoEntry], int], Iterable[PhotoEntry]]
 """Passes on what becomes of each photo, one by one, of so many."""
@@ -87,6 +88,7 @@ def align_photos(
 
     waiting = [name for name in photos.names if name not in done]
     # A photo that was replaced may have fewer faces, and one that got a namesake other crops.
+    remove_leftovers(out.rglob(".*.part"))
     _remove(out, [face.crop for name in waiting if name in earlier for face in earlier[name].faces])
     entries = ordered_map(work, waiting, workers=thread_count(options.workers), ahead=AHEAD)
     with journal.open() as write:

@@ -1,13 +1,13 @@
 """Writing large files so that nothing half-written is left: a temporary name beside the target, then a rename."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from facelab.errors import DataError
+from facelab.weights.temporary import temporary_folder
 
 
 @contextmanager
@@ -19,10 +19,7 @@ def written_folder(target: Path) -> Iterator[Path]:
     """
     refuse_existing(target)
     # Beside the target and so on the same file system, where a rename is one step.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with _reported(target, temporary):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+    with _reported(target), temporary_folder(target) as temporary:
         yield temporary
         temporary.rename(target)
 
@@ -36,11 +33,7 @@ def written_files(*targets: Path) -> Iterator[list[Path]]:
     """
     for target in targets:
         refuse_existing(target)
-    folder = targets[0].parent
-    temporary = folder / f".{targets[0].name}.{os.getpid()}.part"
-    with _reported(targets[0], temporary):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+    with _reported(targets[0]), temporary_folder(targets[0]) as temporary:
         parts = [temporary / target.name for target in targets]
         yield parts
         for part, target in zip(parts, targets, strict=True):
@@ -58,16 +51,14 @@ def refuse_existing(target: Path) -> None:
 
 
 @contextmanager
-def _reported(target: Path, temporary: Path) -> Iterator[None]:
-    """Remove ``temporary`` whatever happens, and say in one sentence what the disk had against it."""
+def _reported(target: Path) -> Iterator[None]:
+    """Say in one sentence what the disk had against it."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from None
         raise DataError(f"{target}: the disk is full; nothing was written.") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_space(target: Path, size: int) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from facelab.model.export_record import ExportPrecision, ExportRecord, Preproces
 from facelab.model.exported_network import ExportedNetwork
 from facelab.model.face_model import FaceModel
 from facelab.model.scoring import build_scorer
+from facelab.weights.temporary import temporary_folder
 
 FORMATS: Mapping[str, type[Format]] = {
     "onnx": OnnxFormat,
@@ -117,9 +117,8 @@ def export_model(
     after = EmbeddingGraph(prepared_network(model.network), flip=options.flip, half=options.precision == "fp16")
     before = PreprocessingGraph(model.input_spec, scorer) if options.preprocessing == "inside" else None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            made = Path(folder) / out.name
+        with temporary_folder(out) as folder:
+            made = folder / out.name
             writer.write(Job(after.eval(), before, record, faces), made)
             few = faces.part(slice(0, None, -(-len(faces) // PARITY_FACES)))
             parity = measured_parity(model, writer.open(made), record, few, options.least_cosine)

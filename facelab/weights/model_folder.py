@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ from facelab.errors import CheckpointError, DataError
 from facelab.outside.json import parse_json
 from facelab.weights.manifest import MANIFEST, replace_file
 from facelab.weights.snapshot import CARD, MODEL
+from facelab.weights.temporary import temporary_folder
 from facelab.weights.tensor_files import read_safetensors
 from facelab.weights.whole_file import write_whole
 
@@ -47,15 +46,13 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, 
     files = {MODEL: model, CARD: json.dumps(card, indent=1).encode()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[MANIFEST] = json.dumps({"update": card.get("update", 0), "sha256": digests}, indent=1).encode()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        # In one step, so that nobody ever sees half a model under this name.
-        temporary.rename(folder)
+        with temporary_folder(folder) as temporary:
+            for name, content in files.items():
+                (temporary / name).write_bytes(content)
+            # In one step, so that nobody ever sees half a model under this name.
+            temporary.rename(folder)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(f"'{folder}' cannot be written ({error.strerror}).") from None
     return folder
 

@@ -1,6 +1,8 @@
 """Folders of photos -> folders of aligned faces: odd photos, interruptions, and what is refused."""
 
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from facelab.data.formats.alignment_record import read_alignment
 from facelab.data.formats.images import PathImages
 from facelab.data.formats.open_files import open_files
 from facelab.errors import ConfigError, CorruptImage, DataError
+from facelab.weights.temporary import HOST
 
 
 class Dots(Detector):
@@ -116,6 +119,9 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(folder: Path) -> No
     journal = folder / "out" / "faces.jsonl"
     with journal.open("a") as file:
         file.write('{"photo": "Ann/')  # cut off
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (folder / "out" / "Ann" / f".2.png.{HOST}-{ended.pid}.part").touch()
     assert run(folder).before == 4
     assert contents(folder / "out") == contents(folder / "whole")
     again = run(folder)
