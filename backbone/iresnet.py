@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from facelab.backbone.base import BACKBONES, Backbone, Features
 from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.fused_norm import NormBlock
 from facelab.backbone.layers.output_layer import LastNorm, OutputLayer
 from facelab.backbone.layers.recompute import Blocks
 from facelab.backbone.layers.sizes import last_map_size, scaled_channels
@@ -66,7 +67,7 @@ class Subsample(nn.Module):
         return x[:, :, ::2, ::2]
 
 
-class Unit(nn.Module):
+class Unit(NormBlock):
     """BN - conv - [BN] - PReLU - conv - BN [- squeeze], plus the shortcut.
 
     Args:
@@ -94,9 +95,11 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        residual: Tensor = self.conv2(self.act(self.norm2(self.conv1(self.norm1(x)))))
-        residual = self.squeeze(self.norm3(residual))
-        return residual.add_(self.shortcut(x))  # no backward pass needs the sum's first operand
+        residual = self.conv2(self.normed(self.conv1(self.normed(x, self.norm1)), self.norm2, self.act))
+        if isinstance(self.squeeze, nn.Identity):
+            return self.normed(residual, self.norm3, residual=self.shortcut(x))
+        gated: Tensor = self.squeeze(self.normed(residual, self.norm3))
+        return gated.add_(self.shortcut(x))  # no backward pass needs the sum's first operand
 
 
 def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm, kind: Shortcut) -> nn.Module:
@@ -108,7 +111,7 @@ def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm, kind: Shortcut
 
 
 @BACKBONES.register("IResNet")
-class IResNet(Backbone):
+class IResNet(NormBlock, Backbone):
     """Residual network for faces (Deng et al., CVPR 2019, arXiv:1801.07698, Sec. 3.1), in the forms that are published.
 
     The stem keeps the resolution, each of four stages halves it, and the whole last map goes through an `OutputLayer`.
@@ -199,7 +202,8 @@ class IResNet(Backbone):
 
     def features(self, image: Tensor) -> Features:
         """Embedding (B, D) and the four maps of normalised images (B, 3, H, W)."""
-        maps, x = [], self.stem(image)
+        convolution, norm, act = self.stem
+        maps, x = [], self.normed(convolution(image), norm, act)
         for stage in self.stages:
             x = stage(x)
             maps.append(x)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from facelab.backbone.base import BACKBONES, FACEXZOO_INPUT, Backbone, Features
 from facelab.backbone.iresnet import INITIALS, Initial
 from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.fused_norm import NormBlock
 from facelab.backbone.layers.recompute import Blocks
 from facelab.backbone.layers.sizes import last_map_size, scaled_channels
 from facelab.backbone.names.mobilefacenet import mobilefacenet_name
@@ -25,7 +26,7 @@ FIRST_EXPANSION = 128
 STAGES = ((64, 128, 128), (128, 256, 256), (128, 512, 256))
 
 
-class ConvUnit(nn.Module):
+class ConvUnit(NormBlock):
     """Convolution, BatchNorm and, unless ``linear``, a PReLU per channel."""
 
     def __init__(
@@ -45,10 +46,9 @@ class ConvUnit(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
         self.act = nn.Identity() if linear else PReLU(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        output: Tensor = self.act(self.norm(self._convolve(x)))
-        return output
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride), to which ``residual`` is added."""
+        return self.normed(self._convolve(x), self.norm, self.act, residual)
 
     def _convolve(self, x: Tensor) -> Tensor:
         """On a CPU the gradient of a strided depthwise convolution is ten times slower in bf16 than in fp32."""
@@ -72,8 +72,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        output: Tensor = self.project(self.depthwise(self.expand(x)))
-        return output.add_(x) if self.residual else output  # the backward pass of BatchNorm does not need its output
+        output: Tensor = self.project(self.depthwise(self.expand(x)), x if self.residual else None)
+        return output
 
 
 def _stage(inputs: int, outputs: int, first: int, others: int, repeats: int) -> list[nn.Module]:

@@ -84,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not config.getoption("markexpr").startswith("cuda"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: what it runs in place of a GPU
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers

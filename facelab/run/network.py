@@ -9,6 +9,7 @@ import torch
 from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.adapter.gate import GATES, Gate
 from facelab.backbone.base import BACKBONES, Backbone, takes_quality
+from facelab.backbone.layers.fused_norm import fuse_norms
 from facelab.catalogue import resolve
 from facelab.config import merge
 from facelab.engine.replica import N, Replica, Replicate, replicate
@@ -115,6 +116,8 @@ def open_network(
             card["scorer"] |= {"spec": config.data.quality, "base": str(config.base)}
     memory_format = torch.channels_last if config.training.channels_last else torch.contiguous_format
     backbone = backbone.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    if config.training.fused_norm:
+        fuse_norms(backbone, device)
     return Network(backbone, card, None if gate is None else gate.to(device))
 
 

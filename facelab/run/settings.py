@@ -67,6 +67,8 @@ class TrainingSettings(Strict):
         tf32: Whether a GPU may round what is left of fp32 in the network to TF32 in products and convolutions.
         cudnn_benchmark: Whether cuDNN tries its kernels for the shapes of a run and takes the fastest ones.
         channels_last: Memory format of the network; faster on most hardware.
+        fused_norm: Whether BatchNorm, the PReLU behind it and the residual that is added run as one Triton kernel, on a
+            GPU with a C compiler beside it; for IResNet and MobileFaceNet.
         device: ``auto``, ``cpu`` or ``cuda``.
         log_every: Updates between two readings of the loss.
     """
@@ -87,6 +89,7 @@ class TrainingSettings(Strict):
     tf32: bool = True
     cudnn_benchmark: bool = True
     channels_last: bool = True
+    fused_norm: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: int = Field(default=50, ge=1)
 
@@ -109,6 +112,12 @@ class TrainingSettings(Strict):
     def _divisible(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        return self
+
+    @model_validator(mode="after")
+    def _in_one_layout(self) -> Self:
+        if self.fused_norm and not self.channels_last:
+            raise ValueError("fused_norm reads maps channel by channel: it needs channels_last: true")
         return self
 
 

@@ -144,7 +144,7 @@ def test_a_run_on_a_gpu_learns_and_resumes(
 ) -> None:  # fmt: skip
     """A mode whose operations all have a deterministic form repeats in bits, and then it resumes in bits too."""
     words = settings(name, base, "training.epochs=4", "checkpoint.keep_every_epochs=1", "training.log_every=4")
-    words += [f"training.device={gpu.type}", "training.precision=fp16"]
+    words += [f"training.device={gpu.type}", "training.precision=fp16", "training.cudnn_benchmark=false"]
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     request.addfinalizer(partial(torch.use_deterministic_algorithms, False))

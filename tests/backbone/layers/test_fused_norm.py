@@ -1,0 +1,228 @@
+"""The fused BatchNorm has the values, gradients and running statistics of PyTorch's, and is refused where it cannot be.
+
+Its kernels run on a GPU, or in Triton's interpreter (the package ``triton``), which computes the same on a processor.
+"""
+
+import copy
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.fused_norm import NormBlock, fuse_norms, fused_norm
+from facelab.errors import ConfigError
+from facelab.run.assembly import assemble
+from facelab.run.settings import load_config
+
+TINY = "tests/tiny_run.yaml"
+SMALL: dict[str, dict[str, Any]] = {
+    "IResNet": {"depth": 18, "width": 0.125},
+    "MobileFaceNet": {"width": 0.125, "depths": (1, 1, 1, 1)},
+}
+# Shape, slope and residual: a number of channels that is no power of two, more than one program takes, several turns of
+# each program with a rest at the end, few values.
+CASES = [
+    ((3, 24, 9, 7), True, True),
+    ((2, 136, 5, 3), False, False),
+    ((5, 16, 14, 13), True, False),
+    ((4, 8, 2, 1), False, True),
+]
+
+
+@pytest.fixture(
+    params=[pytest.param("interpreter", marks=pytest.mark.extras), pytest.param("gpu", marks=pytest.mark.cuda)]
+)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where the kernels run."""
+    if request.param == "gpu":
+        found: torch.device = request.getfixturevalue("gpu")
+        if found.type == "cpu":
+            pytest.skip("the kernels themselves are for GPUs")
+        return found
+    pytest.importorskip("triton")
+    # So that each has several parts to sum up, which on a GPU only large maps give them.
+    monkeypatch.setattr("facelab.triton_kernels.batch_norm.PROGRAMS", 3)
+    return torch.device("cpu")
+
+
+def block_of(channels: int, device: torch.device, *, slope: bool) -> tuple[NormBlock, nn.BatchNorm2d, PReLU | None]:
+    """A fused block, and layers whose weights are not those of the start."""
+    generator = torch.Generator().manual_seed(1)
+    norm, act = nn.BatchNorm2d(channels, eps=1e-4, momentum=0.3), PReLU(channels)
+    for tensor in (norm.weight, norm.bias, act.weight, norm.running_mean, norm.running_var):
+        assert tensor is not None
+        tensor.data.copy_(torch.rand(channels, generator=generator) + 0.1)
+    act.weight.data[0] = -0.5  # not the steeper side alone is possible
+    block = NormBlock()
+    block.fused_norm = True
+    return block, norm.to(device), act.to(device) if slope else None
+
+
+def step(
+    block: NormBlock, norm: nn.Module, act: nn.Module | None, x: Tensor, residual: Tensor | None, gradient: Tensor
+) -> dict[str, Tensor]:
+    """Output, gradients and running statistics, in float64 on the CPU."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    added = None if residual is None else residual.detach().clone().requires_grad_()
+    block.normed(x, norm, act, added).backward(gradient)
+    with torch.no_grad():
+        output = block.normed(x, norm, act, added)  # once more, as the statistics move each time
+    found = {"output": output, "x": x.grad, "residual": None if added is None else added.grad}
+    found |= {f"norm.{name}": one.grad for name, one in norm.named_parameters()}
+    found |= dict(norm.named_buffers()) | ({} if act is None else {"slope": next(act.parameters()).grad})
+    return {name: one.detach().cpu().double() for name, one in found.items() if one is not None}
+
+
+def drawn(shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    # Means far from 0, as the variance must not be the difference of two large numbers.
+    values = values * 0.5 + torch.linspace(-30, 30, shape[1]).view(1, -1, 1, 1) if seed == 2 else values
+    return values.to(device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("shape", "slope", "residual"), CASES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)])
+def test_it_is_pytorchs_of_float64(
+    shape: tuple[int, ...], slope: bool, residual: bool, dtype: torch.dtype, tolerance: float, place: torch.device
+) -> None:
+    """Relative to each tensor's norm; half precision rounds its output once, to 2^-9 (bf16) or 2^-12 of each number."""
+    block, norm, act = block_of(shape[1], place, slope=slope)
+    plain, exact, act_of_exact = (
+        NormBlock(),
+        *(copy.deepcopy(one).cpu().double() if one else None for one in (norm, act)),
+    )
+    assert exact is not None
+    x, gradient = drawn(shape, 2, dtype, place), drawn(shape, 3, dtype, place)
+    added = drawn(shape, 4, dtype, place) if residual else None
+    found = step(block, norm, act, x, added, gradient)
+    given = [None if one is None else one.cpu().double() for one in (x, added, gradient)]
+    wanted = step(plain, exact, act_of_exact, *given)  # type: ignore[arg-type]
+    assert found.keys() == wanted.keys()
+    for name, one in wanted.items():
+        # Gradients of x cancel where a channel has few values: what is left is rounding.
+        floor = 1e-2 * float(given[2].norm()) if name == "x" else 1e-3  # type: ignore[union-attr]
+        statistics = name.startswith(("running", "num"))
+        bound = 1e-5 if statistics else tolerance
+        assert float((found[name] - one).norm()) <= bound * max(float(one.norm()), floor), name
+
+
+def test_results_repeat_in_bits(place: torch.device) -> None:
+    shape = CASES[2][0]
+    x, gradient = drawn(shape, 2, torch.bfloat16, place), drawn(shape, 3, torch.bfloat16, place)
+    runs = [step(*block_of(shape[1], place, slope=True), x, None, gradient) for _ in range(2)]
+    assert all(torch.equal(one, runs[1][name]) for name, one in runs[0].items())
+
+
+def test_the_operation_keeps_the_rules_of_torch(place: torch.device) -> None:
+    """Its schema, what it says of its results without computing them, and its gradient under a compiler."""
+    x = drawn((3, 8, 3, 3), 0, torch.float32, place).requires_grad_()
+    weight, bias, slope = (torch.rand(8, device=place, requires_grad=True) for _ in range(3))
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(fused_norm, (x, weight, bias, slope, x.detach(), 1e-5), test_utils=checks)
+    torch.library.opcheck(fused_norm, (x, weight, bias, None, None, 1e-5), test_utils=checks)
+
+
+def network_of(name: str) -> Backbone:
+    torch.manual_seed(0)
+    return BACKBONES.build(name, {"input_spec": {"height": 16, "width": 16}, "feat_dim": 8, **SMALL[name]})
+
+
+def gradients(network: Backbone, image: Tensor) -> dict[str, Tensor]:
+    weight = torch.randn(len(image), 8, generator=torch.Generator().manual_seed(5)).to(image.device)
+    (network.train()(image) * weight).sum().backward()
+    state = {f"state {name}": one.detach().clone() for name, one in network.state_dict().items()}
+    return state | {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_networks_train_alike(name: str, place: torch.device) -> None:
+    plain = network_of(name).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused = copy.deepcopy(plain)
+    for module in fused.modules():
+        if isinstance(module, NormBlock):
+            module.fused_norm = True
+    image = drawn((8, 3, 16, 16), 0, torch.float32, place)
+    wanted, found = gradients(plain, image), gradients(fused, image)
+    assert wanted.keys() == found.keys()
+    whole = float(torch.stack([one.float().norm() for key, one in wanted.items() if "state" not in key]).norm())
+    for key, one in wanted.items():
+        # Beside the whole, because gradients of layers in front of a BatchNorm may be nothing but rounding.
+        assert float((found[key] - one).float().norm()) <= 1e-3 * float(one.float().norm()) + 1e-4 * whole, key
+
+
+def calls_of(norm: nn.Module) -> list[int]:
+    calls: list[int] = []
+    norm.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda norm: norm.eval(),
+        lambda norm: norm.double(),
+        lambda norm: setattr(norm, "momentum", None),
+        lambda norm: norm.register_parameter("weight", None) or setattr(norm, "affine", False),
+    ],
+)
+def test_what_the_kernels_do_not_know_takes_the_plain_path(change: Any) -> None:
+    block, norm, _ = block_of(4, torch.device("cpu"), slope=False)
+    change(norm)
+    calls = calls_of(norm)
+    x = torch.randn(2, 4, 3, 3, dtype=norm.bias.dtype)
+    block.normed(x, norm, nn.ReLU())
+    block.normed(x, norm)
+    assert len(calls) == 2
+
+
+def test_the_plain_path_is_the_layers_in_turn() -> None:
+    block, norm, act = block_of(4, torch.device("cpu"), slope=True)
+    block.fused_norm = False
+    twin = copy.deepcopy(norm)
+    x, added, calls = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), calls_of(norm)
+    assert act is not None
+    assert torch.equal(block.normed(x, norm, act, added), act(twin(x)) + added)
+    assert torch.equal(block.normed(x, nn.Identity(), None, None), x)
+    assert calls == [1]
+
+
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["training.fused_norm=true", "training.device=cpu"]
+    with pytest.raises(ConfigError, match=r"training.fused_norm is for GPUs, but the network is on the CPU; set tr"):
+        assemble(load_config(TINY, words))
+    with pytest.raises(ConfigError, match="fused_norm reads maps channel by channel: it needs channels_last: true"):
+        load_config(TINY, [*words, "training.channels_last=false"])
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="training.fused_norm needs Triton, which is not installed"):
+        fuse_norms(network_of("IResNet"), gpu)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    with pytest.raises(ConfigError, match=r"and this network \(Linear\) has none of their blocks; set training.fused"):
+        fuse_norms(nn.Linear(2, 2), gpu)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_batchnorm_before_a_prelu_is_reached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facelab.backbone.layers.fused_norm.require_compiler", lambda *_: None)
+    ran: list[tuple[bool, bool]] = []
+
+    def spy(x: Tensor, norm: nn.BatchNorm2d, slope: Tensor | None, residual: Tensor | None) -> Tensor:
+        ran.append((slope is not None, residual is not None))
+        return x
+
+    monkeypatch.setattr("facelab.backbone.layers.fused_norm._batch_norm", spy)
+    network = network_of(name)
+    names = list(network.state_dict())
+    fuse_norms(network, torch.device("cuda"))
+    assert list(copy.deepcopy(network).state_dict()) == names
+    network.train()(torch.randn(4, 3, 16, 16))
+    assert sum(slope for slope, _ in ran) == sum(isinstance(module, PReLU) for module in network.modules())
+    assert any(residual for _, residual in ran)
+    ran.clear()
+    network.eval()(torch.randn(4, 3, 16, 16))
+    assert ran == []
