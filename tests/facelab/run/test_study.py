@@ -98,6 +98,19 @@ def test_overrides_reach_all_runs_one_variant_or_the_base(study: Path, tmp_path:
     assert (trained.base, trained.variants["full"].base) == (None, Path("runs/mine"))
 
 
+def test_a_name_that_is_chosen_already_keeps_its_options_everywhere(study: Path, tmp_path: Path) -> None:
+    study.write_text(
+        study.read_text()
+        .replace("mode: adaptation", "mode: {adaptation: {distillation: 0.5}}")
+        .replace("{adapter: Full}", "{adapter: Full, mode: adaptation}")
+        .replace("lora: {", "lora: {mode: {adaptation: {distillation: 0.25}}, ")
+    )
+    for words in ([], ["mode=adaptation"], ["variants.full.mode=adaptation", "variants.lora.mode={adaptation: {}}"]):
+        found = make_study(load_tree(str(study), words), tmp_path, "here")
+        modes = {name: variant.mode for name, variant in found.variants.items()}
+        assert modes == {"full": {"adaptation": {"distillation": 0.5}}, "lora": {"adaptation": {"distillation": 0.25}}}
+
+
 def test_heads_are_compared_without_a_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "heads.yaml"
     heads = "variants: {cosface: {}, arcface: {head: ArcFace}}"
