@@ -10,6 +10,7 @@ NODES=${NODES:-1}                       # machines; start train.sh on each of th
 NODE_RANK=${NODE_RANK:-0}               # number of this machine, from 0
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}   # address of machine 0
 MASTER_PORT=${MASTER_PORT:-29500}       # a free port there
+RESTARTS=${RESTARTS:-0}                 # how often a run that loses a process or a machine goes on; needs --run FOLDER
 
 set -euo pipefail
 # shellcheck source=environment.sh
@@ -19,7 +20,7 @@ arguments=()
 while (($#)); do
     case $1 in
         -h | --help)
-            sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+            sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
             exit 0
             ;;
         --config)
@@ -46,7 +47,11 @@ if [[ -z ${OMP_NUM_THREADS:-} ]]; then
     export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
 fi
 meeting=(--standalone)
-if ((NODES > 1)); then
+if ((NODES > 1 && RESTARTS > 0)); then
+    # Machines that meet again, however many times; machine 0 is where they ask for each other.
+    meeting=(--nnodes "$NODES" --rdzv-backend c10d --rdzv-endpoint "$MASTER_ADDR:$MASTER_PORT" --rdzv-id facelab)
+    meeting+=(--rdzv-conf "is_host=$((NODE_RANK == 0))")
+elif ((NODES > 1)); then
     meeting=(--nnodes "$NODES" --node-rank "$NODE_RANK" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT")
 fi
-exec "$PYTHON" -m facelab.launch --nproc-per-node "$PROCESSES" "${meeting[@]}" "${command[@]}"
+exec "$PYTHON" -m facelab.launch --nproc-per-node "$PROCESSES" --max-restarts "$RESTARTS" "${meeting[@]}" "${command[@]}"

@@ -141,6 +141,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def may_restart() -> bool:
+    """Whether torchrun starts the processes again where one is lost (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if world_size() > 1:

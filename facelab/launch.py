@@ -26,8 +26,12 @@ def main() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     parser = run.get_args_parser()
     parser.allow_abbrev = False  # else it takes the --run of facelab train for one of its own
+    options = parser.parse_args()
+    if options.max_restarts:
+        # A machine that is started again would wait for ever: the first one tells the others once where its store is.
+        os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     try:
-        run.run(parser.parse_args())  # type: ignore[no-untyped-call]
+        run.run(options)  # type: ignore[no-untyped-call]
     except SignalException as error:
         _stop(error.sigval)
     except KeyboardInterrupt:

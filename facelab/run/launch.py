@@ -43,7 +43,7 @@ def launch(
         config: A YAML file or a shipped configuration; None takes that of the run to resume, else the default.
         overrides: ``key=value`` pairs.
         run: Folder of the run; None makes a new one.
-        resume: Go on from a checkpoint of the run.
+        resume: Go on from a checkpoint of the run; processes that torchrun may start again do so anyway.
         checkpoint: Which one: ``last``, ``best`` or ``step-<update>``.
         allow_changes: Resume although settings differ.
 
@@ -55,9 +55,16 @@ def launch(
     """
     if resume and run is None:
         raise ConfigError("--resume needs --run FOLDER, the run to go on with.")
+    if run is None and distributed.may_restart():
+        raise ConfigError(
+            "torchrun starts the processes again where one is lost (--max-restarts), and without a folder they would "
+            "begin another run each time; name one by --run FOLDER."
+        )
     foreign = resume and config is None
     tree, where = _settings(config, overrides, run if resume else None)
     shared = make_config({key: value for key, value in tree.items() if key not in (*STUDY_KEYS, "base")}, where)
+    # Not by the count of restarts: those who wait for a machine that comes back are started again uncounted.
+    resume = resume or distributed.may_restart()
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         if VARIANTS in tree:

@@ -38,6 +38,18 @@ def test_a_finished_run_can_be_resumed_by_its_folder_alone(tmp_path: Path, capsy
     assert "at update 4 of 4" in capsys.readouterr().out
 
 
+def test_processes_that_may_be_started_again_go_on_with_their_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    with pytest.raises(ConfigError, match=r"\(--max-restarts\), and without a folder .* name one by --run FOLDER"):
+        launch(TINY, [f"output={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+    for said in ("it begins at update 0", "at update 4 of 4"):
+        assert launch(TINY, ["training.epochs=1"], run=tmp_path / "run") == 0
+        assert said in capsys.readouterr().out
+
+
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a run: it has no config.yaml"):
         launch(None, [], run=tmp_path, resume=True)
