@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's 
 
 import torch
 from gpu_bench import Bench
-from gpu_rows import DrawnSources, RowSkipped, classifier, cuda_tests, extraction, loading, training
+from gpu_rows import DrawnSources, RowSkipped, classifier, cuda_tests, extraction, loading, norm, training
 from gpu_table import Figures, Result, described, summary, table, write
 from machine import cores
 
@@ -109,6 +109,42 @@ def compiled_rows(bench: Bench) -> list[Row]:
     ]
 
 
+def fused_rows(bench: Bench) -> list[Row]:
+    """`training.fused_norm`, in steps of whole networks and alone on three maps of iResNet-50."""
+    networks: list[tuple[str, int, Precision, Compile]] = [
+        ("r50", 256, "bf16", "off"),
+        ("r50", 256, "fp16", "off"),
+        ("r50", 256, "bf16", "default"),
+        ("MobileFaceNet", 512, "fp16", "off"),
+        ("MobileFaceNet", 512, "bf16", "off"),
+    ]
+    classes, half = bench.classes(MS1MV2), tuple[Precision, ...](("bf16", "fp16"))
+    return [
+        Row(
+            f"training {entry}, {classes:,} classes, fused_norm"
+            + ("" if compile == "off" else f", compile: {compile}"),
+            partial(training, bench, entry, bench.batch_size(batch), precision, classes, compile, fused_norm=True),
+            bench.batch_size(batch),
+            precision,
+            30.0 if compile == "off" else 90.0,
+            needs_cuda=True,
+        )
+        for entry, batch, precision, compile in networks
+    ] + [
+        Row(
+            f"norm, PReLU, residual, {channels} x {side} x {side}, {'ours' if fused else 'PyTorch'}",
+            partial(norm, bench, bench.batch_size(256), channels, side, precision, fused),
+            bench.batch_size(256),
+            precision,
+            8.0,
+            needs_cuda=True,
+        )
+        for channels, side in ((64, 112), (128, 28), (512, 7))
+        for precision in half
+        for fused in (False, True)
+    ]
+
+
 def classifier_rows(bench: Bench) -> list[Row]:
     """The class rows alone."""
     size = bench.batch_size(512)
@@ -159,6 +195,7 @@ def all_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
     return [
         Row("tests that need CUDA", cuda_tests, seconds=120.0, needs_cuda=True),
         *training_rows(bench),
+        *fused_rows(bench),
         *classifier_rows(bench),
         *extraction_rows(bench),
         *loader_rows(bench, sources),

@@ -16,7 +16,10 @@ from gpu_bench import Bench, Peak, median_seconds
 from gpu_table import ROOT, Figures
 from machine import cores
 from patterns import write_images
+from torch import nn
 
+from facelab.backbone.layers.activation import PReLU
+from facelab.backbone.layers.fused_norm import NormBlock, fuse_norms
 from facelab.catalogue import build
 from facelab.data.base import Batch, Source
 from facelab.data.loading.loader import Loader
@@ -25,6 +28,7 @@ from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import write_packed
 from facelab.engine.compilation import Compile
 from facelab.engine.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
+from facelab.engine.precision import DTYPES
 from facelab.engine.replica import replicate
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import DivergenceError
@@ -93,11 +97,19 @@ def _classifier(bench: Bench, entry: str, classes: int, feat_dim: int) -> Classi
 
 
 def training(
-    bench: Bench, entry: str, batch_size: int, precision: Precision, classes: int, compile: Compile = "off"
+    bench: Bench,
+    entry: str,
+    batch_size: int,
+    precision: Precision,
+    classes: int,
+    compile: Compile = "off",
+    fused_norm: bool = False,
 ) -> Figures:
     """Updates of a network and its class rows: normalisation, forward, backward, SGD. No loader, no augmentation."""
     peak = Peak(bench.device)
     network = bench.backbone(entry)
+    if fused_norm:
+        fuse_norms(network, bench.device)
     mode = build(
         MODES,
         "conventional",
@@ -117,6 +129,23 @@ def training(
         mode.after_update()
 
     return _rate(median_seconds(step, bench), batch_size) | _diverged(optim) | peak.figures()
+
+
+def norm(bench: Bench, batch_size: int, channels: int, side: int, precision: Precision, fused_norm: bool) -> Figures:
+    """BatchNorm, PReLU and residual of one map, forward and backward: by our kernels, or by PyTorch's and cuDNN's."""
+    peak = Peak(bench.device)
+    block, layer, act = NormBlock(), nn.BatchNorm2d(channels).to(bench.device), PReLU(channels).to(bench.device)
+    block.fused_norm = fused_norm
+    like = {"dtype": DTYPES[precision], "device": bench.device}
+    maps = [torch.randn(batch_size, channels, side, side, **like) for _ in range(3)]  # type: ignore[arg-type]
+    x, residual, gradient = (one.contiguous(memory_format=torch.channels_last) for one in maps)
+    x.requires_grad_()
+
+    def step() -> None:
+        x.grad = None
+        block.normed(x, layer, act, residual).backward(gradient)
+
+    return {"ms": median_seconds(step, bench) * 1000} | peak.figures()
 
 
 def _diverged(optim: Optimization) -> Figures:

@@ -35,7 +35,8 @@ def test_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     of_a_gpu = [row for row in written["rows"] if row["note"] == "not measured: needs a CUDA device"]
     others = [row for row in written["rows"] if row not in of_a_gpu]
     assert of_a_gpu[0]["what"] == "tests that need CUDA"
-    assert all("compile" in row["what"] and row["status"] == "not measured" for row in of_a_gpu[1:])
+    assert all(row["status"] == "not measured" for row in of_a_gpu)
+    assert all("compile" in row["what"] or "norm" in row["what"] for row in of_a_gpu[1:])
     assert len(others) >= 14
     for row in others:
         assert (row["status"], row["note"], row["details"]) == ("measured", "", "")
@@ -135,6 +136,14 @@ def test_steps_that_diverge_are_marked() -> None:
     assert rows._diverged(optim) == {}
     optim.update(weight.sum() * torch.inf)
     assert rows._diverged(optim) == {"not finite": 1.0}
+
+
+def test_norms_of_pytorch_are_measured_beside_ours() -> None:
+    bench = importlib.import_module("gpu_bench").Bench(CPU, tiny=True)
+    assert importlib.import_module("gpu_rows").norm(bench, 2, 8, 4, "bf16", fused_norm=False)["ms"] > 0
+    fused = [row for row in gpu().fused_rows(bench) if row.what.startswith("norm")]
+    assert len(fused) == 2 * len([row for row in fused if row.what.endswith("ours")]) == 12
+    assert all(row.needs_cuda for row in gpu().fused_rows(bench))
 
 
 def test_what_pytest_counted() -> None:

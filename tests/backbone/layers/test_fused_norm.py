@@ -4,16 +4,23 @@ Its kernels run on a GPU, or in Triton's interpreter (the package ``triton``), w
 """
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from facelab import distributed
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.layers.activation import PReLU
 from facelab.backbone.layers.fused_norm import NormBlock, fuse_norms, fused_norm
+from facelab.distributed import run_processes
+from facelab.engine.replica import replicate
 from facelab.errors import ConfigError
 from facelab.run.assembly import assemble
 from facelab.run.settings import load_config
@@ -124,6 +131,106 @@ def test_the_operation_keeps_the_rules_of_torch(place: torch.device) -> None:
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(fused_norm, (x, weight, bias, slope, x.detach(), 1e-5), test_utils=checks)
     torch.library.opcheck(fused_norm, (x, weight, bias, None, None, 1e-5), test_utils=checks)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_compiler_takes_it_as_it_is(residual: bool, place: torch.device) -> None:
+    """One graph forward and one backward, in which running statistics move too."""
+    x, gradient = (drawn((3, 8, 4, 4), seed, torch.float32, place) for seed in (2, 3))
+    added = drawn((3, 8, 4, 4), 4, torch.float32, place) if residual else None
+    results = []
+    for compiled in (False, True):
+        block, norm, act = block_of(8, place, slope=True)
+        if compiled:
+            block.normed = torch.compile(block.normed, backend="aot_eager", fullgraph=True)  # type: ignore[method-assign]
+        results.append(step(block, norm, act, x, added, gradient))
+    for name, one in results[0].items():
+        torch.testing.assert_close(results[1][name], one, msg=name)
+
+
+@pytest.mark.cuda
+def test_a_cuda_graph_repeats_it(gpu: torch.device) -> None:
+    if gpu.type == "cpu":
+        pytest.skip("graphs are CUDA's")
+    block, norm, act = block_of(64, gpu, slope=True)
+    x, gradient = (drawn((4, 64, 14, 14), seed, torch.bfloat16, gpu) for seed in (2, 3))
+    x.requires_grad_()
+
+    def both() -> tuple[Tensor, Tensor]:
+        output = block.normed(x, norm, act)
+        return output, torch.autograd.grad(output, x, gradient)[0]
+
+    wanted = [one.clone() for one in both()]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        both()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph, counted = torch.cuda.CUDAGraph(), int(norm.num_batches_tracked or 0)
+    with torch.cuda.graph(graph):
+        held = both()
+    for _ in range(3):
+        graph.replay()
+    assert all(torch.equal(one, other) for one, other in zip(held, wanted, strict=True))
+    assert int(norm.num_batches_tracked or 0) == counted + 3
+
+
+def of_a_process(fused: bool) -> list[Tensor]:
+    """Gradients of a replicated network, each process with images of its own."""
+    network = network_of("MobileFaceNet").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in network.modules():
+        if isinstance(module, NormBlock):
+            module.fused_norm = fused
+    replica = replicate(network.train())
+    image = drawn((8, 3, 16, 16), 7 + distributed.rank(), torch.float32, torch.device("cpu"))
+    (replica(image) * torch.linspace(-1, 1, 8)).square().sum().backward()
+    return [one.grad for one in network.parameters() if one.grad is not None]
+
+
+def of_both(_: int) -> list[list[Tensor]]:
+    return [of_a_process(fused) for fused in (False, True)]
+
+
+@pytest.mark.extras
+def test_two_processes_average_its_gradients() -> None:
+    pytest.importorskip("triton")
+    for plain, fused in run_processes(of_both, 2, 0):
+        whole = float(torch.stack([one.norm() for one in plain]).norm())
+        for one, other in zip(fused, plain, strict=True):
+            assert float((one - other).norm()) <= 1e-3 * float(other.norm()) + 1e-4 * whole
+
+
+COMPILE = """
+import itertools
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from facelab.triton_kernels import batch_norm as kernels
+
+def made(kernel, dtype, capability, constants):
+    kinds = dict.fromkeys(("x", "y", "residual", "gradient", "of_x"), "*" + dtype)
+    kinds |= dict.fromkeys(("rows", "channels", "splits"), "i32") | {"eps": "fp32"}
+    kinds |= dict.fromkeys(constants, "constexpr")
+    signature = {name: kinds.get(name, "*fp32") for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    return compile(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+
+for dtype, capability, columns in itertools.product(("bf16", "fp16"), (80, 90), (64, 128)):
+    tile = {"ROWS": kernels.TILE // columns, "COLUMNS": columns}
+    merged = {"SPLITS": kernels.MERGED_SPLITS, "COLUMNS": kernels.MERGED_COLUMNS}
+    assert made(kernels._moments, dtype, capability, tile) and made(kernels._merge, dtype, capability, merged)
+    assert made(kernels._apply, dtype, capability, {"SLOPE": True, "RESIDUAL": True, **tile})
+    for kernel in (kernels._slopes, kernels._input_gradient):
+        assert made(kernel, dtype, capability, {"SLOPE": True, **tile})
+"""
+
+
+@pytest.mark.extras
+def test_the_kernels_compile_for_gpus_without_one(tmp_path: Path) -> None:
+    """As Triton compiles them for an A100 and an H100; the interpreter takes more than its compiler."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def network_of(name: str) -> Backbone:
