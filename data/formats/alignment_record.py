@@ -19,6 +19,7 @@ from facelab.outside.json import parse_json
 
 FILE = "alignment.json"
 SHOWN = 12  # hex digits of a hash in a report
+LONGEST = 1000  # letters of what is said of an alignment
 
 
 class ModelRecord(Strict):
@@ -192,12 +193,15 @@ def read_alignment(files: ImageFiles, folder: str = "") -> str:
         return read_alignment(files, posixpath.dirname(folder)) if folder else UNKNOWN_ALIGNMENT
     try:
         given = parse_json(files.read(file), files.where(file), "an alignment record")
-        return AlignmentRecord.model_validate(given).describe()
+        described = AlignmentRecord.model_validate(given).describe()
     except (ValidationError, DataError):
+        described = ""
+    if not described.isprintable() or not 0 < len(described) <= LONGEST:  # it becomes a line of reports and cards
         raise DataError(
             f"{files.where(file)}: does not describe an alignment; such files are written by `facelab data align`. "
             "Remove it if nobody knows how the images were aligned."
-        ) from None
+        )
+    return described
 
 
 def common_folder(names: Collection[str]) -> str:

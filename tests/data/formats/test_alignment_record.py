@@ -104,6 +104,13 @@ def test_a_file_that_says_something_else_is_refused(faces: Path) -> None:
         PathImages(faces, ["a.png"])
 
 
+@pytest.mark.parametrize("name", ["\x1b[31m", "two\nlines", "x" * 1000])
+def test_what_cannot_be_a_line_of_a_report_is_refused(faces: Path, record: AlignmentRecord, name: str) -> None:
+    record.model_copy(update={"template": name}).write(faces)
+    with pytest.raises(DataError, match=r"alignment\.json: does not describe an alignment"):
+        PathImages(faces, ["a.png"])
+
+
 def test_sets_that_were_aligned_differently_say_both() -> None:
     assert joined_alignment(["x", "x"]) == "x"
     assert joined_alignment(["x", "unknown"]) == "x + unknown"
