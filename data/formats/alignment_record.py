@@ -188,9 +188,10 @@ def read_alignment(files: ImageFiles, folder: str = "") -> str:
     Raises:
         DataError: If there is a record, but it cannot be read.
     """
-    file = posixpath.join(folder, FILE)
-    if files.size(file) is None:
-        return read_alignment(files, posixpath.dirname(folder)) if folder else UNKNOWN_ALIGNMENT
+    while files.size(file := posixpath.join(folder, FILE)) is None:
+        if not folder:
+            return UNKNOWN_ALIGNMENT
+        folder = posixpath.dirname(folder)
     try:
         given = parse_json(files.read(file), files.where(file), "an alignment record")
         described = AlignmentRecord.model_validate(given).describe()

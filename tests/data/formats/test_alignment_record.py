@@ -73,6 +73,9 @@ def test_sources_carry_it_whatever_they_are_made_of(record: AlignmentRecord, tmp
     assert Resized(ImageFolder(crops), 4, 4).alignment == record.describe()
     below = ["crops/a/0.png", "crops/b/0.png"]
     assert PathImages(tmp_path / "crops.tar", below).alignment == PathImages(tmp_path, below).alignment
+    with tarfile.open(tmp_path / "deep.tar", "w") as archive:
+        archive.add(crops / "a" / "0.png", "d/" * 1500 + "a/0.png")
+    assert ImageFolder(tmp_path / "deep.tar").alignment == "unknown"
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((8, 8, 3), np.uint8))
     assert PathImages(tmp_path, [*below, "other.png"]).alignment == "unknown"
 
