@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from facelab import distributed
 from facelab.data.base import Batch, Source
 from facelab.data.formats.conversion import FORMS, Form, encoder
 from facelab.data.loading import loader as loading
@@ -299,3 +300,24 @@ def test_neither_descriptors_nor_memory_grow(numbered: Callable[..., Source]) ->
         seen.append((descriptors(), resident()))
     assert len({count for count, _ in seen}) == 1
     assert seen[-1][1] < 1.05 * seen[4][1]
+
+
+def part_of_epoch(folder: str) -> list[list[int]]:
+    """What one process of a gloo group reads, while it exchanges something between batches."""
+    sys.path.append(folder)
+    from sent_sources import Numbered
+
+    source = Numbered(400)
+    loader = by_processes(source, rank=distributed.rank(), world_size=distributed.world_size())
+    found = []
+    for batch in loader.batches(1):
+        distributed.all_reduce_sum(batch.image.float().sum())
+        found.append(batch.index.tolist())
+    return found
+
+
+@pytest.mark.slow
+def test_each_process_of_a_group_has_its_own(numbered: Callable[..., Source]) -> None:
+    parts = distributed.run_processes(part_of_epoch, 2, str(HERE))
+    whole = [batch.index.tolist() for batch in by_processes(numbered(400), reader="threads").batches(1)]
+    assert [left + right for left, right in zip(*parts, strict=True)] == whole

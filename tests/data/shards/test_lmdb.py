@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from facelab.data.base import SOURCES
+from facelab.data.loading.loader import Loader
+from facelab.data.loading.samplers import Sequential
 from facelab.data.shards.lmdb_file import LmdbFile
 from facelab.data.shards.msgpack_value import image_and_label, read_head
 from facelab.data.sources.lmdb import LMDB
@@ -41,6 +43,9 @@ def test_a_published_file_is_read_in_the_order_of_its_numbers(published: Path) -
         assert np.array_equal(source.read(n), pixels(n))
     assert (source.name(12), source.location(12)) == ("key 12", f"{published} key 12")
     assert np.array_equal(pickle.loads(pickle.dumps(source)).read(20), pixels(20))
+    loader = Loader(source, Sequential(source.labels), batch_size=5, workers=1, reader="processes")
+    images = next(loader.batches(0)).image.permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(images, np.stack([pixels(n) for n in range(5)]))
     folder = published.parent / "folder"
     folder.mkdir()
     published.rename(folder / "data.mdb")

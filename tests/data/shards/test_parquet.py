@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from facelab.data.base import SAMPLERS, SOURCES
 from facelab.data.loading.loader import Loader
@@ -80,6 +81,10 @@ def test_a_web_server_gives_each_row_group_once(write: Write, server: Any, image
     loader = Loader(source, sampler, batch_size=20, workers=2)
     expected = [batch.index.tolist() for batch in loader.batches(1)]
     assert [batch.index.tolist() for batch in loader.batches(1, 2)] == expected[2:]
+    assert source.keeps_runs, "so that threads read it unless told"
+    processes = Loader(source, sampler, batch_size=20, workers=2, reader="processes")
+    found = zip(loader.batches(1), processes.batches(1), strict=True)
+    assert all(torch.equal(one.image, other.image) for one, other in found)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from facelab.errors import ConfigError, CorruptImage, DataError
 from facelab.run.assembly import open_loader
 from facelab.run.assembly import open_source as open_training_source
 from facelab.run.settings import load_config
+from facelab.threads import Reader
 
 TINY = str(Path(__file__).parents[2] / "tiny_run.yaml")
 
@@ -122,20 +123,23 @@ def test_neighbours_are_read_together_and_others_alone(
     assert requests("Shuffle") >= 110
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("workers", "reader"), [(1, "auto"), (3, "auto"), (2, "processes")])
 def test_batches_are_the_same_with_any_workers_after_a_restart_and_of_two_processes(
-    shards: str, server: Any, workers: int
+    shards: str, server: Any, workers: int, reader: Reader
 ) -> None:
-    def batches(source: Any, start: int = 0, rank: int = 0, world: int = 1) -> list[tuple[list[int], int]]:
+    def batches(
+        source: Any, start: int = 0, rank: int = 0, world: int = 1, reader: Reader = reader
+    ) -> list[tuple[list[int], int]]:
         sampler = SAMPLERS.build("ShardShuffle", {"buffer": 30}, labels=source.labels, seed=1, runs=source.runs)
-        loader = Loader(source, sampler, batch_size=20, rank=rank, world_size=world, workers=workers)
+        loader = Loader(source, sampler, batch_size=20, rank=rank, world_size=world, workers=workers, reader=reader)
         return [(batch.index.tolist(), int(batch.image.sum())) for batch in loader.batches(2, start)]
 
-    expected, away = batches(WebDataset(shards)), remote(server)
+    expected, away = batches(WebDataset(shards), reader="threads"), remote(server)
     server.faults = ["cut", "503", "drop"]
     assert batches(away) == expected
-    assert batches(away, 3) == expected[3:]
-    halves = zip(batches(away, rank=0, world=2), batches(away, rank=1, world=2), strict=True)
+    assert (away.keeps_runs, WebDataset(shards).keeps_runs) == (True, False)
+    assert batches(away, 3, reader="threads") == expected[3:]
+    halves = zip(*(batches(away, rank=rank, world=2, reader="threads") for rank in (0, 1)), strict=True)
     assert [left + right for (left, _), (right, _) in halves] == [rows for rows, _ in expected]
 
 
