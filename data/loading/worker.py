@@ -44,6 +44,7 @@ class Plan:
         results: Descriptor of the pipe that they go to once the batch is there.
         workers: Number of processes that read.
         size: Bytes of the pickled reader on standard input; what follows is its end, when nobody wants batches.
+        parent: The process that wants them.
     """
 
     memory: int
@@ -53,6 +54,7 @@ class Plan:
     results: int
     workers: int
     size: int
+    parent: int
 
 
 def record(number: int) -> bytes:
@@ -66,7 +68,7 @@ def number_of(message: bytes) -> int:
 
 
 def main(argument: str) -> None:
-    """Run until standard input ends, or a process that reads does."""
+    """Run until standard input ends, a process that reads does, or a signal says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all processes; the first one ends the rest
     cv2.setNumThreads(1)
     plan = Plan(**json.loads(argument))
@@ -79,9 +81,12 @@ def main(argument: str) -> None:
         return
     os.write(plan.results, record(READY))
     gc.freeze()  # else the first collection in each fork copies the source's objects
-    workers = {_fork(reader, slots, plan) for _ in range(plan.workers)}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    workers = set[int]()
     try:
-        _watch(workers, plan.results)
+        for _ in range(plan.workers):
+            workers.add(_fork(reader, slots, plan))
+        _watch(workers, plan)
     finally:
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
@@ -95,6 +100,7 @@ def _fork(reader: BatchReader, slots: SharedSlots, plan: Plan) -> int:
     pid = os.fork()
     if pid:
         return pid
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     status = 1
     try:
         _serve(reader, slots, plan, parent)
@@ -124,14 +130,14 @@ def _serve(reader: BatchReader, slots: SharedSlots, plan: Plan, parent: int) -> 
         os.write(plan.results, message)
 
 
-def _watch(workers: set[int], results: int) -> None:
-    """Return once standard input ends, which it also does when the process that wrote it is killed."""
-    while not select.select([sys.stdin.buffer], [], [], LOOK)[0]:
+def _watch(workers: set[int], plan: Plan) -> None:
+    """Return once standard input ends, or the process that wrote it, whose forks may hold it open."""
+    while os.getppid() == plan.parent and not select.select([sys.stdin.buffer], [], [], LOOK)[0]:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
             workers.discard(pid)
             with suppress(BrokenPipeError):
-                os.write(results, record(DEATH + os.waitstatus_to_exitcode(status)))
+                os.write(plan.results, record(DEATH + os.waitstatus_to_exitcode(status)))
             return
 
 

@@ -59,7 +59,7 @@ class WorkerPool:
         tasks, self._tasks = os.pipe()
         self._results, results = os.pipe()
         self._slots = SharedSlots(handle, self._most + LENT, batch_size)
-        plan = Plan(handle, self._slots.count, batch_size, tasks, results, workers, len(content))
+        plan = Plan(handle, self._slots.count, batch_size, tasks, results, workers, len(content), os.getpid())
         self._process = subprocess.Popen(
             module_command("facelab.data.loading.worker", json.dumps(asdict(plan))),
             stdin=subprocess.PIPE,
@@ -195,6 +195,7 @@ def _end(process: "subprocess.Popen[bytes]", descriptors: Iterable[int], owner: 
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.close()
+    process.terminate()  # a fork of this process may hold the pipe open
     try:
         process.wait(PATIENCE)
     except subprocess.TimeoutExpired:

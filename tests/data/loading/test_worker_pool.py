@@ -232,12 +232,18 @@ def test_every_kind_of_source_is_read_by_processes(every_kind: list[Source]) -> 
 
 
 SCRIPT = """
+    import os, signal, time
     import numpy as np
     from sent_sources import Numbered
     from facelab.data.loading.batch_reader import BatchReader, Task
     from facelab.data.loading.worker_pool import WorkerPool
 
     pool = WorkerPool(BatchReader(Numbered(seconds=0.001)), workers=2, ahead=2, batch_size=100)
+    if os.fork() == 0:  # it holds the pipes of the program open for a while
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.closerange(0, 3)
+        time.sleep(8)
+        os._exit(0)
     for batch in pool.batches(range(1000), lambda step: Task(np.arange(100), 0, 100 * step)):
         print("here", flush=True)
 """  # without torch, whose import takes seconds
@@ -259,7 +265,7 @@ def test_nothing_outlives_a_program(
     )
     assert program.stdout is not None
     assert program.stdout.readline() == "here\n"
-    pids = children(program.pid)
+    pids = [pid for pid in children(program.pid) if b"loading.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(pids) == 3
     start = time.monotonic()
     (os.kill if ended_by == "only the program" else os.killpg)(program.pid, sent)
@@ -321,3 +327,12 @@ def test_each_process_of_a_group_has_its_own(numbered: Callable[..., Source]) ->
     parts = distributed.run_processes(part_of_epoch, 2, str(HERE))
     whole = [batch.index.tolist() for batch in by_processes(numbered(400), reader="threads").batches(1)]
     assert [left + right for left, right in zip(*parts, strict=True)] == whole
+
+
+@pytest.mark.cuda
+def test_pinned_memory(numbered: Callable[..., Source]) -> None:
+    expected = list(by_processes(numbered(), reader="threads").batches(0))
+    found = list(by_processes(numbered(), pin_memory=True).batches(0))
+    assert all(batch.image.is_pinned() for batch in found)
+    moved = [batch.to(torch.device("cuda")) for batch in found]
+    assert all(torch.equal(one.image.cpu(), other.image) for one, other in zip(moved, expected, strict=True))
