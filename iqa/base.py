@@ -60,13 +60,29 @@ class PixelScorer(Scorer):
         Raises:
             DataError: If the pixels are of another kind or too small, or a score is outside of the declared range.
         """
+        scores = self.score_unread(pixels)
+        self.require_allowed(scores)
+        return scores
+
+    def score_unread(self, pixels: Tensor) -> Tensor:
+        """The same without a look at the numbers, for which a device would have to be waited for; see `score`.
+
+        Raises:
+            DataError: If the pixels are of another kind or too small.
+        """
         self._check(pixels)
         with torch.no_grad():
-            scores = self.measure(pixels).to(torch.float32)
+            return self.measure(pixels).to(torch.float32)
+
+    def require_allowed(self, scores: Tensor) -> None:
+        """Refuse scores, (B,), that do not lie in the declared range.
+
+        Raises:
+            DataError: If one does not.
+        """
         wrong = [value for value in scores.tolist() if not self.card.allows(value)]
         if wrong:
             raise DataError(f"the score {wrong[0]:g} is outside of what its scorer declares ({self.card.describe()}).")
-        return scores
 
     @abstractmethod
     def measure(self, pixels: Tensor) -> Tensor:

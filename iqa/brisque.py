@@ -68,7 +68,7 @@ class BRISQUE(PixelScorer):
         """The scores, (B,)."""
         at_once = max(1, IN_CACHE // pixels[0, 0].numel()) if pixels.device.type == "cpu" else len(pixels)
         statistics = torch.cat([scene_statistics(grey_as_published(part)) for part in torch.split(pixels, at_once)])
-        low, high = self._low.to(pixels.device), self._high.to(pixels.device)
+        low, high = self._low.to(pixels.device, non_blocking=True), self._high.to(pixels.device, non_blocking=True)
         # Scaled to -1..1 by the ranges of the training images, as the model was fitted; others may lie outside.
         return self._regression(-1 + 2 / (high - low) * (statistics - low)).clamp(LOW, HIGH)
 

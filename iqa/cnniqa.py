@@ -105,7 +105,10 @@ class CNNIQA(PixelScorer):
     def _network(self, image: Tensor) -> Tensor:
         """One number for each image, (B, channels, H, W) -> (B,)."""
         layers = [(self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]) for name in LAYERS]
-        (kernel, offset), *linear = [(weight.to(image.device), bias.to(image.device)) for weight, bias in layers]
+        (kernel, offset), *linear = [
+            (weight.to(image.device, non_blocking=True), bias.to(image.device, non_blocking=True))
+            for weight, bias in layers
+        ]
         maps = F.conv2d(image, kernel, offset).flatten(2)
         hidden = torch.cat([maps.amax(dim=2), maps.amin(dim=2)], dim=1)
         for weight, bias in linear[:-1]:

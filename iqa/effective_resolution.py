@@ -69,7 +69,7 @@ def ring_power(grey: Tensor) -> Tensor:
     White noise of variance v has the power v in every ring.
     """
     height, width = grey.shape[1:]
-    window, ring, weight = (part.to(grey.device) for part in _rings(height, width))
+    window, ring, weight = (part.to(grey.device, non_blocking=True) for part in _rings(height, width))
     # The mean under the window: what is left of it would leak into the first rings.
     centred = grey - (grey * window).sum(dim=(1, 2), keepdim=True) / window.sum()
     spectrum = torch.fft.rfft2(centred * window).abs().square() / window.square().sum()

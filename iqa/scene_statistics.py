@@ -36,7 +36,7 @@ def contrast_normalised(grey: Tensor) -> Tensor:
     count signs, so the score depends on it, by up to 0.3 for a flat JPEG; there the difference is that of the original,
     whose sums over the window run in a fixed order. In an image of one colour it is 0, whatever the colour.
     """
-    rows, columns = (_window(side).to(grey.device) for side in grey.shape[1:])
+    rows, columns = (_window(side).to(grey.device, non_blocking=True) for side in grey.shape[1:])
     mean = rows @ grey @ columns
     variance = (rows @ grey.square() @ columns).sub_(mean.square())
     # Rounding may leave the variance of a flat window a little below 0.
@@ -121,7 +121,8 @@ def _moments(*maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found.append(torch.stack([left, square, absolute, -negative.sign_().sum((1, 2))]))
     left, square, absolute, below = torch.stack(found, dim=2).to(torch.float64)
     left, square = left.square(), square.square()
-    count = torch.tensor([values[0].numel() for values in maps], dtype=torch.float64, device=left.device)
+    count = torch.tensor([values[0].numel() for values in maps], dtype=torch.float64)
+    count = count.to(left.device, non_blocking=True)
     return left / below, (square - left) / (count - below), (absolute / count).square() / (square / count)
 
 
@@ -129,7 +130,7 @@ def _shape(left_variance: Tensor, right_variance: Tensor, ratio: Tensor) -> Tens
     """Shape of the asymmetric generalised Gaussian with these moments (Lasmar et al., ICIP 2009), from a table."""
     skew = (left_variance / right_variance).sqrt()
     target = ratio * (skew**3 + 1) * (skew + 1) / (skew.square() + 1).square()
-    log_shapes, ratios = (column.to(target.device) for column in _shapes())
+    log_shapes, ratios = (column.to(target.device, non_blocking=True) for column in _shapes())
     place = torch.searchsorted(ratios, target.contiguous()).clamp(1, SHAPES - 1)
     part = (target - ratios[place - 1]) / (ratios[place] - ratios[place - 1])
     return torch.lerp(log_shapes[place - 1], log_shapes[place], part.clamp(0, 1)).exp()

@@ -61,7 +61,7 @@ class Sharpness(PixelScorer):
 
     def _mixed_derivative(self, grey: Tensor) -> Tensor:
         """``d^2/dxdy`` of the smoothed image, (B, H, W); the border is mirrored, or repeated in tiny images."""
-        kernel = self._derivative.to(grey.device)
+        kernel = self._derivative.to(grey.device, non_blocking=True)
         reach = len(kernel) // 2
         mode = "reflect" if reach < min(grey.shape[1:]) else "replicate"
         padded = F.pad(grey[:, None], (reach,) * 4, mode=mode)

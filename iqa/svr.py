@@ -29,9 +29,9 @@ class RadialSVR:
 
     def __call__(self, features: Tensor) -> Tensor:
         """F of each row, float64, (B, F) -> (B,). A feature that is no number is far from every vector: f = -rho."""
-        distance = torch.cdist(features, self.vectors.to(features.device)).square()
+        distance = torch.cdist(features, self.vectors.to(features.device, non_blocking=True)).square()
         similarity = torch.exp(-self.gamma * distance).nan_to_num(nan=0.0)
-        return similarity @ self.coefficients.to(features.device) - self.rho
+        return similarity @ self.coefficients.to(features.device, non_blocking=True) - self.rho
 
 
 def read_svr(path: Path, features: int) -> RadialSVR:

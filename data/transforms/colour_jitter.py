@@ -64,7 +64,7 @@ def jitter(image: Tensor, factors: Numbers, order: NDArray[np.int64]) -> Tensor:
         order: Which of the three is done first, second and third, (B, 3).
     """
     values = image.float()
-    weights = torch.tensor(GREY, dtype=torch.float32, device=image.device)[:, None, None]
+    weights = torch.tensor(GREY, dtype=torch.float32).to(image.device, non_blocking=True)[:, None, None]
     factor = on_device(np.take_along_axis(factors, order, axis=1).astype(np.float32), image)
     change = on_device(order, image)
     for step in range(3):

@@ -41,7 +41,7 @@ def stored_as_jpeg(image: Tensor, quality: NDArray[np.int64]) -> Tensor:
     Returns:
         Whole numbers of 0..255, float, of the same shape.
     """
-    transform = torch.tensor(TO_YCC, device=image.device, dtype=image.dtype)
+    transform = torch.tensor(TO_YCC, dtype=image.dtype).to(image.device, non_blocking=True)
     ycc = torch.einsum("dc,bchw->bdhw", transform, image)
     steps = on_device(quantisation(quality).astype(np.float32), image)
     brightness = _coded(ycc[:, :1] - 128, steps[:, :1]) + 128
@@ -49,7 +49,7 @@ def stored_as_jpeg(image: Tensor, quality: NDArray[np.int64]) -> Tensor:
     colour = _doubled(_coded(small.round(), steps[:, 1:]))
     stored = torch.cat([brightness.round().clamp(0, 255), colour.round().clamp(-128, 127)], dim=1)
     # Inverted on the host: on a device it would be waited for.
-    back = torch.tensor(np.linalg.inv(TO_YCC), device=image.device, dtype=image.dtype)
+    back = torch.tensor(np.linalg.inv(TO_YCC), dtype=image.dtype).to(image.device, non_blocking=True)
     return torch.einsum("dc,bchw->bdhw", back, stored).round_().clamp_(0, 255)
 
 

@@ -44,7 +44,7 @@ def resample_points(keypoints: Tensor, size: tuple[int, int], rows: NDArray[np.i
         rows: The R images that change.
         maps: As of `resample`, (R, 2, 3).
     """
-    half = torch.tensor([size[1], size[0]], dtype=keypoints.dtype, device=keypoints.device) / 2
+    half = (torch.tensor([size[1], size[0]], dtype=keypoints.dtype) / 2).to(keypoints.device, non_blocking=True)
     # An image's map says where a new pixel comes from; a point goes the other way.
     back = on_device(np.linalg.inv(maps[:, :, :2]), keypoints).to(keypoints.dtype)
     offset = on_device(maps[:, None, :, 2], keypoints).to(keypoints.dtype)

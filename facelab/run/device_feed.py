@@ -10,6 +10,7 @@ from facelab.data.loading.loader import Loader
 from facelab.data.transforms.augment import Augment, View
 from facelab.engine.phases import phase
 from facelab.iqa.base import PixelScorer
+from facelab.run.unread_scores import UnreadScores
 
 
 class DeviceFeed:
@@ -42,6 +43,7 @@ class DeviceFeed:
         self.scorer = scorer
         self.view = view
         self.occluded = occluded
+        self._unread = None if scorer is None else UnreadScores(scorer.require_allowed)
 
     def batches(self, epoch: int, update: int) -> Iterator[Batch]:
         """Batches of an epoch from an update on; passes that do not fill a last update are left out."""
@@ -52,10 +54,16 @@ class DeviceFeed:
             with phase("loader"):
                 batch = next(batches).to(self.device)
             yield self._changed(batch, epoch, step)
+        if self._unread is not None:
+            self._unread.read(wait=True)
 
     def _changed(self, batch: Batch, epoch: int, step: int) -> Batch:
         """A batch on the device, augmented, and scored as it is then."""
         with phase("augmentation"):
             first_row = self.loader.first_row
             changed = self.augment(batch, epoch, step, first_row, self.view, occluded=self.occluded)
-            return changed if self.scorer is None else replace(changed, quality=self.scorer.score(changed.image))
+            if self.scorer is None or self._unread is None:
+                return changed
+            scores = self.scorer.score_unread(changed.image)
+            self._unread.add(scores)
+            return replace(changed, quality=scores)

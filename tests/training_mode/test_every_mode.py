@@ -46,6 +46,13 @@ SMALL: dict[str, list[str]] = {
 # What looks at this process's part of the batch alone, left out where two processes are to see the loss of one.
 WITHOUT_PARTS: dict[str, list[str]] = {"transface": ["mode.transface.probability=0"]}
 
+# Whose steps have as many rows or pairs as the numbers on the device say, so that the host must know them.
+CHOOSES_BY_NUMBERS: dict[str, str] = {
+    "class_pool": "the pool looks up whose rows it has",
+    "semi_siamese": "the queue keeps the rows of this process alone",
+    "triplet": "the number of pairs follows from the labels",
+}
+
 every_mode = pytest.mark.parametrize("name", MODES.names())
 
 
@@ -159,6 +166,34 @@ def test_a_run_on_a_gpu_learns_and_resumes(
         assert [key for key, tensor in expected.items() if not torch.equal(tensor, found[key])] == []
     assert losses(cut)[-1] == pytest.approx(losses(whole)[-1], rel=0.05)
     assert losses(whole)[-1] < losses(whole)[0]
+
+
+@pytest.mark.cuda
+@every_mode
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_step_on_a_gpu_waits_for_nothing(
+    name: str, precision: str, base: Path, gpu: torch.device, request: pytest.FixtureRequest
+) -> None:
+    """With scores of what augmentation left, where the network takes them; from the batch on the GPU to its update."""
+    if name in CHOOSES_BY_NUMBERS:
+        pytest.skip(CHOOSES_BY_NUMBERS[name])
+    request.addfinalizer(partial(torch.cuda.set_sync_debug_mode, "default"))
+    gated = [
+        "adapter={DualLoRA: {rank: 2}}",
+        "gate=sigmoid",
+        "data.quality={Sharpness: {}}",
+        "data.online_quality=true",
+    ]
+    words = [f"training.device={gpu.type}", f"training.precision={precision}", "training.clip_norm=5"]
+    parts = assemble(load_config(TINY, settings(name, base, *words, *(gated if name == "adaptation" else []))))
+    feed = parts.feed.batches(0, 0)
+    for number in range(UPDATES_PER_EPOCH - 1):
+        torch.cuda.set_sync_debug_mode("error" if number == UPDATES_PER_EPOCH - 2 else "default")
+        batch = next(feed)
+        with parts.optim.autocast():
+            output = parts.mode.step(batch)
+        parts.optim.update(output.loss)
+        parts.mode.after_update()
 
 
 @every_mode
