@@ -84,6 +84,19 @@ def training_rows(bench: Bench) -> list[Row]:
     ]
 
 
+def graph_rows(bench: Bench) -> list[Row]:
+    """The same as CUDA graphs."""
+    wanted: list[tuple[str, int, Precision, Compile]] = [
+        ("MobileFaceNet", 512, "fp16", "off"),
+        ("r50", 128, "fp16", "off"),
+        ("r50", 256, "fp16", "off"),
+        ("vit_s", 256, "bf16", "off"),
+        ("PETALSwin", 128, "bf16", "off"),
+        ("MobileFaceNet", 512, "fp16", "default"),
+    ]
+    return [_variant(bench, *one, cuda_graph=True) for one in wanted]
+
+
 def compiled_rows(bench: Bench) -> list[Row]:
     """The same by `torch.compile`, whose first step takes long."""
     wanted: list[tuple[str, int, Precision, Compile]] = [
@@ -95,18 +108,23 @@ def compiled_rows(bench: Bench) -> list[Row]:
         ("MobileFaceNet", 512, "fp16", "default"),
         ("PETALSwin", 128, "bf16", "default"),
     ]
-    classes = bench.classes(MS1MV2)
-    return [
-        Row(
-            f"training {entry}, {classes:,} classes, compile: {compile}",
-            partial(training, bench, entry, bench.batch_size(batch), precision, classes, compile),
-            bench.batch_size(batch),
-            precision,
-            180.0 if compile == "max" else 90.0,
-            needs_cuda=True,
-        )
-        for entry, batch, precision, compile in wanted
-    ]
+    return [_variant(bench, *one) for one in wanted]
+
+
+def _variant(
+    bench: Bench, entry: str, batch: int, precision: Precision, compile: Compile, cuda_graph: bool = False
+) -> Row:
+    """A training row with settings that only a GPU is measured with."""
+    classes, size = bench.classes(MS1MV2), bench.batch_size(batch)
+    said = [*([f"compile: {compile}"] if compile != "off" else []), *(["cuda_graph"] if cuda_graph else [])]
+    return Row(
+        ", ".join([f"training {entry}", f"{classes:,} classes", *said]),
+        partial(training, bench, entry, size, precision, classes, compile, cuda_graph=cuda_graph),
+        size,
+        precision,
+        {"off": 20.0, "default": 90.0, "max": 180.0}[compile],
+        needs_cuda=True,
+    )
 
 
 def fused_rows(bench: Bench) -> list[Row]:
@@ -199,6 +217,7 @@ def all_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
         *classifier_rows(bench),
         *extraction_rows(bench),
         *loader_rows(bench, sources),
+        *graph_rows(bench),
         *compiled_rows(bench),
     ]
 

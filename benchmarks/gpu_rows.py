@@ -27,6 +27,9 @@ from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import write_packed
 from facelab.engine.compilation import Compile
+from facelab.engine.cuda_graph import StepGraph
+from facelab.engine.kernels import kernels
+from facelab.engine.loop import plain_step
 from facelab.engine.optimization import Optimization, OptimizerConfig, Precision, parameter_groups
 from facelab.engine.precision import DTYPES
 from facelab.engine.replica import replicate
@@ -104,6 +107,7 @@ def training(
     classes: int,
     compile: Compile = "off",
     fused_norm: bool = False,
+    cuda_graph: bool = False,
 ) -> Figures:
     """Updates of a network and its class rows: normalisation, forward, backward, SGD. No loader, no augmentation."""
     peak = Peak(bench.device)
@@ -122,13 +126,16 @@ def training(
     labels = torch.randint(0, classes, (batch_size,), device=bench.device)
     batch = Batch(bench.pixels(network, batch_size), labels, rows)
 
+    owners = {"mode": mode, **mode.networks(), **mode.row_owners()}
+    update = StepGraph(mode, optim, owners) if cuda_graph else plain_step(mode, optim)
+
     def step() -> None:
-        with optim.autocast():
-            output = mode.step(batch)
-        optim.update(output.loss)
+        update(batch)
         mode.after_update()
 
-    return _rate(median_seconds(step, bench), batch_size) | _diverged(optim) | peak.figures()
+    with kernels(tf32=True, cudnn_benchmark=True):  # as a run has it by default
+        seconds = median_seconds(step, bench)
+    return _rate(seconds, batch_size) | _diverged(optim) | peak.figures()
 
 
 def norm(bench: Bench, batch_size: int, channels: int, side: int, precision: Precision, fused_norm: bool) -> Figures:

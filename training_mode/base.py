@@ -142,12 +142,15 @@ class TrainingMode(ABC):
 
     Attributes:
         replica: The network in training as this process runs it: forward passes with gradients go through it.
+        changes_network: Why the network in training is not the same function in each pass, so that it cannot be
+            compiled; empty if it is.
         view: What ``Batch.reference`` shows of the images, for another network to see: nothing else than
             ``Batch.image`` (``same``), ``clean`` images, or ``stored`` ones.
         wants_occluded: Whether batches are to say where something hides the face, ``Batch.occluded``.
     """
 
     citation: ClassVar[Citation | None] = None
+    changes_network: ClassVar[str] = ""
     view: View = "same"
     wants_occluded: bool = False
 
@@ -165,6 +168,14 @@ class TrainingMode(ABC):
             options: The mode's own options in the configuration.
         """
         return True
+
+    def host_work(self) -> str:
+        """Why a step needs the host, so that no CUDA graph can repeat it; empty if all of it is the device's.
+
+        It is the device's where it looks at no number, draws from the device's default generator alone, and changes
+        what it remembers in place.
+        """
+        return f"nobody has said that of the mode {type(self).__name__}"
 
     @abstractmethod
     def step(self, batch: Batch) -> StepOutput:

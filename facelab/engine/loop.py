@@ -161,6 +161,26 @@ class Callback:
 CALLBACKS: Registry[Callback] = Registry("callback", "facelab.run", supplied=("folder", "mode", "console", "log"))
 
 
+class Step(Protocol):
+    """One pass over a batch, and what follows of it."""
+
+    def __call__(self, batch: Any, /) -> tuple[StepOutput, Tensor | None]:
+        """What `Mode.step` gives, and the norm that `Optimization.update` does."""
+
+
+def plain_step(mode: Mode, optim: Optimization) -> Step:
+    """A step whose operations are launched one after the other."""
+
+    def step(batch: Any) -> tuple[StepOutput, Tensor | None]:
+        # Around the forward pass too, which is where DistributedDataParallel decides whether to exchange gradients.
+        with nullcontext() if optim.next_call_updates else mode.between_updates():
+            with phase("forward"), optim.autocast():
+                output = mode.step(batch)
+            return output, optim.update(output.loss)
+
+    return step
+
+
 class StopSignal:
     """Turns SIGTERM and Ctrl-C into a wish that all processes fulfil after the same update.
 
@@ -232,22 +252,30 @@ def train(
     progress: Progress,
     log_every: int = 50,
     stop: StopSignal | None = None,
+    step: Step | None = None,
 ) -> None:
     """Run ``mode`` over ``feed`` until ``progress`` is complete, from wherever ``progress`` stands.
+
+    Args:
+        mode: What is trained.
+        feed: Its batches.
+        optim: Its optimisers.
+        callbacks: Called in this order.
+        progress: Where training stands.
+        log_every: Updates between two logs.
+        stop: Watches for signals.
+        step: Makes the updates; `plain_step` by default.
 
     Raises:
         DivergenceError: If a loss or a gradient was not finite; found at the next log, with the number of the update.
     """
     stop = stop or StopSignal()
+    step = step or plain_step(mode, optim)
     window = progress.window
     for callback in callbacks:
         callback.on_start(progress)
     for batch in _batches(feed, progress):
-        # Around the forward pass too, which is where DistributedDataParallel decides whether to exchange gradients.
-        with nullcontext() if optim.next_call_updates else mode.between_updates():
-            with phase("forward"), optim.autocast():
-                output = mode.step(batch)
-            grad_norm = optim.update(output.loss)
+        output, grad_norm = step(batch)
         window.add({"loss": output.loss, **output.metrics})
         if not optim.at_boundary:
             continue

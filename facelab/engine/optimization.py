@@ -53,6 +53,7 @@ class Watch:
 
     def __init__(self, device: torch.device) -> None:
         self.bad_loss = torch.zeros((), dtype=torch.bool, device=device)
+        self._update = torch.zeros((), dtype=torch.int64, device=device)
         self._first = torch.zeros((), dtype=torch.int64, device=device)  # updates count from 1; 0 is none
         self._cause = torch.zeros((), dtype=torch.int64, device=device)
 
@@ -63,21 +64,24 @@ class Watch:
 
     def see_loss(self, loss: Tensor) -> None:
         """Look at a () loss."""
-        self.bad_loss = self.bad_loss | ~torch.isfinite(loss.detach())
+        self.bad_loss.logical_or_(~torch.isfinite(loss.detach()))
 
-    def close(self, update: int, *signs: Tensor) -> None:
-        """End an update.
+    def begin(self, update: int) -> None:
+        """Begin an update with its number, from 1."""
+        self._update.fill_(update)
+
+    def close(self, *signs: Tensor) -> None:
+        """End an update. All is changed in place, because a CUDA graph knows tensors by where they lie.
 
         Args:
-            update: Its number, from 1.
             signs: () bool for each of `CAUSES`; the first that is set is kept, if nothing was before.
         """
         # The first sign names the cause: a broken loss breaks its gradients too.
         for cause, sign in enumerate(signs):
             first = sign & ~self.tripped
-            self._first = torch.where(first, update, self._first)
-            self._cause = torch.where(first, cause, self._cause)
-        self.bad_loss = torch.zeros_like(self.bad_loss)
+            self._first.copy_(torch.where(first, self._update, self._first))
+            self._cause.masked_fill_(first, cause)
+        self.bad_loss.zero_()
 
     def check(self) -> None:
         """Read the flags; waits for the device.
@@ -195,16 +199,38 @@ class Optimization:
             Norm () before clipping of the gradients that ``clip`` names, not finite if any gradient is not, on the
             device; None while accumulating.
         """
-        self.watch.see_loss(loss)
         last = self.next_call_updates
-        # Divided, so that accumulating changes the size of the batch and not that of the step.
-        with phase("backward"):
-            self.arithmetic.backward(loss / self.accumulate, last=last)
         self._calls = 0 if last else self._calls + 1
-        if not last:
-            return None
+        if last:
+            self.begin_update()
+            return self.move_by(loss)
+        self._differentiate(loss, last=False)
+        return None
+
+    def begin_update(self) -> None:
+        """What the host does for an update: its number and its learning rates."""
+        self._set_rates()
+        self.updates += 1
+        self.watch.begin(self.updates)
+
+    def move_by(self, loss: Tensor) -> Tensor:
+        """What the device does for an update behind `begin_update`, as it can be repeated by a CUDA graph.
+
+        Args:
+            loss: As in `update`.
+
+        Returns:
+            The norm that `update` gives.
+        """
+        self._differentiate(loss, last=True)
         with phase("optimizer"):
             return self._move()
+
+    def _differentiate(self, loss: Tensor, *, last: bool) -> None:
+        self.watch.see_loss(loss)
+        with phase("backward"):
+            # Divided, so that accumulating changes the size of the batch and not that of the step.
+            self.arithmetic.backward(loss / self.accumulate, last=last)
 
     def check(self) -> None:
         """Read the flag; the only place that waits for the device.
@@ -272,7 +298,6 @@ class Optimization:
         return states
 
     def _move(self) -> Tensor:
-        self._set_rates()
         for replica in self.replicas:
             replica.collect_gradients()
         norm, bad_loss = self._measure()
@@ -281,8 +306,7 @@ class Optimization:
         # One number tells of all gradients: a norm is not finite if any of them is not.
         bad_gradient = ~torch.isfinite(norm)
         self.arithmetic.advance(bad_gradient)
-        self.updates += 1
-        self.watch.close(self.updates, bad_loss, *self.arithmetic.signs(bad_gradient))
+        self.watch.close(bad_loss, *self.arithmetic.signs(bad_gradient))
         skip = (bad_gradient | self.watch.tripped).float()
         for optimizer in self.optimizers:
             guarded_step(optimizer, skip, scale)
@@ -323,7 +347,10 @@ class Optimization:
 
     def _set_rates(self) -> None:
         for group, rate in zip(self._groups(), self.schedule.rates(self.updates), strict=True):
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # where it lies, for a CUDA graph
+            else:
+                group["lr"] = rate
 
 
 def _refuse_hidden_gradients(amp: AmpBackend, clip_norm: float | None) -> None:

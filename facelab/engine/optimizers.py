@@ -171,6 +171,22 @@ def guarded_step(optimizer: Optimizer, skip: Tensor, scale: Tensor | None = None
         tensor.copy_(torch.where(skip.to(tensor.device) > 0, torch.zeros_like(tensor) if old is None else old, tensor))
 
 
+def why_not_captured(optimizer: Optimizer) -> str:
+    """Why no CUDA graph can repeat the steps of an optimiser; empty if one can."""
+    if type(optimizer) not in STATE_NAMES:
+        return f"repeats fixed kernels, and {type(optimizer).__name__} decides in each step which class rows to move"
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        return "needs the optimiser in one kernel, but optimizer.fused is false or parameters have half precision"
+    return ""
+
+
+def step_by_tensors(optimizer: Optimizer) -> None:
+    """Give each group a learning rate on its device, which a CUDA graph reads anew in each step."""
+    for group in optimizer.param_groups:
+        if group["params"]:
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+
+
 def makes_gradients(optimizer: Optimizer) -> bool:
     """Whether an optimiser makes its gradients in its step, so that nobody else ever sees them."""
     return bool(getattr(optimizer, "makes_gradients", False))

@@ -99,11 +99,12 @@ class ScaledArithmetic(Arithmetic):
 
     def advance(self, overflow: Tensor) -> None:
         """Halve the scale after an overflow, () bool; double it after a long streak without."""
-        self.streak = torch.where(overflow, 0, self.streak + 1)
+        # In place, because a CUDA graph knows tensors by where they lie.
+        self.streak.add_(1).masked_fill_(overflow, 0)
         grown = self.streak >= self.growth_interval
         doubled = torch.where(torch.isfinite(self.scale * 2), self.scale * 2, self.scale)
-        self.scale = torch.where(overflow, self.scale * 0.5, torch.where(grown, doubled, self.scale))
-        self.streak = torch.where(grown, 0, self.streak)
+        self.scale.copy_(torch.where(overflow, self.scale * 0.5, torch.where(grown, doubled, self.scale)))
+        self.streak.masked_fill_(grown, 0)
 
     def signs(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
         """An overflow is normal while the scale, now and then, is too high; it is not when the scale is below 1."""

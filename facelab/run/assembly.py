@@ -18,6 +18,7 @@ from facelab.data.base import SAMPLERS, SOURCES, Source
 from facelab.data.loading.loader import Loader
 from facelab.data.sources.resized import Resized
 from facelab.data.transforms.augment import Augment
+from facelab.engine.cuda_graph import refuse_cuda_graph
 from facelab.engine.loop import Progress, restore_rng, rng_state
 from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
@@ -30,7 +31,7 @@ from facelab.progress import OnProgress
 from facelab.quality.card import require_scorer
 from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.device_feed import DeviceFeed
-from facelab.run.mode_checks import refuse_missing_occluders, refuse_single_images
+from facelab.run.mode_checks import refuse_compiled_changes, refuse_missing_occluders, refuse_single_images
 from facelab.run.network import open_base, open_network, refuse_unread_scores, replicate_of
 from facelab.run.precision import settle_precision
 from facelab.run.settings import RunConfig
@@ -129,9 +130,12 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     # At the start, because a loss over pairs that batches do not hold would only show by being 0.
     check_parts(mode)
     refuse_missing_occluders(mode, augment)
+    refuse_compiled_changes(mode, config.training.compile)
     mode.check_batches(loader.first_parts(PREVIEW), source.labels, None if scores is None else scores.values)
     refuse_single_images(mode, loader.local_batch_size)
     optim = open_optimization(config, mode, updates_per_epoch, device)
+    if config.training.cuda_graph:
+        refuse_cuda_graph(optim, mode.host_work())
     torch.manual_seed(config.seed + 1 + distributed.rank())  # dropout must differ between processes
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None

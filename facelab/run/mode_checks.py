@@ -3,6 +3,7 @@
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facelab.data.transforms.augment import Augment
+from facelab.engine.compilation import Compile
 from facelab.errors import ConfigError
 from facelab.training_mode.base import TrainingMode
 
@@ -17,6 +18,19 @@ def refuse_missing_occluders(mode: TrainingMode, augment: Augment) -> None:
         raise ConfigError(
             "the mode learns where faces are hidden, and no transform of data.augment hides a part and says which; add "
             "data.augment.occlude={probability: 0.5}."
+        )
+
+
+def refuse_compiled_changes(mode: TrainingMode, compile: Compile) -> None:
+    """Refuse to compile a network that a mode changes between passes, which the compiled one would not see.
+
+    Raises:
+        ConfigError: If so; says what changes.
+    """
+    if compile != "off" and mode.changes_network:
+        raise ConfigError(
+            f"training.compile={compile} makes one program of the network, but {mode.changes_network}; set "
+            "training.compile=off."
         )
 
 

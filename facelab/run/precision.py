@@ -46,6 +46,8 @@ def describe_arithmetic(config: RunConfig, device: torch.device, asked: str) -> 
         on = {True: "on", False: "off"}
         words += [f"tf32 {on[training.tf32]}", f"cudnn_benchmark {on[training.cudnn_benchmark]}"]
     words.append(f"compile {training.compile}")
+    if training.cuda_graph:
+        words.append("cuda_graph on")
     return ", ".join(words)
 
 

@@ -12,8 +12,10 @@ from facelab import distributed
 from facelab.adapter.base import AdaptedBackbone
 from facelab.backbone.base import Backbone
 from facelab.config import Tree, differences, merge
+from facelab.engine.cuda_graph import StepGraph
 from facelab.engine.kernels import kernels
 from facelab.engine.loop import Callback, Progress, StopSignal, train
+from facelab.engine.optimization import Optimization
 from facelab.errors import CheckpointError, ConfigError
 from facelab.outside.yaml import read_yaml
 from facelab.plugins import import_plugins
@@ -31,6 +33,7 @@ from facelab.test_protocol.extraction.quality import open_scores
 from facelab.test_protocol.lists.data_root import chosen_protocols
 from facelab.test_protocol.protocols.reduced import open_protocol
 from facelab.test_protocol.run import run_protocols
+from facelab.training_mode.base import TrainingMode
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.snapshot import TRAINING, Snapshot
 from facelab.weights.tensor_files import read_tree
@@ -172,6 +175,7 @@ def _train(
 
     checkpointing = Checkpointing(config.checkpoint, store, take, parts.optim.check)
     shown: list[Callback] = [log, ConsoleProgress(console)] if log is not None else []
+    step = step_graph(parts.mode, parts.optim) if config.training.cuda_graph else None
     fast: AbstractContextManager[None] = nullcontext()
     if parts.device.type == "cuda":
         fast = kernels(tf32=config.training.tf32, cudnn_benchmark=config.training.cudnn_benchmark)
@@ -184,10 +188,16 @@ def _train(
             progress=parts.progress,
             log_every=config.training.log_every,
             stop=stop,
+            step=step,
         )
     if parts.progress.complete and protocols and not evaluation.reports:
         evaluation.reports = test()  # resumed after the last update
     return evaluation
+
+
+def step_graph(mode: TrainingMode, optim: Optimization) -> StepGraph:
+    """Steps of a mode by a CUDA graph."""
+    return StepGraph(mode, optim, {"mode": mode, **mode.networks(), **mode.row_owners()})
 
 
 def test_network(

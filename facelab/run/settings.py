@@ -64,6 +64,8 @@ class TrainingSettings(Strict):
             ``fp16`` (as InsightFace's program does) or ``bf16``, in half of the bytes. Class rows exchange none.
         compile: Whether the network's forward and backward pass are compiled (`torch.compile`): ``off``, ``default``,
             or ``max``, which tries several kernels for each product and takes minutes to begin.
+        cuda_graph: Whether a GPU gets a whole step at once, as a CUDA graph; for one GPU, where launching kernels takes
+            longer than they do.
         tf32: Whether a GPU may round what is left of fp32 in the network to TF32 in products and convolutions.
         cudnn_benchmark: Whether cuDNN tries its kernels for the shapes of a run and takes the fastest ones.
         channels_last: Memory format of the network; faster on most hardware.
@@ -86,6 +88,7 @@ class TrainingSettings(Strict):
     parallel: Parallel = "ddp"
     gradient_compression: Compression = "none"
     compile: Compile = "off"
+    cuda_graph: bool = False
     tf32: bool = True
     cudnn_benchmark: bool = True
     channels_last: bool = True
@@ -100,7 +103,12 @@ class TrainingSettings(Strict):
         return "off" if given is False else given
 
     @model_validator(mode="after")
-    def _compiled_by_torch_alone(self) -> Self:
+    def _of_torch_alone(self) -> Self:
+        if self.cuda_graph and self.amp == "apex":
+            raise ValueError(
+                "cuda_graph: true captures steps that need nothing of the host, and amp: apex decides there whether to "
+                "skip one; set amp: native, or cuda_graph: false"
+            )
         if self.compile != "off" and self.amp == "apex":
             raise ValueError(
                 f"compile: {self.compile} cannot see the functions that amp: apex changes; set amp: native, or "
@@ -295,6 +303,7 @@ FREE_TO_CHANGE = (
     "training.log_every",
     "training.device",
     "training.compile",
+    "training.cuda_graph",
     "training.tf32",
     "training.cudnn_benchmark",
     "training.parallel",

@@ -36,7 +36,8 @@ def test_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = [row for row in written["rows"] if row not in of_a_gpu]
     assert of_a_gpu[0]["what"] == "tests that need CUDA"
     assert all(row["status"] == "not measured" for row in of_a_gpu)
-    assert all("compile" in row["what"] or "norm" in row["what"] for row in of_a_gpu[1:])
+    settings = ("compile", "norm", "cuda_graph")
+    assert all(any(one in row["what"] for one in settings) for row in of_a_gpu[1:])
     assert len(others) >= 14
     for row in others:
         assert (row["status"], row["note"], row["details"]) == ("measured", "", "")

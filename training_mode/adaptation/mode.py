@@ -77,6 +77,10 @@ class Adaptation(Conventional):
         """The losses of `distillation` and `alignment` do."""
         return bool(options.get("distillation") or options.get("alignment"))
 
+    def host_work(self) -> str:
+        """The choice of pairs, where there is alignment."""
+        return "the pairs of adaptation alignment are counted there" if self.alignment else ""
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
         embedding = self.embed(batch)

@@ -40,6 +40,10 @@ class Conventional(TrainingMode):
         """Its loss looks at no scores; a network that takes them gets them."""
         return cls is not Conventional
 
+    def host_work(self) -> str:
+        """Nothing, but who adds to this mode has to say it anew."""
+        return "" if type(self) is Conventional else super().host_work()
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
         output = self.classifier(self.embed(batch), batch.label)

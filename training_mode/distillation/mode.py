@@ -95,6 +95,10 @@ class Distillation(TrainingMode):
         """Its losses look at no scores; a student that takes them gets them."""
         return False
 
+    def host_work(self) -> str:
+        """The teacher's embeddings, where they were kept."""
+        return "" if self.table is None else "the teacher's kept embeddings lie there"
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch; the metrics have each loss under its name, without its weight."""
         student, teacher = self._student(batch), self._teacher(batch)

@@ -76,6 +76,7 @@ class Occlusion(Conventional):
         year=2017,
         arxiv="1709.05188",
     )
+    changes_network: ClassVar[str] = "occlusion drops cells in the middle of it"
     view: View = "clean"
 
     def __init__(
@@ -126,6 +127,10 @@ class Occlusion(Conventional):
     def reads_scores(cls, options: Mapping[str, Any]) -> bool:
         """Its losses look at no quality scores; a network that takes them gets them."""
         return False
+
+    def host_work(self) -> str:
+        """Whose turn it is."""
+        return "occlusion counts there whose turn it is"
 
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""

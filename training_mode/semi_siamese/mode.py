@@ -56,6 +56,10 @@ class SemiSiamese(TrainingMode):
         """Its loss looks at no scores; a network that takes them gets them."""
         return False
 
+    def host_work(self) -> str:
+        """The rows that are kept."""
+        return "its classifier counts there the features that it keeps"
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
         first, second = _pairs(self.embed(batch))

@@ -97,6 +97,10 @@ class TransFace(Conventional):
         """Its losses look at no quality scores; a network that takes them gets them."""
         return False
 
+    def host_work(self) -> str:
+        """The draw of images and patches."""
+        return "transface draws there which images it changes" if self.probability else ""
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch."""
         features = self.replica.features(*self.inputs(self._perturbed(batch)))

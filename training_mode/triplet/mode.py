@@ -65,6 +65,10 @@ class Triplet(TrainingMode):
         """Its losses look at no scores; a network that takes them gets them."""
         return False
 
+    def host_work(self) -> str:
+        """The choice of pairs."""
+        return "pairs and triplets of a batch are counted there"
+
     def step(self, batch: Batch) -> StepOutput:
         """Loss and metrics of one batch; ``nearest`` is how often the nearest other image is of the same person."""
         own = self.embed(batch).float()
