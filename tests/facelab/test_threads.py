@@ -3,7 +3,7 @@
 import pytest
 
 from facelab.errors import ConfigError
-from facelab.threads import cores, thread_count
+from facelab.threads import cores, thread_count, worker_count
 
 
 def test_zero_is_one_for_each_core_that_the_processes_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,6 +15,19 @@ def test_zero_is_one_for_each_core_that_the_processes_share(monkeypatch: pytest.
     assert thread_count(3) == 3
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
     assert thread_count(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "processes", "auto"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (96, 1, 16), (96, 8, 11)]
+)
+def test_auto_leaves_a_core_to_each_training_loop(
+    machine: int, processes: int, auto: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facelab.threads.cores", lambda: machine)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert worker_count("auto") == auto
+    assert worker_count(2) == 2
+    assert worker_count(0) == thread_count(0)
 
 
 @pytest.mark.parametrize("workers", [-1, 1025])
