@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +30,12 @@ TINY = ROOT / "tests" / "tiny_run.yaml"
 WALKTHROUGHS = {ROOT / "tests" / name for name in ("benchmarks", "docs", "examples")}
 TRY_ON = os.environ.get("FACELAB_TRY_CUDA_TESTS_ON")  # such as cpu: whether those tests themselves are right
 torch.set_num_threads(1)  # also while tests are collected
+
+# What takes a GPU by default computes on the CPU in the tests and in all that they start, as exact comparisons expect;
+# a process in which CUDA has begun could not be forked either. Only ``pytest -m cuda`` sees the GPU. Here, because what
+# other conftest files import may ask CUDA and Triton, which look once. Workers of pytest-xdist inherit it.
+if "PYTEST_XDIST_WORKER" not in os.environ and not re.search(r"-m[ =]?cuda\b", " ".join(sys.argv)):
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1"}  # Triton then runs its interpreter
 
 # How far the embeddings that an original computed in fp32 may lie from ours in float64, which depends on no processor,
 # thread count or library: the largest relative error over the two images. A wrong body moves them by 1.5 % and more.
@@ -74,17 +82,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:  # many tests need none of them
         return "missing"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Hide the GPU from the tests and from all that they start, unless they are those that need one (``-m cuda``).
-
-    What takes a GPU by default then computes on the CPU, as the exact comparisons of the other tests expect; and a
-    process in which CUDA has begun could not be forked any more.
-    """
-    if not config.getoption("markexpr").startswith("cuda"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: what it runs in place of a GPU
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers

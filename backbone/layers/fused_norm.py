@@ -74,9 +74,9 @@ def _can_be_fused(norm: nn.BatchNorm2d, x: Tensor) -> bool:
 
 def _batch_norm(x: Tensor, norm: nn.BatchNorm2d, slope: Tensor | None, residual: Tensor | None) -> Tensor:
     """`fused_norm` with the weights of a BatchNorm; moves its running statistics."""
-    added = None if residual is None else _in_channels_last(residual.to(x.dtype))
+    added = None if residual is None else residual.to(x.dtype)
     output: Tensor
-    output, mean, variance = fused_norm(_in_channels_last(x), norm.weight, norm.bias, slope, added, norm.eps)
+    output, mean, variance = fused_norm(x, norm.weight, norm.bias, slope, added, norm.eps)
     assert norm.momentum is not None, "see _can_be_fused"
     with torch.no_grad():
         if norm.num_batches_tracked is not None:
@@ -100,7 +100,7 @@ def fused_norm(
     """``prelu(batch_norm(x)) + residual`` with the statistics of the batch (Ioffe and Szegedy, 2015, Algorithm 1).
 
     Args:
-        x: (B, C, H, W) in channels_last; fp32, bf16 or fp16.
+        x: (B, C, H, W), fp32, bf16 or fp16; in channels_last, or else it is copied.
         weight: Scale, (C,).
         bias: Shift, (C,).
         slope: Of the PReLU, (C,), or None for no activation.
@@ -108,12 +108,13 @@ def fused_norm(
         eps: Added to the variance.
 
     Returns:
-        The output, as ``x``; mean and biased variance of the batch, fp32, (C,), of which there are no gradients. In
-        between everything is fp32: the output is rounded once.
+        The output, as ``x`` and in channels_last; mean and biased variance of the batch, fp32, (C,), of which there
+        are no gradients. In between everything is fp32: the output is rounded once.
     """
     from facelab.triton_kernels.batch_norm import forward
 
-    return forward(x, weight, bias, slope, residual, eps)
+    added = None if residual is None else _in_channels_last(residual)
+    return forward(_in_channels_last(x), weight, bias, slope, added, eps)
 
 
 @torch.library.custom_op("facelab::fused_norm_backward", mutates_args=())
@@ -130,7 +131,7 @@ def fused_norm_backward(
     """Gradients of `fused_norm`.
 
     Args:
-        gradient: Of the output, in channels_last.
+        gradient: Of the output.
         x: As `fused_norm` got it; the output is computed again, which costs less than keeping it.
         mean: What `fused_norm` returned.
         variance: Likewise.
@@ -144,7 +145,8 @@ def fused_norm_backward(
     """
     from facelab.triton_kernels.batch_norm import backward
 
-    return backward(gradient, x, mean, variance, weight, bias, slope, eps)
+    maps = (_in_channels_last(gradient), _in_channels_last(x))
+    return backward(*maps, mean, variance, weight, bias, slope, eps)
 
 
 @fused_norm.register_fake
@@ -179,7 +181,6 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     x, mean, variance, weight, bias, slope = ctx.saved_tensors
-    gradient = _in_channels_last(gradient)
     of_x, sums = fused_norm_backward(gradient, x, mean, variance, weight, bias, slope, ctx.eps)
     of_slope = None if slope is None else sums[2].to(slope.dtype)
     added = gradient if ctx.adds else None

@@ -48,6 +48,8 @@ def describe_arithmetic(config: RunConfig, device: torch.device, asked: str) -> 
     words.append(f"compile {training.compile}")
     if training.cuda_graph:
         words.append("cuda_graph on")
+    if training.fused_norm:
+        words.append("fused_norm on")
     return ", ".join(words)
 
 

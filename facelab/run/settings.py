@@ -304,6 +304,7 @@ FREE_TO_CHANGE = (
     "training.device",
     "training.compile",
     "training.cuda_graph",
+    "training.fused_norm",
     "training.tf32",
     "training.cudnn_benchmark",
     "training.parallel",

@@ -183,7 +183,7 @@ def forward(
     _merge[(triton.cdiv(channels, MERGED_COLUMNS),)](
         counts, means, squares, mean, variance, rows, channels, splits, **merged
     )
-    y = torch.empty_like(x)
+    y = torch.empty_like(x, memory_format=torch.channels_last)
     with_slope, with_residual = slope is not None, residual is not None
     given = (weight, bias, slope if with_slope else weight, residual if with_residual else x)
     _apply[triton.cdiv(rows, tile["ROWS"]), columns](
@@ -211,7 +211,7 @@ def backward(
     given = (gradient, x, mean, variance, weight, bias, slope if with_slope else weight)
     _slopes[splits, columns](*given, parts, rows, channels, splits, eps, SLOPE=with_slope, **tile)
     sums = parts.sum(dim=1)
-    of_x = torch.empty_like(x)
+    of_x = torch.empty_like(x, memory_format=torch.channels_last)
     _input_gradient[triton.cdiv(rows, tile["ROWS"]), columns](
         *given, sums, of_x, rows, channels, eps, SLOPE=with_slope, **tile
     )

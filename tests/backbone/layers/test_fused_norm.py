@@ -130,7 +130,10 @@ def test_the_operation_keeps_the_rules_of_torch(place: torch.device) -> None:
     weight, bias, slope = (torch.rand(8, device=place, requires_grad=True) for _ in range(3))
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(fused_norm, (x, weight, bias, slope, x.detach(), 1e-5), test_utils=checks)
-    torch.library.opcheck(fused_norm, (x, weight, bias, None, None, 1e-5), test_utils=checks)
+    other = torch.randn(4, 8, 1, 1, device=place)  # a layout that has two names
+    torch.library.opcheck(fused_norm, (other, weight, bias, None, None, 1e-5), test_utils=checks)
+    other = torch.randn(3, 8, 2, 2, device=place)  # in another layout
+    torch.library.opcheck(fused_norm, (other, weight, bias, None, None, 1e-5), test_utils=checks)
 
 
 @pytest.mark.parametrize("residual", [False, True])
