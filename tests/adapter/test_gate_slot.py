@@ -91,7 +91,10 @@ class Compiler:
         return compiled
 
 
-@pytest.mark.parametrize(("family", "checkpointing"), [("Convolutions", True), ("ViT", True), ("Swin", False)])
+@pytest.mark.parametrize(
+    ("family", "checkpointing"),
+    [("Convolutions", True), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("ViT", True), ("Swin", False)))],
+)
 def test_one_graph_trains_as_the_network_does(family: str, checkpointing: bool) -> None:
     network = adapted(family, checkpointing, dropout_on="output", crossing=0.3).train()
     plain = learned(network, network)

@@ -1,7 +1,8 @@
 """Every number in the settings of a run: its range to the last digit."""
 
 import math
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from pydantic import ValidationError
@@ -34,9 +35,23 @@ NUMBERS = [(model, field, span) for model, ranges in RANGES.items() for field, s
 NEEDED: dict[type[Strict], dict[str, Any]] = {DataSettings: {"source": "SyntheticFaces"}}
 
 
+def kinds(annotation: Any) -> set[Any]:
+    """What a setting may be, such as {int, None}."""
+    if get_origin(annotation) is Annotated:
+        return kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set[Any]().union(*map(kinds, get_args(annotation)))
+    return {annotation}
+
+
+def is_number(annotation: Any) -> bool:
+    """Whether it is one number, beside None and words."""
+    one = {kind for kind in kinds(annotation) if kind is not NoneType and get_origin(kind) is not Literal}
+    return one in ({int}, {float})
+
+
 def is_whole(model: type[Strict], field: str) -> bool:
-    annotation = model.model_fields[field].annotation
-    return annotation is int or int in get_args(annotation)
+    return int in kinds(model.model_fields[field].annotation)
 
 
 @pytest.mark.parametrize(("model", "field", "span"), NUMBERS)
@@ -60,9 +75,7 @@ def test_a_number_is_taken_up_to_its_bounds_and_refused_beyond(model: type[Stric
 
 @pytest.mark.parametrize("model", RANGES)
 def test_no_number_is_left_out(model: type[Strict]) -> None:
-    numbers = {
-        name for name, field in model.model_fields.items() if field.annotation in (int, float, int | None, float | None)
-    }
+    numbers = {name for name, field in model.model_fields.items() if is_number(field.annotation)}
     assert numbers == set(RANGES[model])
 
 

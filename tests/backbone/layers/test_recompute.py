@@ -42,7 +42,10 @@ def trained(network: Backbone) -> tuple[Tensor, list[Tensor | None], dict[str, T
 
 
 def test_deep_networks_have_it() -> None:
-    assert set(BACKBONES.names()) - set(NAMES) == SHALLOW
+    ours = {
+        name for name in BACKBONES.names() if BACKBONES.get(name).__module__.startswith("facelab.")
+    }  # other tests register some of their own
+    assert ours - set(NAMES) == SHALLOW
 
 
 @pytest.mark.parametrize("name", NAMES)
