@@ -64,7 +64,8 @@ def descriptors() -> int:
 def children(pid: int) -> list[int]:
     """The process that watches, and those that read; a tester has others of its own."""
     found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    reading = [child for child in found if b"loading.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    words = {child: Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in found}
+    reading = [child for child in found if b"facelab.data.loading.worker" in words[child]]
     return reading + [one for child in reading for one in children(child)]
 
 
