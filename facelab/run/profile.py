@@ -1,5 +1,6 @@
 """Where a training step goes: a trace to look at, and a table."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from facelab.weights.whole_file import write_whole
 TRACE, TABLE = "profile.json.gz", "profile.txt"
 MOST_UPDATES = 1000  # each leaves some thousand events in memory
 TOP = 15  # operators and kernels in the table
+SILENT = "99"  # above all levels; else PyTorch 2.13's recorder writes its own start and end into the progress
 
 
 @CALLBACKS.register("Profile")
@@ -69,6 +71,7 @@ class Profile(Callback):
             activities = [ProfilerActivity.CPU]
             if torch.cuda.is_available():
                 activities.append(ProfilerActivity.CUDA)
+            os.environ.setdefault("KINETO_LOG_LEVEL", SILENT)
             self._profiler = profile(activities=activities)
             self._profiler.start()
         elif not self._left:

@@ -90,9 +90,12 @@ def test_the_table_is_aligned_and_of_one_step() -> None:
     assert len({len(line) for line in on_a_gpu}) == 1
 
 
-def test_a_run_leaves_trace_and_table_of_what_it_came_to(tmp_path: Path, run_tiny: Run) -> None:
+def test_a_run_leaves_trace_and_table_of_what_it_came_to(
+    tmp_path: Path, run_tiny: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = ["training.epochs=1", "training.accumulate=2", "callbacks={Profile: {updates: 50, skip: 2}}"]
     run_tiny(tmp_path / "run", *words)  # of four updates
+    assert "profiler_start" not in capfd.readouterr().err, "PyTorch's recorder spoke into the progress"
     with gzip.open(tmp_path / "run" / "profile.json.gz") as file:
         trace = json.load(file)
     names = [event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation"]
