@@ -21,7 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's 
 
 import torch
 from gpu_bench import Bench
-from gpu_rows import DrawnSources, RowSkipped, classifier, cuda_tests, extraction, loading, norm, training
+from gpu_rows import (
+    DrawnSources,
+    RowSkipped,
+    classifier,
+    cuda_tests,
+    extraction,
+    loading,
+    norm,
+    training,
+    training_from_files,
+)
 from gpu_table import Figures, Result, described, summary, table, write
 from machine import cores
 
@@ -81,6 +91,21 @@ def training_rows(bench: Bench) -> list[Row]:
             precision,
         )
         for entry, batch, precision in wanted
+    ]
+
+
+def file_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
+    """Training from JPEG files, as a share of the speed from images on the device."""
+    classes, source = bench.classes(MS1MV2), lambda: sources.jpeg
+    return [
+        Row(
+            f"training {entry} from JPEG files, {classes:,} classes",
+            partial(training_from_files, bench, source, entry, bench.batch_size(batch), "fp16", classes),
+            bench.batch_size(batch),
+            "fp16",
+            60.0,
+        )
+        for entry, batch in (("r50", 256), ("MobileFaceNet", 512))
     ]
 
 
@@ -213,6 +238,7 @@ def all_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
     return [
         Row("tests that need CUDA", cuda_tests, seconds=120.0, needs_cuda=True),
         *training_rows(bench),
+        *file_rows(bench, sources),
         *fused_rows(bench),
         *classifier_rows(bench),
         *extraction_rows(bench),

@@ -11,21 +11,27 @@ from contextlib import closing, suppress
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from gpu_bench import Bench, Peak, median_seconds
 from gpu_table import ROOT, Figures
 from machine import cores
+from numpy.typing import NDArray
 from patterns import write_images
 from torch import nn
 
+from facelab.backbone.base import Backbone
 from facelab.backbone.layers.activation import PReLU
 from facelab.backbone.layers.fused_norm import NormBlock, fuse_norms
 from facelab.catalogue import build
-from facelab.data.base import Batch, Source
+from facelab.data.base import Batch, Labels, Sampler, Source
+from facelab.data.loading.keyed_random import permute
 from facelab.data.loading.loader import Loader
 from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import write_packed
+from facelab.data.sources.resized import Resized
+from facelab.data.transforms.augment import Augment
 from facelab.engine.compilation import Compile
 from facelab.engine.cuda_graph import StepGraph
 from facelab.engine.kernels import kernels
@@ -39,6 +45,8 @@ from facelab.head.base import HEADS
 from facelab.head.class_precision import ClassPrecision
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.run.assembly import open_optimization, update_rule
+from facelab.run.data_settings import DataSettings
+from facelab.run.device_feed import DeviceFeed
 from facelab.run.settings import make_config
 from facelab.test_protocol.extraction.forward import Forward
 from facelab.threads import Reader
@@ -112,6 +120,75 @@ def training(
     """Updates of a network and its class rows: normalisation, forward, backward, SGD. No loader, no augmentation."""
     peak = Peak(bench.device)
     network = bench.backbone(entry)
+    batch = _batch_on_device(bench, network, batch_size, classes)
+    update, optim = _updates(bench, network, precision, classes, compile, fused_norm, cuda_graph)
+    with kernels(tf32=True, cudnn_benchmark=True):  # as a run has it by default
+        seconds = median_seconds(lambda: update(batch), bench)
+    return _rate(seconds, batch_size) | _diverged(optim) | peak.figures()
+
+
+def training_from_files(
+    bench: Bench, source: Callable[[], Source], entry: str, batch_size: int, precision: Precision, classes: int
+) -> Figures:
+    """The same updates from files, through loader and augmentation as a run has them, beside those from the device.
+
+    Processes read, as they do unless told otherwise in a data set of such images that is worth training on.
+    """
+    network = bench.backbone(entry)
+    on_device = _batch_on_device(bench, network, batch_size, classes)
+    update, optim = _updates(bench, network, precision, classes)
+    images, settings = Resized(source(), *network.input_spec.size), DataSettings(source="ImageFolder")
+    loader = Loader(
+        images,
+        Endless(images.labels),
+        batch_size=batch_size,
+        workers=settings.workers,
+        reader="processes",
+        prefetch=settings.prefetch,
+        pin_memory=bench.device.type == "cuda",
+    )
+    feed = DeviceFeed(loader, Augment(settings.augment, seed=0), accumulate=1, device=bench.device)
+    # Once through the images, so that nothing is read from the disk, and what was read ahead meanwhile is used up.
+    warm_up = len(images) // batch_size
+    with kernels(tf32=True, cudnn_benchmark=True), closing(loader), closing(feed.batches(0, 0)) as batches:
+        ideal = median_seconds(lambda: update(on_device), bench)
+        seconds = median_seconds(lambda: update(next(batches)), bench, warm_up=warm_up)
+    return _rate(seconds, batch_size) | {"of images on the device": ideal / seconds} | _diverged(optim)
+
+
+class Endless(Sampler):
+    """Few images again and again in one epoch: the pause between two would count where they have but a few steps."""
+
+    def __init__(self, labels: Labels) -> None:
+        self._images = len(labels)
+
+    def __len__(self) -> int:
+        """Rows in one epoch, more than a row of the table takes."""
+        return 1 << 40
+
+    def rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Index of the image in rows ``start`` to ``stop``, (stop - start,); each pass has an order of its own."""
+        turn, position = np.divmod(np.arange(start, stop), self._images)
+        return permute(position, self._images, epoch, turn)
+
+
+def _batch_on_device(bench: Bench, network: Backbone, batch_size: int, classes: int) -> Batch:
+    """Random images and labels, where no loader is to be waited for."""
+    rows = torch.arange(batch_size, device=bench.device)
+    labels = torch.randint(0, classes, (batch_size,), device=bench.device)
+    return Batch(bench.pixels(network, batch_size), labels, rows)
+
+
+def _updates(
+    bench: Bench,
+    network: Backbone,
+    precision: Precision,
+    classes: int,
+    compile: Compile = "off",
+    fused_norm: bool = False,
+    cuda_graph: bool = False,
+) -> tuple[Callable[[Batch], None], Optimization]:
+    """What makes an update of a batch, and its optimisers."""
     if fused_norm:
         fuse_norms(network, bench.device)
     mode = build(
@@ -122,20 +199,14 @@ def training(
     )
     tree = {"data": {"source": "ImageFolder"}, "optimizer": OPTIMIZER, "training": {"precision": precision}}
     optim = open_optimization(make_config(tree, "the benchmark"), mode, UPDATES, bench.device)
-    rows = torch.arange(batch_size, device=bench.device)
-    labels = torch.randint(0, classes, (batch_size,), device=bench.device)
-    batch = Batch(bench.pixels(network, batch_size), labels, rows)
-
     owners = {"mode": mode, **mode.networks(), **mode.row_owners()}
-    update = StepGraph(mode, optim, owners) if cuda_graph else plain_step(mode, optim)
+    step = StepGraph(mode, optim, owners) if cuda_graph else plain_step(mode, optim)
 
-    def step() -> None:
-        update(batch)
+    def update(batch: Batch) -> None:
+        step(batch)
         mode.after_update()
 
-    with kernels(tf32=True, cudnn_benchmark=True):  # as a run has it by default
-        seconds = median_seconds(step, bench)
-    return _rate(seconds, batch_size) | _diverged(optim) | peak.figures()
+    return update, optim
 
 
 def norm(bench: Bench, batch_size: int, channels: int, side: int, precision: Precision, fused_norm: bool) -> Figures:
