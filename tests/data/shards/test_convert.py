@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from facelab.cli.data import data_app
+from facelab.cli.main import app
 from facelab.data.base import Source
 from facelab.data.formats.conversion import Stored
 from facelab.data.sources.open_source import open_source
@@ -23,7 +23,7 @@ COUNT = 7
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(data_app, [str(word) for word in words], catch_exceptions=False)
+    return CliRunner().invoke(app, ["data", *map(str, words)], catch_exceptions=False)
 
 
 def convert(source: object, form: str, out: Path, *more: object) -> Source:

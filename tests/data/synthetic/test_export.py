@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from facelab.cli.synthetic import synthetic_command
+from facelab.cli.data.synthetic import synthetic_command
 from facelab.data.base import SOURCES
 from facelab.data.synthetic.export import (
     jpeg,

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from facelab.cli.data import bench as bench
-from facelab.cli.data import data_app
+from facelab.cli.main import app
 from facelab.data.base import Source
 from facelab.data.loading import reading_speed
 from facelab.data.loading.reading_speed import Speed
@@ -32,7 +31,7 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*words: object) -> Result:
     """Run a command; errors of ours come through, as the main command expects them."""
-    result = CliRunner().invoke(data_app, [str(word) for word in words])
+    result = CliRunner().invoke(app, ["data", *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from facelab.cli.align import align_command
+from facelab.cli.data.align import align_command
 from facelab.data.alignment.alignment import ARCFACE_112, align
 from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError, FacelabError

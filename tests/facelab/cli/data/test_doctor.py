@@ -7,8 +7,8 @@ import cv2
 import pytest
 from typer.testing import CliRunner, Result
 
-from facelab.cli.data import data_app
-from facelab.cli.doctor import doctor_command
+from facelab.cli.data.doctor import doctor_command
+from facelab.cli.main import app
 from facelab.data.sources.image_list import ImageList
 from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*words: object) -> Result:
     assert doctor_command  # its module names the command
-    result = CliRunner().invoke(data_app, [str(word) for word in words])
+    result = CliRunner().invoke(app, ["data", *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
