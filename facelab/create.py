@@ -68,7 +68,7 @@ def create_model(name: str, /, *, weights: str | Path | None = None, **options: 
     """
     from facelab.backbone.base import BACKBONES
     from facelab.catalogue import build
-    from facelab.model.face_model import is_stored_model, read_backbone
+    from facelab.model.stored_model import is_stored_model, read_backbone
 
     spec: Spec = {name: options}
     if weights is None:
@@ -82,7 +82,7 @@ def _with_stored(network: "Backbone", name: str, source: Path) -> "Backbone":
     """The network with the weights of a stored model that was trained on images of its kind."""
     from facelab.errors import ConfigError
     from facelab.inputs import InputSpec
-    from facelab.model.face_model import read_stored_model
+    from facelab.model.stored_model import read_stored_model
     from facelab.weights.card_check import check_card
     from facelab.weights.state_fit import load_weights
 

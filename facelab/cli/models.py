@@ -142,7 +142,7 @@ def _noise(network: "Backbone") -> "Tensor":
 
 def _ordinary(card: "Mapping[str, Any]", merged: "Backbone", where: str) -> "Backbone":
     """The network as the card without adapters describes it, with merged weights: what whoever loads it will get."""
-    from facelab.model.face_model import model_from_card
+    from facelab.model.stored_model import model_from_card
 
     return model_from_card(card, merged.state_dict(), where).eval()
 

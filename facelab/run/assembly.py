@@ -24,8 +24,9 @@ from facelab.engine.optimization import Optimization, parameter_groups
 from facelab.engine.optimizers import OptimizerConfig, is_rowwise
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.classifier import Classifier, UpdateRule
-from facelab.model.face_model import network_of, pick_device, scorer_of_card
+from facelab.model.face_model import network_of, pick_device
 from facelab.model.scoring import Scoring, Show
+from facelab.model.stored_model import scorer_of_card
 from facelab.plugins import import_plugins
 from facelab.progress import OnProgress
 from facelab.quality.card import require_scorer

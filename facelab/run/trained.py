@@ -16,7 +16,8 @@ from facelab.data.base import Source
 from facelab.data.sources.resized import ResizedImages
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.rows.row_optimizers import caught_up
-from facelab.model.face_model import find_checkpoint, load_backbone, load_model
+from facelab.model.face_model import load_backbone, load_model
+from facelab.model.stored_model import find_checkpoint
 from facelab.run.settings import RunConfig
 from facelab.run.training_set import KEY, describe
 from facelab.test_protocol.extraction.embed import embed

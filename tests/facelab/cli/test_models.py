@@ -14,7 +14,8 @@ from facelab.adapter.base import ADAPTERS, AdaptedBackbone, Adapter
 from facelab.backbone.base import Backbone
 from facelab.cli import main as cli
 from facelab.errors import CheckpointError, ConfigError, DataError, FacelabError
-from facelab.model.face_model import FaceModel, find_checkpoint
+from facelab.model.face_model import FaceModel
+from facelab.model.stored_model import find_checkpoint
 
 LORA = ["adapter={LoRA: {rank: 2}}", "data.quality=null"]
 
