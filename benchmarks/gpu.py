@@ -1,10 +1,11 @@
-"""How fast is facelab on this GPU? One run of about ten minutes: tests, training, classifier, extraction, loader.
+"""How fast is facelab on this GPU? One run of about ten minutes: training, tests, classifier, extraction, loader.
 
 Needs the checkout, torch with CUDA, NumPy, OpenCV, PyYAML, pydantic and safetensors; no network, no data, no weights.
 Images are drawn or random. The most important rows come first; a row that fails says why and the rest goes on. The
 file of ``--out`` is whole after every row, so that a run which is cut off has lost nothing.
 
     python benchmarks/gpu.py --out gpu.json
+    python benchmarks/gpu.py --only loader tests    # rows whose names have one of these words
     python benchmarks/gpu.py --device cpu --tiny    # does it run at all? seconds, and the figures mean nothing
 """
 
@@ -29,6 +30,7 @@ from gpu_rows import (
     extraction,
     loading,
     norm,
+    plain_training,
     training,
     training_from_files,
 )
@@ -66,32 +68,27 @@ class Row:
 
 
 def training_rows(bench: Bench) -> list[Row]:
-    """Training steps, iResNet-50 first."""
-    wanted: list[tuple[str, int, Precision]] = [
+    """Training steps, those of the aims first, and what a plain program makes of the same work right behind them."""
+    aims: list[tuple[str, int, Precision]] = [
         ("r50", 256, "fp16"),
-        ("r50", 256, "bf16"),
-        ("r50", 256, "fp32"),
         ("r100", 256, "fp16"),
-        ("r100", 256, "bf16"),
         ("vit_s", 256, "fp16"),
-        ("vit_s", 256, "bf16"),
         ("MobileFaceNet", 512, "fp16"),
-        ("MobileFaceNet", 512, "bf16"),
-        ("PETALSwin", 64, "bf16"),
         ("PETALSwin", 128, "bf16"),
     ]
-    if bench.tiny:  # of a trial each network once
-        wanted = list({entry: (entry, batch, precision) for entry, batch, precision in reversed(wanted)}.values())[::-1]
-    classes = bench.classes(MS1MV2)
-    return [
-        Row(
-            f"training {entry}, {classes:,} classes",
-            partial(training, bench, entry, bench.batch_size(batch), precision, classes),
-            bench.batch_size(batch),
-            precision,
-        )
-        for entry, batch, precision in wanted
+    others: list[tuple[str, int, Precision]] = [
+        ("r50", 256, "bf16"),
+        ("vit_s", 256, "bf16"),
+        ("r50", 128, "fp16"),
+        ("r100", 256, "bf16"),
+        ("MobileFaceNet", 512, "bf16"),
+        ("PETALSwin", 64, "bf16"),
+        ("r50", 256, "fp32"),
     ]
+    if bench.tiny:
+        others = []
+    rows = [row for one in aims for row in (_training(bench, *one), *_plain(bench, *one))]
+    return rows + [_training(bench, *one) for one in others]
 
 
 def file_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
@@ -117,63 +114,80 @@ def graph_rows(bench: Bench) -> list[Row]:
         ("r50", 256, "fp16", "off"),
         ("vit_s", 256, "bf16", "off"),
         ("PETALSwin", 128, "bf16", "off"),
-        ("MobileFaceNet", 512, "fp16", "default"),
     ]
-    return [_variant(bench, *one, cuda_graph=True) for one in wanted]
+    return [_training(bench, *one, cuda_graph=True) for one in wanted]
 
 
 def compiled_rows(bench: Bench) -> list[Row]:
     """The same by `torch.compile`, whose first step takes long."""
-    wanted: list[tuple[str, int, Precision, Compile]] = [
-        ("r50", 256, "fp16", "default"),
-        ("r50", 256, "bf16", "default"),
-        ("r50", 256, "bf16", "max"),
-        ("vit_s", 256, "bf16", "default"),
-        ("vit_s", 256, "bf16", "max"),
-        ("MobileFaceNet", 512, "fp16", "default"),
-        ("PETALSwin", 128, "bf16", "default"),
+    wanted: list[tuple[str, int, Precision]] = [
+        ("r50", 256, "fp16"),
+        ("MobileFaceNet", 512, "fp16"),
+        ("vit_s", 256, "bf16"),
+        ("PETALSwin", 128, "bf16"),
+        ("r50", 256, "bf16"),
     ]
-    return [_variant(bench, *one) for one in wanted]
+    return [_training(bench, *one, "default", cuda_graph=one[0] == "MobileFaceNet") for one in wanted]
 
 
-def _variant(
-    bench: Bench, entry: str, batch: int, precision: Precision, compile: Compile, cuda_graph: bool = False
+def searched_rows(bench: Bench) -> list[Row]:
+    """The same by `torch.compile`, which tries several kernels: minutes before the first step."""
+    return [_training(bench, entry, 256, "bf16", "max") for entry in ("r50", "vit_s")]
+
+
+def _training(
+    bench: Bench,
+    entry: str,
+    batch: int,
+    precision: Precision,
+    compile: Compile = "off",
+    *,
+    fused_norm: bool = False,
+    cuda_graph: bool = False,
 ) -> Row:
-    """A training row with settings that only a GPU is measured with."""
+    """A step of facelab's own; settings beside the precision are for a GPU."""
     classes, size = bench.classes(MS1MV2), bench.batch_size(batch)
-    said = [*([f"compile: {compile}"] if compile != "off" else []), *(["cuda_graph"] if cuda_graph else [])]
+    settings = {"fused_norm": fused_norm, f"compile: {compile}": compile != "off", "cuda_graph": cuda_graph}
+    said = [name for name, wanted in settings.items() if wanted]
     return Row(
         ", ".join([f"training {entry}", f"{classes:,} classes", *said]),
-        partial(training, bench, entry, size, precision, classes, compile, cuda_graph=cuda_graph),
+        partial(training, bench, entry, size, precision, classes, compile, fused_norm, cuda_graph),
         size,
         precision,
         {"off": 20.0, "default": 90.0, "max": 180.0}[compile],
-        needs_cuda=True,
+        needs_cuda=bool(said),
     )
 
 
+def _plain(bench: Bench, entry: str, batch: int, precision: Precision) -> list[Row]:
+    """The step of a program that is written as InsightFace's, which is in fp16."""
+    if precision != "fp16":
+        return []
+    classes, size = bench.classes(MS1MV2), bench.batch_size(batch)
+    work = partial(plain_training, bench, entry, size, classes)
+    return [Row(f"training {entry}, {classes:,} classes, written plainly", work, size, precision)]
+
+
 def fused_rows(bench: Bench) -> list[Row]:
-    """`training.fused_norm`, in steps of whole networks and alone on three maps of iResNet-50."""
-    networks: list[tuple[str, int, Precision, Compile]] = [
-        ("r50", 256, "bf16", "off"),
-        ("r50", 256, "fp16", "off"),
-        ("r50", 256, "bf16", "default"),
-        ("MobileFaceNet", 512, "fp16", "off"),
-        ("MobileFaceNet", 512, "bf16", "off"),
+    """`training.fused_norm` in steps of whole networks."""
+    wanted: list[tuple[str, int, Precision, bool]] = [
+        ("r50", 256, "fp16", False),
+        ("r50", 256, "fp16", True),
+        ("r50", 256, "bf16", False),
+        ("MobileFaceNet", 512, "fp16", True),
+        ("r100", 256, "fp16", True),
+        ("MobileFaceNet", 512, "bf16", False),
     ]
-    classes, half = bench.classes(MS1MV2), tuple[Precision, ...](("bf16", "fp16"))
     return [
-        Row(
-            f"training {entry}, {classes:,} classes, fused_norm"
-            + ("" if compile == "off" else f", compile: {compile}"),
-            partial(training, bench, entry, bench.batch_size(batch), precision, classes, compile, fused_norm=True),
-            bench.batch_size(batch),
-            precision,
-            30.0 if compile == "off" else 90.0,
-            needs_cuda=True,
-        )
-        for entry, batch, precision, compile in networks
-    ] + [
+        _training(bench, entry, batch, precision, fused_norm=True, cuda_graph=graph)
+        for entry, batch, precision, graph in wanted
+    ]
+
+
+def norm_rows(bench: Bench) -> list[Row]:
+    """`training.fused_norm` alone, on three maps of iResNet-50."""
+    half: tuple[Precision, ...] = ("bf16", "fp16")
+    return [
         Row(
             f"norm, PReLU, residual, {channels} x {side} x {side}, {'ours' if fused else 'PyTorch'}",
             partial(norm, bench, bench.batch_size(256), channels, side, precision, fused),
@@ -236,15 +250,17 @@ def loader_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
 def all_rows(bench: Bench, sources: DrawnSources) -> list[Row]:
     """Everything, most important first."""
     return [
-        Row("tests that need CUDA", cuda_tests, seconds=120.0, needs_cuda=True),
         *training_rows(bench),
-        *file_rows(bench, sources),
         *fused_rows(bench),
+        *graph_rows(bench),
+        *file_rows(bench, sources),
+        Row("tests that need CUDA", cuda_tests, seconds=120.0, needs_cuda=True),
+        *compiled_rows(bench),
+        *loader_rows(bench, sources),
         *classifier_rows(bench),
         *extraction_rows(bench),
-        *loader_rows(bench, sources),
-        *graph_rows(bench),
-        *compiled_rows(bench),
+        *norm_rows(bench),
+        *searched_rows(bench),
     ]
 
 
@@ -307,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure facelab on this GPU.")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--minutes", type=float, default=12.0, help="no row begins that would end later (12)")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="rows whose names have one of these")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a trial of the script with tiny networks")
     given = parser.parse_args(arguments)
@@ -322,7 +339,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--out is '{given.out}', but there is no folder '{given.out.resolve().parent}'")
     bench = Bench(torch.device(given.device), given.tiny)
     with DrawnSources(32 if given.tiny else IMAGES) as sources:
-        run(all_rows(bench, sources), bench.device, given.minutes, given.out)
+        rows = [row for row in all_rows(bench, sources) if any(word in row.what for word in given.only)]
+        if not rows:
+            parser.error(f"--only is {' '.join(given.only)}, but no row has such a name")
+        run(rows, bench.device, given.minutes, given.out)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from gpu_table import ROOT, Figures
 from machine import cores
 from numpy.typing import NDArray
 from patterns import write_images
+from plain_step import PlainStep
 from torch import nn
 
 from facelab.backbone.base import Backbone
@@ -207,6 +208,16 @@ def _updates(
         mode.after_update()
 
     return update, optim
+
+
+def plain_training(bench: Bench, entry: str, batch_size: int, classes: int) -> Figures:
+    """The same work as `training` in fp16, by a program that is written as InsightFace's."""
+    peak = Peak(bench.device)
+    network = bench.backbone(entry)
+    labels = torch.randint(0, classes, (batch_size,), device=bench.device)
+    step = PlainStep(network, bench.pixels(network, batch_size), labels, classes)
+    with kernels(tf32=True, cudnn_benchmark=True):
+        return _rate(median_seconds(step, bench), batch_size) | peak.figures()
 
 
 def norm(bench: Bench, batch_size: int, channels: int, side: int, precision: Precision, fused_norm: bool) -> Figures:

@@ -21,7 +21,8 @@ from comparison import report
 from networks import Backbones, OurPrecision, Out, Photos, Program, Rounds, Seconds, Threads, Workers, compare_networks
 from numpy.typing import NDArray
 from photos import write_photos
-from plain import PlainImages, plain_embeddings, plain_loader, stock_network
+from plain import PlainImages, plain_embeddings, plain_loader
+from plain_step import stock_network
 from rich.console import Console
 
 from facelab.backbone.base import BACKBONES

@@ -18,18 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from plain_step import MARGIN, SCALE, stock_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from facelab.backbone.base import BACKBONES, Backbone
-from facelab.backbone.layers.activation import PReLU
-from facelab.backbone.mobilefacenet import ConvUnit
 from facelab.catalogue import build
 from facelab.inputs import InputSpec
 from facelab.vision import load_torchvision
-
-MARGIN, SCALE = 0.5, 64.0
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):
@@ -67,23 +64,6 @@ def plain_loader(images: PlainImages, batch_size: int, workers: int, *, train: b
     return DataLoader(
         images, batch_size, shuffle=train, num_workers=workers, drop_last=train, persistent_workers=workers > 0
     )
-
-
-def stock_network(backbone: Backbone) -> Backbone:
-    """The network of a catalogue entry with stock modules only, changed in place; same parameters, same output."""
-    for module in list(backbone.modules()):
-        if isinstance(module, ConvUnit):
-            module.reduces_channelwise = False
-        for name, child in module.named_children():
-            if isinstance(child, PReLU):
-                setattr(module, name, _stock_prelu(child))
-    return backbone
-
-
-def _stock_prelu(ours: PReLU) -> nn.PReLU:
-    stock = nn.PReLU(ours.num_parameters)
-    stock.load_state_dict(ours.state_dict())
-    return stock
 
 
 class PlainArcFace(nn.Module):

@@ -34,11 +34,10 @@ def test_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = json.loads(out.read_text())
     of_a_gpu = [row for row in written["rows"] if row["note"] == "not measured: needs a CUDA device"]
     others = [row for row in written["rows"] if row not in of_a_gpu]
-    assert of_a_gpu[0]["what"] == "tests that need CUDA"
     assert all(row["status"] == "not measured" for row in of_a_gpu)
-    settings = ("compile", "norm", "cuda_graph")
-    assert all(any(one in row["what"] for one in settings) for row in of_a_gpu[1:])
-    assert len(others) >= 14
+    words = ("compile", "norm", "cuda_graph", "tests that need CUDA")
+    assert all(any(one in row["what"] for one in words) for row in of_a_gpu)
+    assert len(others) >= 18
     for row in others:
         assert (row["status"], row["note"], row["details"]) == ("measured", "", "")
         assert row["figures"]["ms"] > 0
@@ -49,6 +48,7 @@ def test_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"torch", "cuda", "cudnn", "numpy", "opencv", "git_commit", "date", "cores"} <= set(written["machine"])
     lines = capsys.readouterr().out.splitlines()
     rows = lines[-len(written["rows"]) :]
+    assert rows[1].startswith("training r50, 10 classes, written plainly")
     assert [line.split("  ")[0] for line in rows] == [row["what"] for row in written["rows"]]
 
 
@@ -143,9 +143,44 @@ def test_steps_that_diverge_are_marked() -> None:
 def test_norms_of_pytorch_are_measured_beside_ours() -> None:
     bench = importlib.import_module("gpu_bench").Bench(CPU, tiny=True)
     assert importlib.import_module("gpu_rows").norm(bench, 2, 8, 4, "bf16", fused_norm=False)["ms"] > 0
-    fused = [row for row in gpu().fused_rows(bench) if row.what.startswith("norm")]
-    assert len(fused) == 2 * len([row for row in fused if row.what.endswith("ours")]) == 12
-    assert all(row.needs_cuda for row in gpu().fused_rows(bench))
+    norms = gpu().norm_rows(bench)
+    assert len(norms) == 2 * len([row for row in norms if row.what.endswith("ours")]) == 12
+    assert all(row.needs_cuda for row in [*norms, *gpu().fused_rows(bench)])
+
+
+def test_the_aims_are_measured_beside_a_plain_program_and_before_the_rest() -> None:
+    bench = importlib.import_module("gpu_bench").Bench(CPU)
+    rows = gpu().all_rows(bench, None)
+    networks = [row.what.split(",")[0] for row in rows[:9:2]]
+    assert networks == [f"training {entry}" for entry in ("r50", "r100", "vit_s", "MobileFaceNet", "PETALSwin")]
+    plain = [row for row in rows if row.what.endswith("written plainly")]
+    assert [rows[rows.index(row) - 1].what for row in plain] == [
+        row.what.removesuffix(", written plainly") for row in plain
+    ]
+    assert sum(row.seconds for row in rows[: rows.index(plain[-1]) + 2]) <= 180
+
+
+def test_a_plain_step_is_the_same_work() -> None:
+    """Its loss is that of our head and network on the same weights; its updates lower it."""
+    torch.manual_seed(0)
+    bench = importlib.import_module("gpu_bench").Bench(CPU, tiny=True)
+    network, labels = bench.backbone("r50"), torch.tensor([3, 1])
+    pixels = bench.pixels(network, 2)
+    step = importlib.import_module("plain_step").PlainStep(network, pixels, labels, 10)
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    rows = importlib.import_module("gpu_rows")
+    ours = rows._classifier(bench, "FullSoftmax", 10, network.feat_dim)
+    ours.weight.data.copy_(step.rows.data)
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        wanted = float(ours(network(step.image), labels).loss)
+    losses = [step() for _ in range(4)]
+    assert losses[0] == pytest.approx(wanted, rel=0.02)
+    assert losses[-1] < losses[0]
+
+
+def test_some_rows_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    gpu().main(["--device", "cpu", "--tiny", "--only", "extraction v", "PartialFC"])
+    assert "[3/3] extraction vit_s bf16" in capsys.readouterr().out
 
 
 def test_an_epoch_of_few_images_that_never_ends() -> None:
@@ -184,6 +219,7 @@ def test_the_tests_that_need_cuda_are_found(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["--device", "cpu"], "on the CPU there is only a trial of the script: add --tiny"),
         (["--device", "cpu", "--tiny", "--minutes", "nan"], "--minutes is nan, but must be above 0"),
+        (["--device", "cpu", "--tiny", "--only", "speed"], "--only is speed, but no row has such a name"),
         (["--device", "cpu", "--tiny", "--out", "/nowhere/gpu.json"], "there is no folder '/nowhere'"),
     ],
 )

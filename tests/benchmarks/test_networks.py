@@ -37,7 +37,7 @@ def test_networks(name: str, options: dict[str, Any], tmp_path: Path, capsys: py
 
 
 def test_the_stock_network_has_the_same_output_and_none_of_our_modules() -> None:
-    plain = importlib.import_module("plain")
+    plain = importlib.import_module("plain_step")
     spec = {"input_spec": {"height": 32, "width": 32}, "width": 0.25, "feat_dim": 8}
     network = build(BACKBONES, {"MobileFaceNet": spec})
     stock = plain.stock_network(build(BACKBONES, {"MobileFaceNet": spec}))
