@@ -49,6 +49,9 @@ class _Compiled:
     def __init__(self, how: Compile) -> None:
         self.how = how
         self._programs: dict[tuple[nn.Module, str], Callable[..., Any]] = {}
+        # torch keeps eight programs of a function, such as a base class's ``forward``, and refuses a ninth; those of
+        # the runs that this process has made before, as a study does, are of no use any more.
+        torch.compiler.reset()
 
     def __call__(self, network: nn.Module, method: str, *inputs: Any) -> Any:
         if method not in COMPILED:

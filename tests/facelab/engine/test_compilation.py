@@ -95,6 +95,18 @@ def test_what_is_no_whole_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         trained("default", Looking)
 
 
+def test_each_run_of_a_process_has_room_for_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study trains one network after another; torch keeps so many programs of a function, and refuses another."""
+    found = graphs(monkeypatch)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    for layers in range(3):
+        net = Small()
+        net.output = nn.Sequential(*(nn.Linear(16, 16) for _ in range(layers)), nn.Linear(16, 5))
+        with torch.no_grad():
+            replicate(net, compile="default")(images())
+    assert len(found) == 3
+
+
 def test_other_methods_are_called_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     found = graphs(monkeypatch)
     assert compilation.method_caller("default")(Small(), "state_dict").keys() == Small().state_dict().keys()
