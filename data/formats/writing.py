@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facelab.errors import DataError
 from facelab.weights.temporary import temporary_folder
+from facelab.weights.whole_file import refuse_existing
 
 
 @contextmanager
@@ -38,16 +39,6 @@ def written_files(*targets: Path) -> Iterator[list[Path]]:
         yield parts
         for part, target in zip(parts, targets, strict=True):
             part.rename(target)
-
-
-def refuse_existing(target: Path) -> None:
-    """Never write over anything.
-
-    Raises:
-        DataError: If ``target`` exists.
-    """
-    if target.exists():
-        raise DataError(f"{target}: exists already; remove it or choose another name.")
 
 
 @contextmanager

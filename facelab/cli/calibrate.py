@@ -9,7 +9,7 @@ from rich.table import Table
 
 from facelab.cli.commands import command
 from facelab.cli.names import protocol
-from facelab.cli.options import AnyPhotoOption, CheckpointOption, DeviceOption, PluginOption, ResizeOption
+from facelab.cli.options import AnyPhotoOption, CheckpointOption, DeviceOption, PluginOption, ResizeOption, writable
 from facelab.cli.protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 
@@ -47,7 +47,8 @@ def calibrate_command(
         typer.Option(metavar="TABLE|SCORER", help="Quality scores of the images, for models that take them."),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Draw cosines, thresholds and probabilities.")
+        Path | None,
+        typer.Option("--plot", metavar="PNG", help="Draw cosines, thresholds and probabilities.", callback=writable()),
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps embeddings.")] = None,
     device: DeviceOption = "auto",
@@ -62,17 +63,17 @@ def calibrate_command(
     from facelab.test_protocol.report.plots import plot
     from facelab.weights.calibration import KEY, rate_name
     from facelab.weights.model_folder import rewrite_card
-    from facelab.weights.whole_file import refuse_folder
+    from facelab.weights.whole_file import require_writable
 
     check_any_photo(any_photo, resize)
-    if picture is not None:
-        refuse_folder(picture)
     with distributed.joined():
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         if is_exported(Path(run)):
             raise ConfigError(f"'{run}' is exported; calibrate its run and export that anew, thresholds go along.")
         model = load_model(run, checkpoint=checkpoint, device=device, calibrated=False)
         assert model.source is not None, "it was loaded"
+        # Its card is written when all is measured.
+        require_writable(model.source, "folder" if model.source.is_dir() else "file")
         name, one = _one_protocol(open_protocols(words or [], [run], [model], console), choose)
         sources = quality_tables([quality] if quality else [], [name], [] if words else [run])
         options = EvaluationOptions(batch_size=batch_size, cache=cache, resize=resize, any_photo=any_photo)

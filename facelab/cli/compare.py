@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from facelab.cli.commands import command
+from facelab.cli.options import writable
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def compare_command(
             help="Bootstrap draws of the tests that mark what is within noise; 0 for no tests.", min=0, max=1_000_000
         ),
     ] = 1000,
-    out: Annotated[Path, typer.Option(help="Folder for the tables, plots and the page.")] = Path("comparison"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the tables, plots and the page.", callback=writable("folder"))
+    ] = Path("comparison"),
 ) -> None:
     """Compare tested models: one table, curves, and one page with the hardest errors."""
     from facelab.test_protocol.report.comparison import compare

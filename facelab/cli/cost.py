@@ -10,7 +10,7 @@ from rich.console import Console
 
 from facelab.cli.commands import command
 from facelab.cli.names import complete_names
-from facelab.cli.options import PluginOption, within
+from facelab.cli.options import PluginOption, within, writable
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,19 +42,16 @@ def cost_command(
         ),
     ] = 5.0,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the measured speed.")] = "fp32",
-    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file too.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file too.", callback=writable())] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file too.", callback=writable())] = None,
     plugins: PluginOption = None,
 ) -> None:
     """Print parameters, multiply-accumulates, memory and speed of backbones beside the published numbers."""
     from facelab.cost.cost_table import as_csv, as_json, cost_tables, reasons
     from facelab.cost.thop_count import thop_missing
     from facelab.run.tracking import environment
-    from facelab.weights.whole_file import refuse_folder, write_whole
+    from facelab.weights.whole_file import write_whole
 
-    for path in (json, csv):
-        if path is not None:
-            refuse_folder(path)
     specs, console = chosen(names or []), Console(markup=False)
     rows = []
     with console.status("") as status:

@@ -8,7 +8,7 @@ import typer
 
 from facelab.cli.commands import command
 from facelab.cli.data import opened_source
-from facelab.cli.options import AnyPhotoOption, CheckpointOption, DeviceOption, PluginOption, ResizeOption
+from facelab.cli.options import AnyPhotoOption, CheckpointOption, DeviceOption, PluginOption, ResizeOption, writable
 from facelab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def draw_command(
     checkpoint: CheckpointOption = "last",
     device: DeviceOption = "auto",
     plugins: PluginOption = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture, a .png file.")] = Path("embeddings.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture, a .png file.", callback=writable())] = Path(
+        "embeddings.png"
+    ),
 ) -> None:
     """Draw where models put gallery and probes, for example before and after adaptation."""
     from facelab.backbone.base import takes_quality

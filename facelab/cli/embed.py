@@ -8,7 +8,7 @@ import typer
 
 from facelab.cli.commands import command
 from facelab.cli.detect import DetectOption, DetectorOption, DetectorOptions, asked_detector, built_detector
-from facelab.cli.options import AnyPhotoOption, BackendOption, CheckpointOption, PluginOption, ResizeOption
+from facelab.cli.options import AnyPhotoOption, BackendOption, CheckpointOption, PluginOption, ResizeOption, writable
 from facelab.errors import ConfigError, in_range, printable
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ QualityOption = Annotated[
 def embed_command(
     model: Annotated[str, typer.Argument(help="Folder of a run or of a checkpoint.")],
     images: Annotated[list[Path], typer.Argument(help="Aligned face images, or photos.")],
-    out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.")] = Path("embeddings.npz"),
+    out: Annotated[Path, typer.Option(help="Where to write the embeddings, an .npz file.", callback=writable())] = Path(
+        "embeddings.npz"
+    ),
     flip: Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")] = False,
     detect: DetectOption = None,
     detector: DetectorOption = "yunet",
@@ -66,7 +68,9 @@ def embed_command(
     packed = io.BytesIO()
     np.savez(packed, paths=np.array([str(path) for path in images]), embeddings=embeddings)
     write_whole(out, packed.getvalue())
-    typer.echo(f"{len(images)} embeddings of length {embeddings.shape[1]} are in '{out}'.")
+    what = "1 embedding" if len(images) == 1 else f"{len(images):,} embeddings"
+    where = f"{'is' if len(images) == 1 else 'are'} in '{out}'"
+    typer.echo(f"{what} of length {embeddings.shape[1]} {where}.")
 
 
 @command("verify", place=50)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from facelab.cli.commands import command
 from facelab.cli.names import complete_names, complete_words, protocol
-from facelab.cli.options import AnyPhotoOption, BackendOption, DeviceOption, PluginOption, ResizeOption
+from facelab.cli.options import AnyPhotoOption, BackendOption, DeviceOption, PluginOption, ResizeOption, writable
 from facelab.cli.protocols import open_protocols, quality_tables
 from facelab.errors import ConfigError
 
@@ -83,13 +83,17 @@ def evaluate_command(
             max=1_000_000,
         ),
     ] = 1000,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; below the first model by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the report; below the first model by default.", callback=writable("folder")),
+    ] = None,
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
     from facelab import distributed
     from facelab.inputs import check_any_photo
     from facelab.model.joined import joined_model
     from facelab.run.model_evaluation import EvaluationOptions, evaluate_models, write_evaluation
+    from facelab.weights.whole_file import require_writable
 
     check_any_photo(any_photo, resize)
     options = EvaluationOptions(precision, batch_size, cache, resize, any_photo, on_corrupt)
@@ -98,6 +102,8 @@ def evaluate_command(
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         where = "cpu" if (device, backend) == ("auto", "onnxruntime") else device
         models = open_models(names, checkpoint, backbone, weights, where)
+        folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
+        distributed.together(lambda: require_writable(folder, "folder") if distributed.is_main() else None)
         if backend == "onnxruntime":
             models = computed_by_onnxruntime(models)
         if concat:
@@ -105,7 +111,6 @@ def evaluate_command(
         protocols = open_protocols(chosen, names, models, console)
         sources = quality_tables(quality or [], [name for name, _ in protocols], [] if chosen else names)
         reports = evaluate_models(models, protocols, sources, options, console)
-        folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
         written = write_evaluation(folder, models, reports, console, bootstrap=bootstrap, draws=draws)
         for what, path in written.items():
             console.print(f"{what:>10}  {path}")

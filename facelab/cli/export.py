@@ -8,7 +8,7 @@ from rich.console import Console
 
 from facelab.cli.commands import command
 from facelab.cli.names import protocol
-from facelab.cli.options import CheckpointOption, PluginOption
+from facelab.cli.options import CheckpointOption, PluginOption, writable
 from facelab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ Preprocessing = Literal["outside", "inside"]
 def export_command(
     run: Annotated[str, typer.Argument(help="Folder of a run or checkpoint, or a model.")],
     out: Annotated[
-        Path, typer.Option(help="The new folder or .safetensors file; or a file ending in .onnx, .pt or .xml.")
+        Path,
+        typer.Option(
+            help="The new folder or .safetensors file; or a file ending in .onnx, .pt or .xml.",
+            callback=writable("new"),
+        ),
     ],
     to: Annotated[To, typer.Option(help="Who reads it: facelab itself, or programs without it.")] = "facelab",
     precision: Annotated[

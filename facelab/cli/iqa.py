@@ -9,7 +9,7 @@ from rich.console import Console
 from facelab.cli.commands import group
 from facelab.cli.data import RootOption, show_table
 from facelab.cli.names import complete_names
-from facelab.cli.options import DeviceOption, PluginOption
+from facelab.cli.options import DeviceOption, PluginOption, writable
 from facelab.errors import ConfigError
 
 iqa_app = group("iqa", "Score the quality of images.", place=20)
@@ -71,7 +71,9 @@ def score_command(
 @iqa_app.command("plot")
 def plot_command(
     tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of one scorer.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture, a .png file.")] = Path("quality.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture, a .png file.", callback=writable())] = Path(
+        "quality.png"
+    ),
     group: Annotated[
         list[str] | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facelab.cli.commands import command
-from facelab.cli.options import CheckpointOption, PluginOption
+from facelab.cli.options import CheckpointOption, PluginOption, writable
 from facelab.errors import ConfigError, DataError
 from facelab.weights.published_source import SOURCES, published_network
 from facelab.weights.state_fit import named
@@ -48,7 +48,9 @@ def import_command(
         str,
         typer.Option("--as", metavar="SOURCE:NAME", help=f"Whose network, and its name there: {', '.join(SOURCES)}."),
     ],
-    out: Annotated[Path, typer.Option(help="The new folder; facelab test, train and load take it.")],
+    out: Annotated[
+        Path, typer.Option(help="The new folder; facelab test, train and load take it.", callback=writable("new"))
+    ],
     rank: Annotated[int | None, typer.Option(help="Rank of the adapters of a petalface file, to be sure.")] = None,
     scale: Annotated[
         float | None, typer.Option(help="--lora_scale that a petalface file was trained with; 1 by default.")
@@ -83,7 +85,7 @@ def import_command(
 @command("merge", place=130)
 def merge_command(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="The new folder.")],
+    out: Annotated[Path, typer.Option(help="The new folder.", callback=writable("new"))],
     gate: Annotated[
         float | None, typer.Option(help="Gate that all images get, 0 low to 1 high quality; needed for two experts.")
     ] = None,
@@ -190,7 +192,9 @@ def export_adapter_command(
     """Write the adapters of a run without their base: a few megabytes that fit that base alone."""
     from facelab.adapter.files import save_adapter
     from facelab.adapter.peft_format import save_peft
+    from facelab.weights.whole_file import require_writable
 
+    require_writable(out, "folder" if peft else "file")
     model, adapted = _adapted(run, checkpoint)
     if peft:
         save_peft(out, adapted)

@@ -1,12 +1,16 @@
 """Options that several commands have."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from facelab.cli.names import complete_words
 from facelab.errors import in_range
+
+if TYPE_CHECKING:
+    from facelab.weights.whole_file import Kind
 
 MOST = (1 << 63) - 1
 Number = int | float | None
@@ -17,6 +21,19 @@ def within(low: float, high: float) -> Callable[[typer.CallbackParam, Number], N
 
     def check(option: typer.CallbackParam, value: Number) -> Number:
         return value if value is None else in_range(str(option.opts[0]), value, low, high)
+
+    return check
+
+
+def writable(kind: "Kind" = "file") -> Callable[[typer.Context, Path | None], Path | None]:
+    """Checks, before the command begins, that something can be written where an option says."""
+
+    def check(context: typer.Context, value: Path | None) -> Path | None:
+        if value is not None and not context.resilient_parsing:
+            from facelab.weights.whole_file import require_writable
+
+            require_writable(value, kind)
+        return value
 
     return check
 

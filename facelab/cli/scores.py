@@ -16,6 +16,7 @@ from facelab.errors import ConfigError, DataError
 from facelab.progress_bar import counted_bars
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import ScoreTable, write_scores
+from facelab.weights.whole_file import require_writable
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +119,7 @@ def score_set(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", c
     if distributed.broadcast_object(_is_scored(images, scorer.card, table)):
         console.print(f"'{table}' has these scores already; nothing was scored.", markup=False, highlight=False)
         return
+    distributed.together(lambda: require_writable(table) if distributed.is_main() else None)
     with counted_bars(console) as show:
         checked, progress = _Checked(images), lambda done, total: show(scorer.card.name, done, total)
         if isinstance(scorer, PixelScorer):

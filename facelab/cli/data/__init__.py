@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from facelab.cli.commands import group
+from facelab.cli.options import writable
 from facelab.errors import ConfigError
 from facelab.threads import MOST_WORKERS
 
@@ -38,7 +39,7 @@ SourceArgument = Annotated[
     ),
 ]
 EntriesArgument = Annotated[Path, typer.Argument(metavar="LIST", help="Training list, or folder or archive of people.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="The new list.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The new list.", callback=writable("new"))]
 RootOption = Annotated[Path | None, typer.Option(help="Where the paths of a list start; by default its own folder.")]
 SizeOption = Annotated[
     str | None, typer.Option(help="Bring all images to this size: 112, or rows x columns as in 112x96.")

@@ -17,7 +17,7 @@ from facelab.cli.detect import (
     SelectOption,
     built_detector,
 )
-from facelab.cli.options import PluginOption, within
+from facelab.cli.options import PluginOption, within, writable
 from facelab.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ def align_command(
     images: Annotated[
         Path, typer.Argument(help="Folder of images, an archive (.tar, .zip, .tar.gz) of one, or a list of paths.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the aligned images; they keep their names below it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the aligned images; they keep their names below it.", callback=writable("folder")
+        ),
+    ],
     landmarks: Annotated[
         Path | None,
         typer.Option(

@@ -15,7 +15,7 @@ from facelab.cli.data import (
     progress_bar,
     show_table,
 )
-from facelab.cli.options import MOST, within
+from facelab.cli.options import MOST, within, writable
 from facelab.errors import ConfigError
 
 
@@ -23,7 +23,12 @@ from facelab.errors import ConfigError
 def convert(
     source: SourceArgument,
     to: Annotated[str, typer.Option(help="webdataset, parquet, packed or recordio.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder; of recordio also the new .rec file.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The new folder; of recordio also the new .rec file.", callback=writable("new")
+        ),
+    ],
     root: RootOption = None,
     size: SizeOption = None,
     per_shard: Annotated[
@@ -35,11 +40,9 @@ def convert(
 ) -> None:
     """Write a source in another form, with the same labels and order. JPEG and PNG images are taken as they are."""
     from facelab.data.formats.conversion import FORMS, Form, encoder
-    from facelab.data.formats.writing import refuse_existing
     from facelab.errors import one_of
 
     one_of("--to", to, tuple(FORMS))
-    refuse_existing(out)
     opened = opened_source(source, root, size)
     with progress_bar("writing", len(opened)) as show:
         FORMS[to](Form(out, opened, encoder(opened, quality, png), per_shard, workers, show))
@@ -49,7 +52,7 @@ def convert(
 @data_app.command("pack")
 def pack(
     source: SourceArgument,
-    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    out: Annotated[Path, typer.Argument(help="The new folder.", callback=writable("new"))],
     size: SizeOption = None,
     root: RootOption = None,
     workers: WorkersOption = 0,
@@ -75,7 +78,12 @@ def pack(
 @data_app.command("to-rec")
 def to_rec(
     source: SourceArgument,
-    out: Annotated[Path, typer.Argument(help="The new .rec file; .idx, .lst and property are written beside it.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The new .rec file; .idx, .lst and property are written beside it.", callback=writable("new")
+        ),
+    ],
     root: RootOption = None,
     size: SizeOption = None,
     header: Annotated[bool, typer.Option(help="Write InsightFace's header and identity records.")] = True,
@@ -97,7 +105,9 @@ def to_rec(
 @data_app.command("from-rec")
 def from_rec(
     source: SourceArgument,
-    out: Annotated[Path, typer.Argument(help="The new folder; its list is train.txt inside it.")],
+    out: Annotated[
+        Path, typer.Argument(help="The new folder; its list is train.txt inside it.", callback=writable("new"))
+    ],
 ) -> None:
     """Write the images of a .rec file, or of any source, as folders of people with a training list."""
     from facelab.data.formats.conversion import write_image_folder

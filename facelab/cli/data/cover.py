@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from facelab.cli.data import RootOption, SizeOption, SourceArgument, data_app, opened_source, progress_bar, show_table
-from facelab.cli.options import MOST, within
+from facelab.cli.options import MOST, within, writable
 
 
 @data_app.command("mask")
 def mask(
     source: SourceArgument,
-    out: Annotated[Path, typer.Argument(help="The new folder; its list is train.txt inside it.")],
+    out: Annotated[
+        Path, typer.Argument(help="The new folder; its list is train.txt inside it.", callback=writable("new"))
+    ],
     landmarks: Annotated[
         Path | None, typer.Option(help="File with landmarks of each image; without it the faces are aligned.")
     ] = None,
@@ -30,9 +32,7 @@ def mask(
     from facelab.catalogue import build
     from facelab.data.base import SOURCES
     from facelab.data.formats.conversion import write_image_folder
-    from facelab.data.formats.writing import refuse_existing
 
-    refuse_existing(out)
     opened = opened_source(source, root, size)
     options = {"landmarks": landmarks, "shapes": shape or [], "textures": texture or [], "seed": seed}
     masked = build(SOURCES, {"Masked": options}, source=opened)
@@ -44,7 +44,7 @@ def mask(
 @data_app.command("occlude")
 def occlude(
     source: SourceArgument,
-    out: Annotated[Path, typer.Argument(help="The new folder, with one for each region.")],
+    out: Annotated[Path, typer.Argument(help="The new folder, with one for each region.", callback=writable("new"))],
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,9 +62,8 @@ def occlude(
     from facelab.data.alignment.regions import REGIONS
     from facelab.data.base import SOURCES
     from facelab.data.formats.conversion import write_image_folder
-    from facelab.data.formats.writing import refuse_existing, written_folder
+    from facelab.data.formats.writing import written_folder
 
-    refuse_existing(out)
     opened = opened_source(source, root, size)
     options = {"fill": int(fill) if fill.isdecimal() else fill, "seed": seed}
     covered = {

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from facelab.cli.data import RootOption, SourceArgument, WorkersOption, data_app, opened_source, show_table
 from facelab.cli.names import complete_names
-from facelab.cli.options import MOST, CheckpointOption, DeviceOption, PluginOption, within
+from facelab.cli.options import MOST, CheckpointOption, DeviceOption, PluginOption, within, writable
 from facelab.errors import ConfigError, one_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def doctor_command(
             "all but 'quality', 'no face', 'unlike pair' and 'single'.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder.")] = Path("doctor"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder.", callback=writable("new"))] = Path(
+        "doctor"
+    ),
     shown: Annotated[
         int, typer.Option(help="Images, or pairs, of each finding on the page.", callback=within(0, 1000))
     ] = 24,
@@ -83,7 +85,6 @@ def doctor_command(
     `facelab data subset SOURCE --list doctor/keep.txt` makes a training list of what stays.
     """
     from facelab.cli.evaluate import open_models
-    from facelab.data.formats.writing import refuse_existing
     from facelab.doctor.examination import Looks, examine
     from facelab.doctor.findings import KINDS
     from facelab.doctor.written import PAGE, check_names, write_diagnosis
@@ -93,7 +94,6 @@ def doctor_command(
     for kind in drop or ():
         one_of("--drop", kind, tuple(KINDS))
     kinds = frozenset(drop or (name for name, kind in KINDS.items() if kind.left_out))
-    refuse_existing(out)
     where = pick_device(device)
     models = (
         []

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from facelab.cli.data import data_app
-from facelab.cli.options import within
+from facelab.cli.options import within, writable
 
 REPORT = "refused.csv"
 
@@ -15,7 +15,9 @@ REPORT = "refused.csv"
 @data_app.command("ijbs-crops")
 def ijbs_crops_command(
     root: Annotated[Path, typer.Argument(help="Raw IJB-S: videos, img, and the lists in it or in protocols.")],
-    out: Annotated[Path | None, typer.Argument(help="Folder for the crops; ROOT/crops by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder for the crops; ROOT/crops by default.", callback=writable("folder"))
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the crops in pixels.", callback=within(1, 1 << 14))] = 112,
     margin: Annotated[
         float,

@@ -14,6 +14,7 @@ from facelab.cli.data import (
     progress_bar,
     show_table,
 )
+from facelab.cli.options import writable
 
 if TYPE_CHECKING:
     from facelab.data.base import Source
@@ -30,7 +31,9 @@ def inspect(
     decode: Annotated[
         bool, typer.Option("--decode", help="Read every image; finds corrupt ones and duplicates.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the corrupt images to this .jsonl or .csv file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the corrupt images to this .jsonl or .csv file.", callback=writable())
+    ] = None,
     workers: WorkersOption = 0,
 ) -> None:
     """Say what a source holds: images, classes, images per class, sizes and, with --decode, what is corrupt."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from facelab.cli.data import data_app
-from facelab.cli.options import MOST, within
+from facelab.cli.options import MOST, within, writable
 
 if TYPE_CHECKING:
     from facelab.data.synthetic.source import Split
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @data_app.command("synthetic")
 def synthetic_command(
-    out: Annotated[Path, typer.Argument(help="Folder; each format gets a folder or file of its own in it.")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="Folder; each format gets a folder or file of its own in it.", callback=writable("folder")),
+    ],
     form: Annotated[
         str,
         typer.Option(

@@ -142,8 +142,10 @@ def test_test_uses_the_protocols_of_the_run_and_writes_the_report(trained_run: P
 def test_embed_and_verify(trained_run: Path, photos: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "embeddings.npz"
     text = output_of("embed", str(trained_run), *map(str, photos), "--out", str(out))
-    assert "2 embeddings of length 16" in text
+    assert "2 embeddings of length 16 are in" in text
     assert out.is_file()
+    text = output_of("embed", str(trained_run), str(photos[0]), "--out", str(out))
+    assert "1 embedding of length 16 is in" in text
     text = output_of("verify", *map(str, photos), "--model", str(trained_run), "--threshold", "-1")
     assert "cosine similarity" in text
     assert "same person at threshold -1" in text
