@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def module_command(module: str, *arguments: str) -> Sequence[str]:
@@ -13,5 +14,5 @@ def module_command(module: str, *arguments: str) -> Sequence[str]:
 
 def module_environment() -> dict[str, str]:
     """This process's environment, its path of imports, and one thread for each library that would take more."""
-    path = os.pathsep.join(filter(None, sys.path))
+    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)  # "" is where the user stands
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

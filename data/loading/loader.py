@@ -15,7 +15,7 @@ from facelab.data.base import Batch, ImageSet, Pixels, Sampler, Source
 from facelab.data.loading.batch_reader import BatchReader, CorruptPolicy, ReadBatch, Task
 from facelab.data.loading.ordered_map import ordered_map
 from facelab.data.loading.refusals import Refusals
-from facelab.data.loading.worker_pool import UnsendableError, WorkerPool
+from facelab.data.loading.worker_pool import NoProcessesError, WorkerPool
 from facelab.errors import ConfigError, DataError, one_of
 from facelab.threads import Reader, Workers, worker_count
 
@@ -171,14 +171,14 @@ class Loader:
             self._idle_pool = pool  # for the next epoch
 
     def _pool(self) -> WorkerPool | None:
-        """Processes that read, or None where the source cannot be sent to any and nobody insists."""
+        """Processes that read, or None where they cannot read this source and nobody insists."""
         pool, self._idle_pool = self._idle_pool, None  # two iterations at a time have one each
-        if pool is not None and pool.close.alive:
+        if pool is not None and pool.is_usable:
             return pool
         try:
             return WorkerPool(self._reader, self._workers, self._prefetch, self.local_batch_size)
-        except UnsendableError as error:
-            source = f"the source {type(self._source).__name__} cannot be sent to another process ({error})"
+        except NoProcessesError as error:
+            source = f"the source {type(self._source).__name__} cannot be read by other processes ({error})"
             if self._is_asked:
                 raise ConfigError(f"data.reader is 'processes', but {source}; set it to threads.") from None
             logging.getLogger(__name__).warning("%s; its images are read by threads.", source)

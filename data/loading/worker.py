@@ -25,7 +25,7 @@ from facelab.data.loading.shared_slots import SharedSlots
 RECORD = 4
 """Bytes of a message: the number of a place, or one of those below. Pipes keep such short ones whole."""
 READY = -1
-"""The reader has come through."""
+"""The reader has come through, and the processes read."""
 DEATH = -1000
 """A process has ended; its exit status, negative for a signal, is added."""
 LOOK = 0.25
@@ -77,15 +77,19 @@ def main(argument: str) -> None:
         reader = pickle.loads(sys.stdin.buffer.read(plan.size))
     except BaseException as error:  # noqa: BLE001 (it is raised where the reader comes from)
         slots.put_error(0, error)
-        os.write(plan.results, record(0))
+        _tell(plan, 0)
         return
-    os.write(plan.results, record(READY))
     gc.freeze()  # else the first collection in each fork copies the source's objects
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     workers = set[int]()
     try:
         for _ in range(plan.workers):
             workers.add(_fork(reader, slots, plan))
+    except OSError as error:  # the system allows no more processes
+        slots.put_error(0, error)
+        _tell(plan, 0)
+    else:
+        _tell(plan, READY)
         _watch(workers, plan)
     finally:
         for pid in workers:
@@ -136,9 +140,14 @@ def _watch(workers: set[int], plan: Plan) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
             workers.discard(pid)
-            with suppress(BrokenPipeError):
-                os.write(plan.results, record(DEATH + os.waitstatus_to_exitcode(status)))
+            _tell(plan, DEATH + os.waitstatus_to_exitcode(status))
             return
+
+
+def _tell(plan: Plan, number: int) -> None:
+    """Send a message to the process that wants batches, if it is still there."""
+    with suppress(BrokenPipeError):
+        os.write(plan.results, record(number))
 
 
 if __name__ == "__main__":

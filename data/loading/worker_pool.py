@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from itertools import islice
 
@@ -27,8 +27,8 @@ PATIENCE = 2.0
 """Seconds in which processes must leave what they read, or end."""
 
 
-class UnsendableError(DataError):
-    """A source that another process cannot have; the message says why."""
+class NoProcessesError(DataError):
+    """Other processes cannot read a source, or not here; the message gives the reason alone."""
 
 
 class WorkerPool:
@@ -45,38 +45,54 @@ class WorkerPool:
         batch_size: Images of a batch.
 
     Raises:
-        UnsendableError: If the reader, with its source, cannot be sent.
-        DataError: If the processes do not start.
+        NoProcessesError: If the reader, with its source, cannot be sent, or the system refuses what processes need.
+        DataError: If a process ends at once.
     """
 
     def __init__(self, reader: BatchReader, workers: int, ahead: int, batch_size: int) -> None:
         try:
             content = pickle.dumps(reader)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
-            raise UnsendableError(first_line(error)) from None
+            raise NoProcessesError(first_line(error)) from None
         self._most = min(workers + ahead, MOST_WAITING)
-        handle = shared_memory()
-        tasks, self._tasks = os.pipe()
-        self._results, results = os.pipe()
-        self._slots = SharedSlots(handle, self._most + LENT, batch_size)
-        plan = Plan(handle, self._slots.count, batch_size, tasks, results, workers, len(content), os.getpid())
-        self._process = subprocess.Popen(
-            module_command("facelab.data.loading.worker", json.dumps(asdict(plan))),
-            stdin=subprocess.PIPE,
-            pass_fds=(handle, tasks, results),
-            env=module_environment(),
-        )
-        for descriptor in (handle, tasks, results):
-            os.close(descriptor)
-        self.close = weakref.finalize(self, _end, self._process, (self._tasks, self._results), os.getpid())
+        self._owner = os.getpid()
+        slots = self._most + LENT
+        try:
+            self._run(slots, batch_size, workers, len(content))
+        except OSError as error:
+            needs = f"they need {slots} GiB of addresses, see ulimit -n, -u and -v"
+            raise NoProcessesError(f"{error.strerror}; {needs}") from None
         self._poll = select.poll()
         self._poll.register(self._results, select.POLLIN)
-        self._free = list(range(self._slots.count))
+        self._free = list(range(slots))
         self._lent: set[int] = set()
         self._ready: set[int] = set()
-        self._start(content)
+        self._send(content)
 
-    def _start(self, content: bytes) -> None:
+    def _run(self, slots: int, batch_size: int, workers: int, size: int) -> None:
+        """Run the program that forks itself into the processes."""
+        with ExitStack() as own, ExitStack() as passed:
+            handle = shared_memory()
+            passed.callback(os.close, handle)
+            tasks, self._tasks = _pipe(passed, own)
+            self._results, results = _pipe(own, passed)
+            self._slots = SharedSlots(handle, slots, batch_size)
+            plan = Plan(handle, slots, batch_size, tasks, results, workers, size, self._owner)
+            self._process = subprocess.Popen(
+                module_command("facelab.data.loading.worker", json.dumps(asdict(plan))),
+                stdin=subprocess.PIPE,
+                pass_fds=(handle, tasks, results),
+                env=module_environment(),
+            )
+            self.close = weakref.finalize(self, _end, self._process, own.pop_all(), self._owner)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it gives batches: not after `close`, and not to a fork of the process whose it is."""
+        return self.close.alive and os.getpid() == self._owner
+
+    def _send(self, content: bytes) -> None:
+        """Send the reader, and wait until all processes are there."""
         assert self._process.stdin is not None
         try:
             with suppress(BrokenPipeError):  # that it has ended is seen below
@@ -88,7 +104,7 @@ class WorkerPool:
             raise
         if number != READY:
             self.close()
-            raise UnsendableError(first_line(self._slots.error(number) or DataError("")))
+            raise NoProcessesError(_why_not(self._slots.error(number)))
 
     def batches(self, steps: Iterable[int], task_of: Callable[[int], Task]) -> Generator[ReadBatch, None, None]:
         """The batch of each step, in order; an error is raised where its batch would have been.
@@ -96,6 +112,9 @@ class WorkerPool:
         Args:
             steps: Consumed no further than the batches that may wait.
             task_of: What is to be read in a step.
+
+        Raises:
+            DataError: If a process has ended, or a fork asks for the batches of the process that it comes from.
         """
         remaining, waiting = iter(steps), deque[int | BaseException]()
         try:
@@ -117,10 +136,8 @@ class WorkerPool:
             return error
         slot = self._free.pop()
         self._slots.put_task(slot, task)
-        try:
+        with suppress(BrokenPipeError):  # that all have ended is seen, and why, where the batch is wanted
             os.write(self._tasks, record(slot))
-        except BrokenPipeError:
-            raise self._death(self._process.wait()) from None
         return slot
 
     def _take(self, slot: int | BaseException) -> ReadBatch:
@@ -147,6 +164,10 @@ class WorkerPool:
         Raises:
             DataError: If a process has ended.
         """
+        if os.getpid() != self._owner:  # what one of them takes, the other would wait for without end
+            raise DataError(
+                "this process is a fork of the one that began to read this epoch; let it begin to read of its own."
+            )
         while not self._poll.poll(1000):
             if self._process.poll() is not None:  # of the rest, nobody would see whether one ends
                 raise self._death(self._process.wait())
@@ -167,7 +188,7 @@ class WorkerPool:
 
     def _withdraw(self, slots: set[int]) -> None:
         """Let the processes leave what is not wanted any more; end those that do not."""
-        if not self.close.alive:
+        if not self.is_usable:
             return
         self._slots.stop()
         deadline = time.monotonic() + PATIENCE
@@ -187,11 +208,28 @@ def _give_back(slot: int, lent: set[int], free: list[int]) -> None:
     free.append(slot)
 
 
-def _end(process: "subprocess.Popen[bytes]", descriptors: Iterable[int], owner: int) -> None:
+def _pipe(read_end: ExitStack, write_end: ExitStack) -> tuple[int, int]:
+    """A pipe: the end to read from and that to write to, each closed with the block that it belongs to."""
+    ends = os.pipe()
+    for block, end in zip((read_end, write_end), ends, strict=True):
+        block.callback(os.close, end)
+    return ends
+
+
+def _why_not(error: BaseException | None) -> str:
+    """Why the program that got a reader cannot use it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    reason = first_line(error or DataError(""))
+    # Of the user's own program, which is `__main__` here and not there.
+    known = "other processes find a class only in a module that can be imported"
+    return f"{reason}; {known}" if isinstance(error, AttributeError) else reason
+
+
+def _end(process: "subprocess.Popen[bytes]", descriptors: ExitStack, owner: int) -> None:
     if os.getpid() != owner:  # a fork of the process whose pool it is
         return
-    for descriptor in descriptors:
-        os.close(descriptor)
+    descriptors.close()
     assert process.stdin is not None
     with suppress(BrokenPipeError):
         process.stdin.close()

@@ -1,8 +1,10 @@
 """A source that can be sent to other processes, with images that fail in all ways."""
 
+import errno
 import os
 import signal
 import time
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,23 @@ class Numbered(Source):
         wide: tuple[int, ...] = (),
         deadly: tuple[int, ...] = (),
         seconds: float = 0.0,
+        forks: int | None = None,
     ) -> None:
         self.labels, self.num_classes = np.arange(size, dtype=np.int64) % 10, 10
-        self.bad, self.wide, self.deadly, self.seconds = bad or {}, wide, deadly, seconds
+        self.bad, self.wide, self.deadly, self.seconds, self.forks = bad or {}, wide, deadly, seconds, forks
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Where it is sent to: of so many forks, the system allows no more."""
+        self.__dict__.update(state)
+        if self.forks is not None:
+            fork, left = os.fork, iter(range(self.forks))
+
+            def limited() -> int:
+                if next(left, None) is None:
+                    raise BlockingIOError(errno.EAGAIN, "no more of them")
+                return fork()
+
+            os.fork = limited
 
     def read(self, index: int) -> Pixels:
         time.sleep(self.seconds)

@@ -1,13 +1,16 @@
 """Processes that read: the same batches as from threads, and nothing is left of them, however a run ends."""
 
 import gc
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,14 @@ from facelab.data.formats.conversion import FORMS, Form, encoder
 from facelab.data.loading import loader as loading
 from facelab.data.loading.loader import Loader
 from facelab.data.loading.samplers import Sequential, Shuffle
+from facelab.data.loading.shared_slots import shared_memory
+from facelab.data.loading.worker import Plan
 from facelab.data.sources.concat import Concat
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.open_source import open_source
 from facelab.errors import ConfigError, CorruptImage, DataError
-from facelab.own_python import module_environment
+from facelab.own_python import module_command, module_environment
 
 HERE = Path(__file__).parent
 
@@ -162,13 +167,47 @@ def test_a_process_that_is_killed_is_told_of_and_replaced(numbered: Callable[...
         list(loader.batches(0, 3))
 
 
+def test_of_a_process_that_is_killed_behind_a_slow_step_it_is_said_how(numbered: Callable[..., Source]) -> None:
+    """The others, and the one that watched them, have ended too before anything is asked of them again."""
+    source = numbered(deadly=(50,))
+    batches = by_processes(source, sampler=Sequential(source.labels), workers=1, prefetch=1).batches(0)
+    kept = next(batches)
+    assert gone(children(os.getpid()))
+    with pytest.raises(DataError, match=r"^a process that reads images was ended by signal 9, perhaps"):
+        list(batches)
+    assert kept.index[0] == 0
+
+
+def test_a_fork_leaves_the_processes_to_whose_they_are(numbered: Callable[..., Source]) -> None:
+    loader = by_processes(numbered())
+    expected = list(loader.batches(1))
+    batches = loader.batches(1)
+    found = [next(batches)]
+
+    def in_fork() -> bool:
+        with pytest.raises(DataError, match="this process is a fork of the one that began to read this epoch; let it"):
+            next(batches)
+        return same(list(loader.batches(1)), expected)
+
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if in_fork() else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    found += batches
+    assert same(found, expected)
+
+
 def test_a_source_that_cannot_be_sent_is_refused_or_read_by_threads_and_that_is_said(
     numbered: Callable[..., Source], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Local(numbered):  # type: ignore[misc, valid-type]
         pass
 
-    reason = r"the source Local cannot be sent to another process \(Can't .*Local"
+    reason = r"the source Local cannot be read by other processes \(Can't .*Local"
     with pytest.raises(ConfigError, match=f"^data.reader is 'processes', but {reason}.*; set it to threads"):
         next(by_processes(Local()).batches(0))
     monkeypatch.setattr(loading, "MANY", 100)
@@ -177,8 +216,50 @@ def test_a_source_that_cannot_be_sent_is_refused_or_read_by_threads_and_that_is_
     # Python finds the class here, and not there.
     elsewhere = numbered()
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(HERE)])
-    with pytest.raises(ConfigError, match=r"cannot be sent to another process \(No module named 'sent_sources'\)"):
+    with pytest.raises(ConfigError, match=r"cannot be read by other processes \(No module named 'sent_sources'\)"):
         next(by_processes(elsewhere).batches(0))
+    # A notebook's path of imports names the folder where it stands by nothing.
+    monkeypatch.chdir(HERE)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert next(by_processes(elsewhere).batches(0)).size == 20
+
+
+def test_a_class_of_the_program_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import sent_sources\n"
+        "from facelab.data.loading.batch_reader import BatchReader\n"
+        "from facelab.data.loading.worker_pool import WorkerPool\n"
+        "class Mine(sent_sources.Numbered): pass\n"
+        "WorkerPool(BatchReader(Mine()), workers=1, ahead=1, batch_size=1)\n"
+    )
+    program = [sys.executable, tmp_path / "program.py"]
+    environment = module_environment() | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    said = subprocess.run(program, env=environment, capture_output=True, text=True).stderr
+    assert "Can't get attribute 'Mine' on" in said
+    assert said.rstrip().endswith("; other processes find a class only in a module that can be imported")
+
+
+def test_what_the_system_refuses_is_said_and_leaves_nothing(
+    numbered: Callable[..., Source], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Addresses, descriptors and processes are counted, on machines of many users above all."""
+    before = descriptors()
+    kinds = (resource.RLIMIT_AS, 3 << 30), (resource.RLIMIT_NOFILE, before + 4)
+    for (kind, most), why in zip(kinds, ("Cannot allocate memory", "Too many open files"), strict=True):
+        limits = resource.getrlimit(kind)
+        loader = by_processes(numbered())
+        try:
+            resource.setrlimit(kind, (most, limits[1]))
+            with pytest.raises(ConfigError, match=rf"cannot be read by other processes \({why}; they .* -v\); set"):
+                next(loader.batches(0))
+        finally:
+            resource.setrlimit(kind, limits)
+        assert descriptors() == before
+    monkeypatch.setattr(loading, "MANY", 100)
+    assert len(list(by_processes(numbered(forks=1), workers=3, reader="auto").batches(0))) == 5
+    assert "cannot be read by other processes (no more of them); its images are read by threads." in caplog.text
+    assert children(os.getpid()) == []
+    assert descriptors() == before
 
 
 def test_which_sets_processes_read_unless_told(numbered: Callable[..., Source], picture: Any) -> None:
@@ -279,6 +360,18 @@ def test_nothing_outlives_a_program(
         assert said.rstrip().endswith("KeyboardInterrupt")
     else:
         assert said == ""
+
+
+def test_a_program_that_ends_while_processes_start_leaves_no_word_of_them() -> None:
+    handle, (read_end, write_end) = shared_memory(), os.pipe()
+    os.close(read_end)
+    plan = Plan(handle, 1, 1, tasks=0, results=write_end, workers=1, size=99, parent=os.getpid())
+    command = module_command("facelab.data.loading.worker", json.dumps(asdict(plan)))
+    passed = {"pass_fds": (handle, write_end), "env": module_environment()}
+    done = subprocess.run(command, input=b"a part", capture_output=True, **passed)  # type: ignore[call-overload]
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    for descriptor in (handle, write_end):
+        os.close(descriptor)
 
 
 def test_a_process_that_reads_starts_without_torch() -> None:
