@@ -229,7 +229,8 @@ class FolderFiles(ImageFiles):
         return images
 
     def _deeper(self, folder: str, left_out: LeftOut) -> None:
-        for place, _, names in os.walk(self.root / folder):
+        for place, folders, names in os.walk(self.root / folder):
+            folders.sort()  # as they will be walked through; the disk gives them in any order
             below = Path(place).relative_to(self.root).as_posix()
             for name in sorted(filter(is_image_name, names)):
                 left_out.add(DEEPER, f"{below}/{name}")

@@ -73,7 +73,7 @@ def test_every_kind_gives_the_same_files(kind: str, tmp_path: Path) -> None:
         files.read("ann/9.png")
 
 
-@pytest.mark.parametrize("kind", ["gz", "deflated"])
+@pytest.mark.parametrize("kind", ["pax", "gz", "deflated"])
 def test_archives_are_sources(kind: str, tmp_path: Path) -> None:
     path = packed(kind, tmp_path)
     source = open_source(path)

@@ -211,6 +211,15 @@ def test_state_that_cannot_be_is_refused_and_changes_nothing(name: str, tensor: 
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_a_state_lacks_is_named(name: str) -> None:
+    model = classifier(name)
+    state = model.state_dict()
+    for key in state:
+        with pytest.raises(RuntimeError, match=rf'Missing key\(s\) in state_dict: "{key}"'):
+            model.load_state_dict({other: value for other, value in state.items() if other != key})
+
+
 def test_another_classifier_is_named_with_what_to_take_back(
     tmp_path: Path, run_tiny: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

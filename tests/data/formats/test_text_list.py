@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facelab.data.formats.text_list import one_form, separator_of, split_fields, text_lines, with_slashes
+from facelab.data.formats.text_list import is_header, one_form, separator_of, split_fields, text_lines, with_slashes
 from facelab.errors import DataError
 
 
@@ -50,3 +50,17 @@ def test_names() -> None:
     assert with_slashes(r"p\a.jpg") == "p/a.jpg"
     assert with_slashes(r"p/a\b.jpg") == r"p/a\b.jpg"
     assert one_form("Jose\u0301") == one_form("Jos\u00e9") == "Jos\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("titles", "found"),
+    [
+        (["Path"], True),  # what stands behind may be left out
+        (["path", "Person ID"], True),
+        (["path", "7"], False),
+        (["person id", "path"], False),
+        (["path", "person id", "path"], False),
+    ],
+)
+def test_a_line_of_titles(titles: list[str], found: bool) -> None:
+    assert is_header(titles, (frozenset({"path"}), frozenset({"person_id"}))) is found

@@ -94,6 +94,20 @@ def test_what_is_left_out_is_said(packed: bool, faces: Path, tmp_path: Path, cap
     assert said == beside | deeper | others | empty
 
 
+def test_the_first_of_those_left_out_is_that_in_the_order_of_names(
+    faces: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = (faces / "p0" / "0.png").read_bytes()
+    for number in (9, 7, 3, 5, 1, 8, 2, 6, 4):  # a disk gives them in any order
+        (faces / "p1" / "old" / str(number)).mkdir(parents=True)
+        for name in ("c.png", "b.png", "a.png", "d.png"):
+            (faces / "p1" / "old" / str(number) / name).write_bytes(image)
+    ImageFolder(faces)
+    assert [one.getMessage().partition("36 left out, ")[2] for one in caplog.records] == [
+        "images deeper than a person's folder (first: 'p1/old/1/a.png')."
+    ]
+
+
 def test_leaving_out_people_who_are_not_there_is_said(
     faces: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

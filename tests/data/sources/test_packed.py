@@ -3,6 +3,7 @@
 import errno
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,13 @@ def test_an_existing_target_is_kept(packed: Path, faces: Path) -> None:
     with pytest.raises(DataError, match="packed: exists already"):
         write_packed(packed, ImageFolder(faces))
     assert len(Packed(packed)) == 6
+
+
+@pytest.mark.parametrize("name", ["meta.json", "images.u8", "labels.npy"])
+def test_a_file_that_is_missing_is_named(name: str, packed: Path) -> None:
+    (packed / name).unlink()
+    with pytest.raises(DataError, match=rf"{re.escape(str(packed / name))}: .*([Nn]o such file|does not exist)"):
+        Packed(packed)
 
 
 def test_files_that_do_not_fit_are_refused(packed: Path) -> None:

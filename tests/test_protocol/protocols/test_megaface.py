@@ -113,6 +113,11 @@ def test_verification_and_what_cannot_be_measured(make: Make) -> None:
     assert "needs 1,000 different pairs, there are 15" in by_name["TAR@FAR=1e-3"].note
 
 
+def test_without_false_accept_rates_people_are_only_searched(make: Make) -> None:
+    values = _values(make(fars=()).evaluate(_embeddings()))
+    assert values == {key: value for key, value in _values(make().evaluate(_embeddings())).items() if "FAR" not in key}
+
+
 def test_several_lists_share_their_images(make: Make) -> None:
     protocol = make(("1.json", "3.json"))
     assert len(protocol.images) == len(FACES) + len(STRANGERS)
