@@ -1,5 +1,7 @@
 """A network whose parameters, gradients and optimiser state are shared out over the processes (FSDP2)."""
 
+import ctypes
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from facelab.engine.replica import Compression, Methods, Replica
 from facelab.errors import ConfigError
 
 N = TypeVar("N", bound=nn.Module)
+
+MALLOC_MMAP_THRESHOLD, SMALLEST_RETURNED = -3, 4 << 20  # the first as <malloc.h> has it, the second in bytes
 
 REDUCED: Mapping[Compression, torch.dtype | None] = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -47,6 +51,8 @@ class Sharded(Replica[N]):
         for parameter in network.parameters():  # of channels_last weights, rows do not lie behind one another
             parameter.data = parameter.data.contiguous()
         device = next(network.parameters()).device.type
+        if device == "cpu":
+            return_large_blocks()
         mesh = init_device_mesh(device, (distributed.world_size(),))
         policy = MixedPrecisionPolicy(reduce_dtype=REDUCED[compression], cast_forward_inputs=False)
         for unit in units:
@@ -127,6 +133,16 @@ class Sharded(Replica[N]):
             finally:
                 for name, parameter in nothing.items():
                     _put(self._view, name, parameter)
+
+
+def return_large_blocks() -> None:
+    """Have freed memory of 4 MiB and more go back to the system at once, for the rest of this process.
+
+    Of itself glibc comes to keep blocks of up to 32 MiB, where gathered units leave holes between activations: a Swin
+    in parts then needs more memory than a whole one. Other C libraries return such blocks anyway.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(MALLOC_MMAP_THRESHOLD, SMALLEST_RETURNED)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -19,5 +19,8 @@ def test_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert (whole["parallel"], parts["parallel"]) == ("ddp", "fsdp")
     for kind in ("parameters", "gradients", "state"):
         assert 0.5 * whole[kind] <= parts[kind] < 0.6 * whole[kind]
+    assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+    for row in (whole, parts):
+        assert set(row["peaks"]) == {"build", "share out", "forward", "backward", "optimizer"}
     assert whole["gradients"] < 0.2 * whole["parameters"], "the base is frozen"
-    assert "GB a process" in capsys.readouterr().out
+    assert "GB held by a process" in capsys.readouterr().out

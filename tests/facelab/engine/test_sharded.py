@@ -1,8 +1,10 @@
 """Networks shared out over processes: two processes against one, for updates, states, accumulation and evaluation."""
 
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,7 @@ class Outcome:
         norms: () norm of the gradients of each update.
         embeddings: Of all images by the view for evaluation, after training.
         held: Numbers that this process holds of all parameters.
+        kept: Bytes that it keeps of large tensors that were dropped.
     """
 
     middle: State
@@ -66,6 +69,7 @@ class Outcome:
     norms: list[Tensor]
     embeddings: Tensor
     held: int
+    kept: int
 
 
 def images(seed: int) -> Tensor:
@@ -116,6 +120,21 @@ def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
+def kept_of_dropped() -> int:
+    """Bytes of four blocks of 8 MiB that stay with this process when they are dropped and a later one lives on."""
+    torch.ones(1 << 22)  # glibc then keeps what is smaller than this
+    before = resident()
+    blocks, later = [torch.ones(1 << 21) for _ in range(4)], torch.ones(1 << 21)
+    del blocks
+    return resident() - before - later.nbytes
+
+
+def resident() -> int:
+    """Bytes of memory of this process; 0 where the system does not tell."""
+    statistics = Path("/proc/self/statm")
+    return int(statistics.read_text().split()[1]) * resource.getpagesize() if statistics.exists() else 0
+
+
 def trained(name: str, form: Parallel, start: State | None = None) -> Outcome:
     """Train from the beginning, or from the middle on."""
     replica, optim = built(name, form)
@@ -136,7 +155,7 @@ def trained(name: str, form: Parallel, start: State | None = None) -> Outcome:
         for _ in range(distributed.rank() + 1):
             embeddings = network.eval()(images(9))
     assert middle is not None
-    return Outcome(middle, end, norms, embeddings, held)
+    return Outcome(middle, end, norms, embeddings, held, kept_of_dropped())
 
 
 def everything(middle: dict[str, State]) -> dict[tuple[str, str], Outcome]:
@@ -200,6 +219,12 @@ def test_processes_share_the_parameters_out(cases: list[Case]) -> None:
         parts = [process[case.name, "fsdp"].held for process in case.two]
         assert whole == {sum(parts)}
         assert max(parts) < 0.7 * sum(parts)
+
+
+def test_gathered_units_leave_no_memory_behind(cases: list[Case]) -> None:
+    for case in cases:
+        for process in case.two:
+            assert process[case.name, "fsdp"].kept < 8 << 20
 
 
 class Scalar(nn.Module):
