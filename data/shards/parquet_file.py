@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facelab.data.base import Labels
+from facelab.data.shards.parquet_layout import Chunk, read_layout, unpacked_size
 from facelab.data.shards.ranged_file import RangedFile
 from facelab.errors import ConfigError, DataError, did_you_mean, first_line
 
 MOST_ROWS = 1 << 20
 """Rows of a row group; they are read together."""
-MOST_BYTES = 1 << 30
-"""Bytes of the images of a row group."""
+MOST_BYTES = 1 << 27
+"""Bytes of the images of a row group, packed and unpacked."""
 BATCH = 64
-"""Rows that are unpacked at once, so that a few bytes that stand for many rows fill no memory."""
+"""Rows that are unpacked at once, fewer of large images: a few bytes that stand for many rows shall fill no memory."""
 
 
 def pyarrow_parquet() -> tuple[ModuleType, ModuleType]:
@@ -68,25 +69,31 @@ class ParquetFile:
     def __init__(self, file: RangedFile, columns: Columns) -> None:
         self.file, self._columns = file, columns
         self._of_pyarrow(self._read_layout)
-        if (self.rows < 0).any() or (self.rows > MOST_ROWS).any() or (self.sizes > MOST_BYTES).any():
+        if (self.rows < 0).any() or (self.rows > MOST_ROWS).any() or (self._taken() > MOST_BYTES).any():
             raise DataError(
-                f"{file.name}: has a row group of {self.rows.max()} rows and {self.sizes.max()} bytes of images; up to "
-                f"{MOST_ROWS} rows and {MOST_BYTES} bytes are read. Write it anew with smaller row groups."
+                f"{file.name}: has a row group of {self.rows.max()} rows and {self._taken().max()} bytes of images; up "
+                f"to {MOST_ROWS} rows and {MOST_BYTES} bytes are read. Write it anew with smaller row groups."
             )
 
     def _read_layout(self) -> None:
         """What the end of the file says of its columns and row groups."""
-        opened = self._open()
+        layout = read_layout(self.file)
+        pyarrow, parquet = pyarrow_parquet()
+        opened = parquet.ParquetFile(pyarrow.BufferReader(layout.description))
         self._metadata = opened.metadata
         self._image = self._image_column(opened.schema_arrow)
         self._check_label(opened.schema_arrow)
-        groups = [self._metadata.row_group(number) for number in range(self._metadata.num_row_groups)]
-        self.rows: NDArray[np.int64] = np.array([group.num_rows for group in groups], np.int64)
-        chunks = [[group.column(number) for number in range(group.num_columns)] for group in groups]
-        self.sizes: NDArray[np.int64] = np.array(
-            [sum(c.total_uncompressed_size for c in some if c.path_in_schema == self._image) for some in chunks],
-            np.int64,
-        )
+        self.rows: NDArray[np.int64] = np.array(layout.rows, np.int64)
+        images, labels = layout.column(self._image), layout.column(self._columns.label)
+        self._chunks = {
+            self._image: [group[images] for group in layout.chunks],
+            self._columns.label: [group[labels] for group in layout.chunks],
+        }
+        self.sizes: NDArray[np.int64] = np.array([chunk.unpacked for chunk in self._chunks[self._image]], np.int64)
+
+    def _taken(self) -> NDArray[np.int64]:
+        """Bytes that each row group takes by what the file says, int64, (G,)."""
+        return np.array([0, *(max(c.size, c.unpacked) for of in self._chunks.values() for c in of)], np.int64)
 
     def labels(self) -> Labels:
         """Label of each row, int64, (N,).
@@ -132,8 +139,17 @@ class ParquetFile:
 
     def _batches(self, group: int, column: str) -> Iterator[Any]:
         """A column of a row group in pieces; as many rows as the file says."""
-        opened = self._of_pyarrow(self._open)
-        batches = opened.iter_batches(BATCH, row_groups=[group], columns=[column], use_threads=False)
+        if not self.rows[group]:
+            return  # its pages may lie nowhere
+        chunk = self._chunks[column][group]
+        content = self.file.read(chunk.start, chunk.size)
+        unpacked = self._of_pyarrow(lambda: unpacked_size(content))
+        if unpacked > MOST_BYTES:
+            raise DataError(f"{self.file.name}: row group {group} unpacks to more than {MOST_BYTES} bytes.")
+        opened = self._of_pyarrow(lambda: self._open(chunk, content))
+        # Any of the rows may be as large as all that was stored, and several may share it.
+        size = min(BATCH, max(1, MOST_BYTES // max(unpacked, 1)))
+        batches = opened.iter_batches(size, row_groups=[group], columns=[column], use_threads=False)
         rows = 0
         while (batch := self._of_pyarrow(lambda: next(batches, None))) is not None:
             rows += batch.num_rows
@@ -143,11 +159,11 @@ class ParquetFile:
         if rows != self.rows[group]:
             raise DataError(f"{self.file.name}: row group {group} says {self.rows[group]} rows, but has {rows}.")
 
-    def _open(self) -> Any:
+    def _open(self, chunk: Chunk, content: bytes) -> Any:
+        """The file for one column of a row group, of which all bytes were read; one reader serves one thread."""
         pyarrow, parquet = pyarrow_parquet()
-        # Opened for each read, since one reader serves one thread; what it has read of the file's end is kept.
-        known = getattr(self, "_metadata", None)
-        return parquet.ParquetFile(pyarrow.PythonFile(_Seekable(self.file), mode="r"), metadata=known)
+        part = _Part(self.file.size, chunk.start, content)
+        return parquet.ParquetFile(pyarrow.PythonFile(part, mode="r"), metadata=self._metadata)
 
     def _of_pyarrow(self, ask: Any) -> Any:
         """What pyarrow gives; what it raises becomes ours."""
@@ -204,11 +220,18 @@ def _is_bytes(kind: Any) -> bool:
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
-class _Seekable(io.RawIOBase):
-    """A file as pyarrow wants it."""
+class _Part(io.RawIOBase):
+    """A file of which one part is there, as pyarrow wants it.
 
-    def __init__(self, file: RangedFile) -> None:
-        self._file, self._at = file, 0
+    Args:
+        size: Of the whole file, in bytes.
+        start: Where the part begins.
+        content: The part.
+    """
+
+    def __init__(self, size: int, start: int, content: bytes) -> None:
+        self._size, self._start, self._content = size, start, content
+        self._at = 0
 
     def readable(self) -> bool:
         """Yes."""
@@ -224,13 +247,19 @@ class _Seekable(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}[whence]
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        """Bytes from here on, fewer at the end of the file."""
-        left = max(self._file.size - self._at, 0)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self._file.read(self._at, count) if count else b""
+        """Bytes from here on, fewer at the end of the part.
+
+        Raises:
+            OSError: If they do not begin in the part.
+        """
+        begin = self._at - self._start
+        if not 0 <= begin <= len(self._content):
+            raise OSError("a page lies outside of its column")
+        end = len(self._content) if size is None or size < 0 else begin + size
+        data = self._content[begin:end]
         self._at += len(data)
         return data

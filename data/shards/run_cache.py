@@ -73,6 +73,8 @@ class RunCache(Generic[Run]):
             run = read()
         except BaseException as error:
             coming.set_exception(error)
+            # The error knows this frame, and so what was read: with the future in it, they would keep each other.
+            del coming
             raise
         else:
             coming.set_result(run)

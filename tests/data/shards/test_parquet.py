@@ -164,3 +164,42 @@ def test_damage_is_told_and_a_changed_file_refused(write: Write, images: list[by
         except (DataError, CorruptImage):
             refused += 1
     assert refused > len(sound) // 2500
+
+
+def test_no_change_of_the_description_ends_the_process(write: Write) -> None:
+    path = write(image=published([b"a", b"b", b"c"]), label=[0, 0, 1], group=2)
+    sound = path.read_bytes()
+    refused = 0
+    for at in range(len(sound) - 8 - int.from_bytes(sound[-8:-4], "little"), len(sound) - 8):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 0x4E]) + sound[at + 1 :])
+        try:
+            damaged = Parquet(str(path))
+            [damaged.encoded(n) for n in range(len(damaged))]
+        except (DataError, CorruptImage):
+            refused += 1
+    assert refused > 400
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_a_few_bytes_that_stand_for_many_are_refused(tmp_path: Path, use_dictionary: bool) -> None:
+    path = tmp_path / "a.parquet"
+    values = pyarrow.array([bytes(4 << 20)] * 40, pyarrow.binary())
+    pq.write_table(
+        pyarrow.table({"image": values, "label": [0] * 40}), path, compression="zstd", use_dictionary=use_dictionary
+    )
+    assert path.stat().st_size < 1 << 15
+    before = pyarrow.default_memory_pool().bytes_allocated()
+    with pytest.raises(
+        DataError, match=r"has a row group of 40 rows and 1677\d{5} bytes|unpacks to more than 134217728"
+    ):
+        Parquet(str(path)).encoded(0)
+    assert pyarrow.default_memory_pool().bytes_allocated() - before < 1 << 20
+
+
+def test_a_page_that_unpacks_to_more_than_the_file_says_is_not_unpacked(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Parquet(str(write(image=[b"abc"], label=[0])))
+    monkeypatch.setattr(parquet_file, "unpacked_size", lambda content: 1 << 28)
+    with pytest.raises(DataError, match="row group 0 unpacks to more than 134217728 bytes"):
+        source.encoded(0)

@@ -1,8 +1,10 @@
 """Runs in memory: bounded, read once whoever asks, and only where that pays."""
 
+import gc
 import pickle
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -63,3 +65,23 @@ def test_threads_that_want_one_run_read_it_once_and_hear_of_one_failure() -> Non
         reads.clear()
     with pytest.raises(DataError, match="gone"):
         RunCache[bytes](1, len).get(1, lambda: read(True))
+
+
+def test_what_a_failed_read_held_leaves_memory_with_the_error() -> None:
+    class Held:
+        """Something that can be referred to weakly."""
+
+    cache, held = RunCache[bytes](100, len), list[weakref.ref[Held]]()
+
+    def read() -> bytes:
+        part = Held()
+        held.append(weakref.ref(part))
+        raise DataError("cut off")
+
+    gc.disable()
+    try:
+        with pytest.raises(DataError):
+            cache.get(1, read)
+        assert held[0]() is None
+    finally:
+        gc.enable()
