@@ -31,7 +31,7 @@ class Batch:
     Attributes:
         image: RGB, uint8, (B, 3, H, W), channels_last in memory.
         label: Class of each image, int64, (B,).
-        index: Row of each image in its source, int64, (B,).
+        index: Row of each image in its source, int64, (B,). It stays with the host, where tables by row lie.
         quality: Quality score of each image, float32, (B,), if the source has a score table.
         reference: The same images as another network is to see them, uint8, (B, 3, H, W), if a mode asks for it.
         occluded: Which pixels of the images show what random changes put in front of the face, bool, (B, 1, H, W), if a
@@ -54,8 +54,8 @@ class Batch:
         return self.image.shape[0]
 
     def to(self, device: "torch.device") -> "Batch":
-        """The same batch on ``device``; the copy does not block where the memory is pinned."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "label", "index")}
+        """The same batch with pixels, labels and scores on ``device``; the copy does not block from pinned memory."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "label")}
         quality = None if self.quality is None else self.quality.to(device, non_blocking=True)
         return replace(self, **moved, quality=quality)
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import scipy
 import torch
 from rich.console import Console
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
     from facelab.run.run import RunResult
@@ -57,6 +60,65 @@ def gpu() -> Iterator[torch.device]:
     before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
     yield torch.device(TRY_ON or "cuda")
     convolutions.fp32_precision = before
+
+
+LOOKS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive")
+COPIES = (Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.__array__)
+
+
+class HostWaits(TorchDispatchMode):
+    """Remembers what would make the host wait for a GPU, by the line of ours that did it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: set[str] = set()
+        self.copies = _Copies(self)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        by_mask = name in ("index", "index_put_") and any(
+            one is not None and one.dtype == torch.bool for one in args[1]
+        )
+        if name in LOOKS or by_mask or (name == "repeat_interleave" and not kwargs):
+            self.note()
+        return func(*args, **(kwargs or {}))
+
+    def note(self) -> None:
+        """Remember who asks."""
+        ours = [one for one in traceback.extract_stack() if Path(one.filename).is_relative_to(ROOT)]
+        where = next((one for one in reversed(ours) if "tests" not in Path(one.filename).parts), ours[-1])
+        self.lines.add(f"{Path(where.filename).relative_to(ROOT)}: {where.line}")
+
+    def __enter__(self) -> "HostWaits":
+        self.copies.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.copies.__exit__(*error)
+
+
+class _Copies(TorchFunctionMode):
+    """Sees what brings numbers to the host, which on a CPU is no operation."""
+
+    def __init__(self, waits: HostWaits) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in COPIES:
+            self.waits.note()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def host_waits(monkeypatch: pytest.MonkeyPatch) -> HostWaits:
+    """A context for what is to run on a GPU without a wait, and takes the same way through our code here."""
+    # What looks at the device: labels are looked at on a CPU alone, and pixels go through OpenCV there.
+    monkeypatch.setattr("facelab.head.classifier.Classifier._check_labels", lambda self, labels: None)
+    monkeypatch.setattr("facelab.inputs._looked_up", lambda pixels, table: table[pixels.long()])
+    return HostWaits()
 
 
 @pytest.fixture(autouse=True)

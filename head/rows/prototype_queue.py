@@ -72,9 +72,8 @@ class PrototypeQueue(FeatureRows):
     def candidates(self, features: Tensor, labels: Tensor) -> Candidates:
         """The owned slots, as they will be when what was offered is in them."""
         offer = self.offered
-        slot, here = self._slots(offer)
-        # Not in place: the offer may be one that is not kept.
-        rows = self.rows.index_copy(0, slot[here] - self.shard.start, offer.features[here])
+        slot = self._slots(offer)
+        rows = self._rows_with(offer, slot)  # a copy: the offer may be one that is not kept
         column, owned = self.shard.columns(slot)
         if not self.exclude_same_person:
             return Candidates(rows, column, owned)
@@ -85,8 +84,8 @@ class PrototypeQueue(FeatureRows):
 
     def store(self, offer: Offer) -> None:
         """The oldest make room."""
-        slot, here = self._slots(offer)
-        self.rows.index_copy_(0, slot[here] - self.shard.start, offer.features[here])
+        slot = self._slots(offer)
+        self.rows.copy_(self._rows_with(offer, slot))
         self.people.index_copy_(0, slot, offer.people)
         self.next.add_(len(slot)).remainder_(self.slots)
 
@@ -95,7 +94,14 @@ class PrototypeQueue(FeatureRows):
         require_whole(state, prefix, ranges, "PrototypeQueue")
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def _slots(self, offer: Offer) -> tuple[Tensor, Tensor]:
-        """Slot of each offered feature, (G,), and which of these slots this process owns, bool, (G,)."""
-        slot = (self.next + torch.arange(len(offer.people), device=self.next.device)) % self.slots
-        return slot, self.owned(slot)
+    def _slots(self, offer: Offer) -> Tensor:
+        """Slot of each offered feature, (G,)."""
+        return (self.next + torch.arange(len(offer.people), device=self.next.device)) % self.slots
+
+    def _rows_with(self, offer: Offer, slot: Tensor) -> Tensor:
+        """A copy of the owned rows with what was offered for them, (slots of this process, D)."""
+        # What other processes own goes to a row behind: to leave it out, the host would wait for how much that is.
+        place = torch.where(self.owned(slot), slot - self.shard.start, self.shard.size)
+        return torch.cat([self.rows, self.rows.new_empty(1, self.rows.shape[1])]).index_copy_(0, place, offer.features)[
+            :-1
+        ]

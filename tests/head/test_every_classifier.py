@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 MODES = {"ClassPool": "class_pool", "PrototypeQueue": "{semi_siamese: {decay: 0.9}}"}
 ALL_HEADS = sorted({*entries(HEADS), *HEADS.names()})
+LOOK_UP_PEOPLE = ("ClassPool", "PrototypeMemory")  # who find in each step where a person's rows are
 RULE = UpdateRule(name="sgd", lr=0.05, weight_decay=5e-4, momentum=0.9, nesterov=False, betas=(0.9, 0.999), eps=1e-8)
 IMAGES = {**dict.fromkeys(MODES, 2), "PrototypeMemory": 4}  # of a person in a batch, where it needs several
 TINY = str(Path(__file__).parents[1] / "tiny_run.yaml")
@@ -90,6 +91,19 @@ def test_a_gpu_gives_the_same(name: str, gpu: torch.device) -> None:
 
     for found, wanted in zip(run(gpu), run(torch.device("cpu")), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*ENTRIES, *(f"head {head}" for head in ALL_HEADS)])
+def test_a_step_looks_at_no_number(name: str, host_waits: Any) -> None:
+    """For which the host would wait on a GPU. A sample of more classes than a batch has, 10 and 8, needs none."""
+    head = build(HEADS, name.removeprefix("head ") if " " in name else "CosFace", num_classes=100, feat_dim=DIM)
+    spec = "FullSoftmax" if " " in name else {name: {} if name == "PCO" else SMALL.get(name, {})}
+    model = build(CLASSIFIERS, spec, num_classes=100, feat_dim=DIM, head=head, seed=1)
+    features, labels = batch()
+    with host_waits:
+        output_of(model, features.requires_grad_(), labels).loss.backward()
+        model.after_update()
+    assert bool(host_waits.lines) == (name in LOOK_UP_PEOPLE), host_waits.lines
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS.names())

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import facelab
 from facelab.distributed import run_processes
+from facelab.engine.loop import MetricWindow, plain_step
 from facelab.errors import CheckpointError
 from facelab.run.assembly import assemble
 from facelab.run.run import RunResult, run_training
@@ -45,11 +46,22 @@ SMALL: dict[str, list[str]] = {
 }
 # What looks at this process's part of the batch alone, left out where two processes are to see the loss of one.
 WITHOUT_PARTS: dict[str, list[str]] = {"transface": ["mode.transface.probability=0"]}
+# What else a mode can look up in a step: scores of what augmentation left, embeddings that a teacher gave before.
+FULL: dict[str, list[str]] = {
+    "adaptation": [
+        "adapter=null",
+        "adapter={DualLoRA: {rank: 2}}",
+        "gate=sigmoid",
+        "data.quality={Sharpness: {}}",
+        "data.online_quality=true",
+        "mode.adaptation.distillation=1",
+    ],
+    "distillation": ["mode.distillation.view=stored", "mode.distillation.cache={base}/cache"],
+}
 
 # Whose steps have as many rows or pairs as the numbers on the device say, so that the host must know them.
 CHOOSES_BY_NUMBERS: dict[str, str] = {
     "class_pool": "the pool looks up whose rows it has",
-    "semi_siamese": "the queue keeps the rows of this process alone",
     "triplet": "the number of pairs follows from the labels",
 }
 
@@ -65,7 +77,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(name: str, base: Path, *more: str) -> list[str]:
-    return [f"mode={name}", *(word.replace("{base}", str(base)) for word in SMALL.get(name, [])), *more]
+    return [f"mode={name}", *(word.replace("{base}", str(base)) for word in [*SMALL.get(name, []), *more])]
 
 
 def last(run: Path) -> Path:
@@ -174,18 +186,12 @@ def test_a_run_on_a_gpu_learns_and_resumes(
 def test_a_step_on_a_gpu_waits_for_nothing(
     name: str, precision: str, base: Path, gpu: torch.device, request: pytest.FixtureRequest
 ) -> None:
-    """With scores of what augmentation left, where the network takes them; from the batch on the GPU to its update."""
+    """From the batch on the GPU to its update."""
     if name in CHOOSES_BY_NUMBERS:
         pytest.skip(CHOOSES_BY_NUMBERS[name])
     request.addfinalizer(partial(torch.cuda.set_sync_debug_mode, "default"))
-    gated = [
-        "adapter={DualLoRA: {rank: 2}}",
-        "gate=sigmoid",
-        "data.quality={Sharpness: {}}",
-        "data.online_quality=true",
-    ]
     words = [f"training.device={gpu.type}", f"training.precision={precision}", "training.clip_norm=5"]
-    parts = assemble(load_config(TINY, settings(name, base, *words, *(gated if name == "adaptation" else []))))
+    parts = assemble(load_config(TINY, settings(name, base, *words, *FULL.get(name, []))))
     feed = parts.feed.batches(0, 0)
     for number in range(UPDATES_PER_EPOCH - 1):
         torch.cuda.set_sync_debug_mode("error" if number == UPDATES_PER_EPOCH - 2 else "default")
@@ -194,6 +200,22 @@ def test_a_step_on_a_gpu_waits_for_nothing(
             output = parts.mode.step(batch)
         parts.optim.update(output.loss)
         parts.mode.after_update()
+
+
+@every_mode
+def test_a_step_looks_at_no_number(name: str, base: Path, host_waits: Any) -> None:
+    """The same where there is no GPU, by what asks for numbers; the step of a schedule, a loss scale and clipping."""
+    precision = "fp16" if name == "conventional" else "fp32"  # which is slow on a CPU
+    words = [f"training.precision={precision}", "training.clip_norm=5", *FULL.get(name, [])]
+    parts = assemble(load_config(TINY, settings(name, base, *words)))
+    step, feed, window = plain_step(parts.mode, parts.optim), parts.feed.batches(0, 0), MetricWindow()
+    for _ in range(2):
+        batch = next(feed)
+        with host_waits:
+            output, norm = step(batch)
+            parts.mode.after_update()
+            window.add({"loss": output.loss, **output.metrics, "norm": norm})
+    assert bool(host_waits.lines) == (name in CHOOSES_BY_NUMBERS), host_waits.lines
 
 
 @every_mode

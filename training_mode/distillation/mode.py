@@ -141,8 +141,9 @@ class Distillation(TrainingMode):
 
     def _teacher(self, batch: Batch) -> Outputs:
         if self.table is not None:
-            # On a GPU the host waits here for the place of the images, once a step.
-            return Outputs(self.table[batch.index.cpu()].to(batch.image.device))
+            found, device = self.table[batch.index], batch.image.device
+            # Pinned, because a copy from other memory would wait for the device.
+            return Outputs((found.pin_memory() if device.type == "cuda" else found).to(device, non_blocking=True))
         seen = batch.image if batch.reference is None else batch.reference
         return self.teacher(seen, maps="maps" in self.needs)
 

@@ -81,6 +81,9 @@ def test_what_a_batch_holds(source: Source) -> None:
     assert torch.equal(batch.label, batch.index % 10)
     assert batch.quality is not None
     assert torch.equal(batch.quality, torch.from_numpy(scores)[batch.index])
+    moved = batch.to(torch.device("meta"))
+    assert {moved.image.device.type, moved.label.device.type, moved.quality.device.type} == {"meta"}
+    assert moved.index is batch.index, "with the host, where tables are looked up"
 
 
 @pytest.mark.parametrize("size", [CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 17])
