@@ -49,11 +49,11 @@ class LmdbFile:
     def __init__(self, path: Path) -> None:
         self.path = path / "data.mdb" if path.is_dir() else path
         self._file = RawFile(self.path)
-        self._seen = bytearray()
+        self._seen = set[int]()
         places, sizes = array("q"), array("q")
         try:
             self._page_size, root, entries = self._newest_state()
-            self._seen = bytearray(self._file.size // self._page_size + 1)
+            self._pages = self._file.size // self._page_size + 1
             self.keys = PackedNames.of(self._entries(root, places, sizes))
         except CorruptImage as error:  # of a read past the end
             raise DataError(f"{error} The file is cut off or damaged.") from None
@@ -130,12 +130,12 @@ class LmdbFile:
 
     def _page(self, number: int, depth: int) -> tuple[bytes, int]:
         """A page of the tree, and its kind."""
-        if number >= len(self._seen) or depth > DEEPEST:
+        if number >= self._pages or depth > DEEPEST:
             raise self._damaged(number, "it lies outside of the file" if depth <= DEEPEST else "the tree is too deep")
         # Each page has one place in a tree, so that a walk through a circle ends here.
-        if self._seen[number]:
+        if number in self._seen:
             raise self._damaged(number, "two ways lead to it")
-        self._seen[number] = 1
+        self._seen.add(number)
         page = self._file.read(number * self._page_size, self._page_size)
         own, _, flags, _, _ = PAGE.unpack_from(page)
         if own != number or flags & KINDS not in (BRANCH, LEAF):
@@ -147,14 +147,16 @@ class LmdbFile:
         end = PAGE.unpack_from(page)[3]
         if not PAGE.size <= end <= len(page):
             raise self._damaged(number, "its pointers lead out of it")
-        found = []
+        found, taken = [], end
         for (start,) in struct.iter_unpack("<H", page[PAGE.size : end - end % 2]):
             if not end <= start <= len(page) - NODE.size:
                 raise self._damaged(number, "a node leads out of it")
             low, high, flags, length = NODE.unpack_from(page, start)
             at = start + NODE.size + length
-            if at > len(page):
-                raise self._damaged(number, "a key leads out of it")
+            taken += NODE.size + length
+            # Nodes that share their bytes would make gigabytes of keys of one page.
+            if at > len(page) or taken > len(page):
+                raise self._damaged(number, "a key leads out of it, or its nodes lie in each other")
             found.append((low, high, flags, page[at - length : at], at))
         return found
 
@@ -164,7 +166,7 @@ class LmdbFile:
             raise self._damaged(number, "a value leads out of it")
         (first,) = struct.unpack_from("<Q", page, at)
         place = first * self._page_size + PAGE.size
-        if first >= len(self._seen) or place + size > self._file.size:
+        if first >= self._pages or place + size > self._file.size:
             raise self._damaged(number, f"a value of {size} bytes leads out of the file")
         return int(place)
 

@@ -108,7 +108,7 @@ def test_a_tree_that_lies_is_refused(published: Path, field: int, form: str, val
 def test_a_circle_of_pages_ends(published: Path) -> None:
     data = bytearray(published.read_bytes())
     file = LmdbFile(published)
-    root = next(n for n in range(2, len(data) // PAGE) if data[n * PAGE + 10] == 1 and file._seen[n])
+    root = next(n for n in range(2, len(data) // PAGE) if data[n * PAGE + 10] == 1 and n in file._seen)
     (node,) = struct.unpack_from("<H", data, root * PAGE + 16)
     struct.pack_into("<HHH", data, root * PAGE + node, root, 0, 0)
     published.write_bytes(data)
@@ -116,9 +116,27 @@ def test_a_circle_of_pages_ends(published: Path) -> None:
         LmdbFile(published)
 
 
+def test_nodes_that_share_their_bytes_are_refused(published: Path) -> None:
+    data = bytearray(published.read_bytes())
+    leaf = next(n for n in sorted(LmdbFile(published)._seen) if data[n * PAGE + 10] == 2)
+    end, node = 1024, 2048
+    struct.pack_into("<H", data, leaf * PAGE + 12, end)
+    struct.pack_into(f"<{(end - 16) // 2}H", data, leaf * PAGE + 16, *[node] * ((end - 16) // 2))
+    struct.pack_into("<HHHH", data, leaf * PAGE + node, 0, 0, 0, 2000)  # 504 keys of 2,000 bytes in a page of 4,096
+    published.write_bytes(data)
+    with pytest.raises(DataError, match=f"page {leaf}: .* its nodes lie in each other"):
+        LmdbFile(published)
+
+
+def test_a_file_of_holes_takes_no_memory_for_its_size(published: Path) -> None:
+    with published.open("r+b") as file:
+        file.truncate(1 << 40)
+    assert len(LMDB(published)) == 40
+
+
 def test_no_damage_gives_anything_else_than_an_error_or_images(published: Path) -> None:
     sound, random, reasons = published.read_bytes(), np.random.default_rng(0), list[str]()
-    live = [page for page in range(2, len(sound) // PAGE) if LmdbFile(published)._seen[page]]
+    live = sorted(LmdbFile(published)._seen)
     changes: list[tuple[int, bytes]] = [(PAGE * page + at, b"\xff\x7f") for page in live for at in range(0, 40, 2)]
     changes += [(int(at), random.bytes(3)) for at in random.integers(0, len(sound) - 3, 60)]
     for at, content in changes:
