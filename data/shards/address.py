@@ -52,7 +52,10 @@ def shown(address: str) -> str:
     """An address for messages and reports: without password, and without its query, which may be a signature."""
     if not is_remote(address):
         return address
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # of a bracket that is not closed
+        return address.partition("?")[0].rpartition("@")[2]
     query = "…" if parts.query else ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 

@@ -12,10 +12,11 @@ import threading
 import time
 import urllib.request
 import zlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from facelab.data.shards.address import shown
 from facelab.data.shards.patience import FailedError, Patience
@@ -30,7 +31,10 @@ FOR_A_WHILE = frozenset((408, 425, 429, 500, 502, 503, 504))
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 CLOSED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 PORTS = {"http": 80, "https": 443}
+SENT = "/?%:@!$&'()*+,;=~"
 PIECE = 1 << 16
+ANSWER = 1 << 20
+"""Bytes that an answer may have beside twice those that were asked for: its headers, and what parts it into chunks."""
 
 
 class HttpFile(RangedFile):
@@ -77,7 +81,8 @@ class HttpFile(RangedFile):
         except TimeoutError:
             self._connections.drop()
             raise FailedError(f"no answer within {self.patience.timeout:g} s") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # http.client and the encoding of hosts answer what makes no sense with a ValueError.
             self._connections.drop()
             raise FailedError(_reason(error)) from None
         except BaseException:
@@ -90,7 +95,8 @@ class HttpFile(RangedFile):
             url = _checked(address)
             if url.scheme != "https" and self.address.startswith("https:"):
                 raise DataError(f"{self.name}: is sent on from https to http, where anybody could change it.")
-            answer = self._connections.ask(url, self._headers(url, offset, size), deadline)
+            limits = _Limits(deadline, 2 * size + ANSWER)
+            answer = self._connections.ask(url, self._headers(url, offset, size), limits)
             if answer.status not in REDIRECTS:
                 return self._content(answer, offset, size)
             self._connections.drop()
@@ -170,10 +176,10 @@ def _file(size: int, version: str) -> str:
 
 
 def _checked(address: str) -> SplitResult:
-    url = urlsplit(address)
     try:
+        url = urlsplit(address)
         sound = url.scheme in PORTS and url.hostname and url.port != 0
-    except ValueError:  # of a port that is no number
+    except ValueError:  # of a port that is no number, or a bracket that is not closed
         sound = False
     if not sound:
         raise DataError(f"{shown(address)}: is no address of a web server.")
@@ -188,6 +194,8 @@ def _reason(error: Exception) -> str:
         return "the answer was cut off"
     if isinstance(error, http.client.HTTPException):
         return f"the answer is no HTTP ({type(error).__name__})"
+    if isinstance(error, ValueError):  # its text may have the address, and so a password
+        return f"address or answer makes no sense ({type(error).__name__})"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
@@ -212,7 +220,7 @@ class _Connections(threading.local):
     def __init__(self) -> None:
         self.kept: _Connection | None = None
 
-    def ask(self, url: SplitResult, headers: dict[str, str], deadline: float) -> http.client.HTTPResponse:
+    def ask(self, url: SplitResult, headers: dict[str, str], limits: "_Limits") -> http.client.HTTPResponse:
         """The answer to a request for a part of a file, its content not yet read.
 
         Raises:
@@ -223,12 +231,12 @@ class _Connections(threading.local):
         place = url.scheme, url.hostname or "", url.port or PORTS[url.scheme], os.getpid()
         if self.kept is not None and self.kept.place == place:
             try:
-                return self.kept.ask(url, headers, deadline)
+                return self.kept.ask(url, headers, limits)
             except CLOSED:
                 pass  # servers close what was idle for a while; that is no failure
         self.drop()
-        self.kept = _Connection(place, deadline)
-        return self.kept.ask(url, headers, deadline)
+        self.kept = _Connection(place, limits.deadline)
+        return self.kept.ask(url, headers, limits)
 
     def drop(self) -> None:
         """Close the connection, if there is one."""
@@ -256,14 +264,15 @@ class _Connection:
         else:
             self._http = http.client.HTTPConnection(near, near_port, timeout=left)
 
-    def ask(self, url: SplitResult, headers: dict[str, str], deadline: float) -> http.client.HTTPResponse:
+    def ask(self, url: SplitResult, headers: dict[str, str], limits: "_Limits") -> http.client.HTTPResponse:
         """The answer to a request, its content not yet read."""
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        # Blanks and letters of other alphabets are sent as %20 and so on; what was written so stays as it is.
+        target = quote((url.path or "/") + (f"?{url.query}" if url.query else ""), safe=SENT)
         if self._to_proxy:
             target = f"http://{url.netloc.rpartition('@')[2]}{target}"
-        self._http.response_class = _response_until(deadline)
+        self._http.response_class = _response_within(limits)
         if self._http.sock is not None:
-            self._http.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._http.sock.settimeout(max(limits.deadline - time.monotonic(), 0.001))
         self._http.request("GET", target, headers=headers)
         return self._http.getresponse()
 
@@ -281,22 +290,31 @@ def _proxy(scheme: str, host: str) -> tuple[str, int] | None:
     return (proxy.hostname, proxy.port or PORTS["http"]) if proxy.hostname else None
 
 
-def _response_until(deadline: float) -> type[http.client.HTTPResponse]:
-    """Answers that must have come completely by a time."""
+@dataclass(frozen=True)
+class _Limits:
+    """Of an answer: when it must have come, and its most bytes."""
+
+    deadline: float
+    size: int
+
+
+def _response_within(limits: _Limits) -> type[http.client.HTTPResponse]:
+    """Answers that must have come completely by a time, and end."""
 
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
             super().__init__(sock, *args, **kwargs)
-            self.fp = io.BufferedReader(_Timed(self.fp.detach(), sock, deadline))
+            self.fp = io.BufferedReader(_Limited(self.fp.detach(), sock, limits))
 
     return Response
 
 
-class _Timed(io.RawIOBase):
-    """What comes through a socket, up to a time: a server that sends a byte now and then does not hold a reader."""
+class _Limited(io.RawIOBase):
+    """What comes through a socket: a server that sends a byte now and then, or without end, does not hold a reader."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
-        self._raw, self._sock, self._deadline = raw, sock, deadline
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, limits: _Limits) -> None:
+        self._raw, self._sock, self._deadline = raw, sock, limits.deadline
+        self._left = limits.size
 
     def readable(self) -> bool:
         """Yes."""
@@ -308,7 +326,11 @@ class _Timed(io.RawIOBase):
         if left <= 0:
             raise TimeoutError
         self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise OSError("the answer does not end")
+        return count
 
     def close(self) -> None:
         """Close it, so that the socket is let go."""

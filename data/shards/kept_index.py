@@ -12,7 +12,7 @@ from facelab.data.shards.address import is_remote
 from facelab.data.shards.open_ranged import open_ranged
 from facelab.data.shards.patience import Patience
 from facelab.data.shards.ranged_file import RangedFile
-from facelab.data.shards.tar_index import MAX_INDEX, Fields, TarIndex, index_tar, read_index
+from facelab.data.shards.tar_index import Fields, TarIndex, index_tar, largest_index, read_index
 from facelab.data.synthetic.cache import alone, cache_folder
 from facelab.errors import DataError
 from facelab.outside.file import read_regular
@@ -83,7 +83,7 @@ def _hash(text: str) -> str:
 
 def _kept(path: Path, file: RangedFile) -> TarIndex | None:
     try:
-        return read_index(read_regular(path, MAX_INDEX), file)
+        return read_index(read_regular(path, largest_index(file)), file)
     except (OSError, ValueError) as error:
         logging.getLogger(__name__).warning(f"{path}: the index of {file.name} is damaged ({error}); it is made anew.")
         return None
@@ -100,7 +100,7 @@ def _beside(address: str, file: RangedFile, patience: Patience) -> TarIndex | No
         kept = open_ranged(address + BESIDE, patience)
     except DataError:
         return None  # whatever is wrong with an index, the shard itself is there
-    if kept.size > MAX_INDEX:
+    if kept.size > largest_index(file):
         return None
     try:
         return read_index(kept.read(0, kept.size), file)

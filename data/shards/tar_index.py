@@ -17,7 +17,7 @@ from facelab.data.formats.archive import readable_name
 from facelab.data.formats.files import IMAGE_SUFFIXES, LeftOut
 from facelab.data.formats.image_header import MAX_ENCODED
 from facelab.data.formats.names import PackedNames
-from facelab.data.formats.tar import BLOCK, header_name_and_size, is_header, tar_members
+from facelab.data.formats.tar import BLOCK, MAX_EXTENSION, header_name_and_size, is_header, tar_members
 from facelab.data.shards.ranged_file import Ahead, LocalFile, RangedFile
 from facelab.errors import DataError
 from facelab.outside.arrays import read_npz
@@ -26,7 +26,7 @@ from facelab.outside.json import parse_json
 FORMAT = "facelab tar index 1"
 MAX_LABEL = 1 << 20  # bytes of a file with a label
 MOST_SAMPLES = 1 << 22  # of one shard
-MAX_INDEX = 1 << 30  # bytes
+MAX_INDEX = 1 << 28  # bytes
 WHOLE = re.compile(rb"\s*([0-9]{1,18})\s*")
 ENDS = "cls", "json:label"
 
@@ -127,13 +127,18 @@ class TarIndex:
         return target.getvalue()
 
 
+def largest_index(file: RangedFile) -> int:
+    """Most bytes of the index of a shard: what it says of an image is less than the image takes there."""
+    return min(MAX_INDEX, file.size + MAX_EXTENSION)
+
+
 def read_index(content: bytes, file: RangedFile) -> TarIndex:
     """An index that was kept; it is believed in nothing that would lead a reader out of its shard.
 
     Raises:
         ValueError: If it is damaged, or of another shard.
     """
-    arrays = read_npz(io.BytesIO(content), MAX_INDEX)
+    arrays = read_npz(io.BytesIO(content), largest_index(file))
     try:
         said, names = str(arrays["format"]), arrays["names"]
         places, sizes, labels, ends = (arrays[name] for name in ("places", "sizes", "labels", "ends"))

@@ -5,6 +5,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,14 @@ class _Handler(BaseHTTPRequestHandler):
             part, self.close_connection = part[: len(part) // 2], True
         if fault == "slow":
             time.sleep(0.4)
+        if fault in ("-1", "-5"):  # the size of a chunk
+            self.wfile.write(f"HTTP/1.1 206 .\r\nContent-Range: {said}\r\nETag: {self.told.etag}\r\n".encode())
+            self.wfile.write(f"Transfer-Encoding: chunked\r\n\r\n{fault}\r\n".encode())
+            with suppress(OSError):  # until whoever asked has left
+                for _ in range(1000):
+                    self.wfile.write(bytes(1 << 16))
+            self.close_connection = True
+            return
         if fault == "no http":
             self.wfile.write(b"hello\r\n\r\n")
             self.close_connection = True

@@ -46,6 +46,10 @@ def test_parts_are_those_of_the_file_over_one_connection(server: Any, url: str) 
         ("503", "status 503"),
         ("429", "status 429"),
         ("no http", "the answer is no HTTP (BadStatusLine)"),
+        ("-1", "the answer does not end"),
+        ("-5", "address or answer makes no sense (ValueError)"),
+        (f"to http://{'a' * 70}.com/", "address or answer makes no sense (UnicodeError)"),
+        ("to http://[", "address or answer makes no sense (ValueError)"),
     ],
 )
 def test_a_fault_that_passes_is_not_noticed_and_one_that_stays_is_told(
@@ -105,7 +109,7 @@ def test_an_empty_file_and_a_strange_address_are_refused(server: Any) -> None:
     (server.folder / "empty.tar").write_bytes(b"")
     with pytest.raises(DataError, match=r"empty\.tar: has no byte 0; it is empty"):
         HttpFile(f"{server.url}/empty.tar", QUICK)
-    for address in ("http:///a.tar", "http://host:port/a.tar"):
+    for address in ("http:///a.tar", "http://host:port/a.tar", "http://[/a.tar"):
         with pytest.raises(DataError, match="is no address of a web server"):
             HttpFile(address, QUICK)
 
@@ -124,6 +128,13 @@ def test_it_follows_where_it_is_sent_and_tells_nobody_else_the_password(server: 
     assert "cret" not in file.name
     server.always = ""
     assert HttpFile(f"{url}?signature=secret", QUICK).name == f"{url}?…"
+
+
+def test_names_of_other_letters_are_asked_for(server: Any) -> None:
+    (server.folder / "M%C3%BCller%201.tar").write_bytes(CONTENT)  # as the server here takes what is asked for
+    for name in ("Müller 1.tar", "M%C3%BCller%201.tar"):
+        assert HttpFile(f"{server.url}/{name}", QUICK).read(3, 4) == CONTENT[3:7]
+    assert [path for path, _ in server.asked] == ["/M%C3%BCller%201.tar"] * 4
 
 
 def test_users_are_found_in_netrc(server: Any, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

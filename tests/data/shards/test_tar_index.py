@@ -172,6 +172,16 @@ def test_an_index_that_is_damaged_is_refused(tmp_path: Path, tar_of: Write) -> N
             read_index(content, LocalFile(path))
 
 
+def test_an_index_that_unpacks_to_more_than_its_shard_is_refused(tmp_path: Path, tar_of: Write) -> None:
+    path = tar_of(tmp_path / "a.tar", TWO)
+    arrays: dict[str, Any] = dict(np.load(_saved(tmp_path, index(path))))
+    np.savez_compressed(tmp_path / "bomb.npz", **arrays, more=np.zeros(1 << 21, np.uint8))
+    with pytest.raises(
+        ValueError, match=r"it unpacks to 2,0\d\d,\d+ bytes, more than the 1,0\d\d,\d+ that are allowed"
+    ):
+        read_index((tmp_path / "bomb.npz").read_bytes(), LocalFile(path))
+
+
 def test_small_reads_in_order_are_one_large_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(100)))
     file = LocalFile(tmp_path / "a")
