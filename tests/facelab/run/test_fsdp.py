@@ -2,17 +2,27 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 from rich.console import Console
 from torch import Tensor
 
 from facelab import distributed
 from facelab.errors import ConfigError
+from facelab.model.face_model import load_model
+from facelab.run.assembly import assemble
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
+from facelab.test_protocol.base import Report
+from facelab.test_protocol.extraction import embed
+from facelab.test_protocol.protocols.synthetic import SyntheticPairs
+from facelab.test_protocol.run import run_protocols
+from facelab.training_mode.base import MODES
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.snapshot import read_model
 from facelab.weights.tensor_files import read_tree
@@ -128,28 +138,91 @@ def test_runs_learn_the_same_in_both_forms_and_go_on_in_either(
     train(tmp_path, "vit", "ddp", "alone", resume=True)
 
 
-NEED_ALL = {
-    "mode.conventional.ema=0.9": r"a moving average of the weights \(ema\) needs the whole network on each process",
-    "mode={transface: {ranking: fresh}}": "transface ranking: fresh needs the whole network",
-    "mode={occlusion: {segmentation: 0}}": "the mode 'occlusion', which reaches into its feature maps, needs the whole",
-    "training.amp=apex": "training.amp=apex changes whole parameters",
-    "training.compile=default": "training.compile=default makes one graph of a network",
+def evaluated(folder: Path) -> tuple[Report, list[int]]:
+    """The report after a short run, and the numbers of the images that this process embedded for it."""
+    seen: list[int] = []
+    embedded = embed.embedded_blocks
+
+    def watched(forward: Any, images: Any, blocks: Sequence[range], *rest: Any) -> Iterator[Any]:
+        seen.extend(index for block in blocks for index in block)
+        return embedded(forward, images, blocks, *rest)
+
+    with mock.patch.object(embed, "embedded_blocks", watched):
+        words = [*VIT, "training.epochs=1", "training.parallel=fsdp", "evaluation.batch_size=4"]
+        result = run_training(load_config(TINY, words), folder, Console(quiet=True))
+    return result.reports[0], seen
+
+
+@pytest.mark.slow
+def test_each_process_embeds_its_share_and_all_report_what_one_process_finds(tmp_path: Path) -> None:
+    (report, first), (same, second) = distributed.run_processes(evaluated, 2, tmp_path / "run")
+    protocol = SyntheticPairs(identities=9, per_identity=3, folds=2, pairs=12, size=32)
+    assert first, "the first process embeds a part"
+    assert second, "so does the second"
+    assert sorted(first + second) == list(range(len(protocol.images)))
+    (alone,) = run_protocols(load_model(str(tmp_path / "run"), device="cpu").network, [("synthetic", protocol)])
+    assert report.metrics == same.metrics
+    values, expected = ([one.value for one in found.metrics] for found in (report, alone))
+    assert values == pytest.approx(expected, abs=1e-6)
+    for process in (report, same):
+        np.testing.assert_array_equal(process.trials["same"], alone.trials["same"])
+        np.testing.assert_allclose(process.trials["score"], alone.trials["score"], rtol=0, atol=1e-6)
+
+
+QUEUE, POOL = "classifier={PrototypeQueue: {size: 19}}", "classifier={ClassPool: {fraction: 1.0}}"
+OWN_BASE = ["backbone=null", "base={base}", "mode={adaptation: {distillation: 0.5}}"]
+REFUSED = {
+    "a moving average of the weights (ema) needs the whole network on each process": ["mode.conventional.ema=0.9"],
+    "a gallery network needs the whole network": [
+        *["mode=semi_siamese", QUEUE, "data.sampler={ClassBalanced: {images_per_class: 2}}"]
+    ],
+    "a gallery network needs the whole network on": ["mode=class_pool", POOL, "data.sampler=PairsAndInstances"],
+    "transface ranking: fresh needs the whole network": ["mode={transface: {ranking: fresh}}"],
+    "the mode 'occlusion', which reaches into its feature maps, needs the whole": [
+        *["mode={occlusion: {segmentation: 0}}", "data.augment.occlude={probability: 0.5}"]
+    ],
+    "training.amp=apex changes whole parameters": ["training.amp=apex"],
+    "training.compile=default makes one graph of a network": ["training.compile=default"],
+    "training.parallel=fsdp gathers a network block by block, and MobileFaceNet names no blocks": [
+        "backbone=MobileFaceNet"
+    ],
+    "training.parallel=fsdp cuts parameters into rows, and 'gate.": [
+        *[*OWN_BASE, "adapter={DualLoRA: {rank: 2}}", "gate=learned", "data.quality={Sharpness: {}}"]
+    ],
 }
 
 
-def refused() -> list[str]:
+def mode_of(words: Sequence[str]) -> str:
+    named = [re.match(r"mode(?:\.|=\{?)(\w+)", word) for word in words]
+    return next((found[1] for found in named if found), "conventional")
+
+
+def refused(base: Path) -> list[str]:
     said = []
-    for word in NEED_ALL:
-        words = [GATED, "training.parallel=fsdp", word]
+    for words in REFUSED.values():
+        chosen = [GATED, "training.parallel=fsdp", *(word.replace("{base}", str(base)) for word in words)]
         with pytest.raises(ConfigError) as caught:
-            run_training(load_config(TINY, words), None, Console(quiet=True))
+            run_training(load_config(TINY, chosen), None, Console(quiet=True))
         said.append(str(caught.value))
     return said
 
 
 @pytest.mark.slow
-def test_what_needs_whole_networks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_whole_networks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_tiny: Callable[..., RunResult]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for message, expected in zip(distributed.run_processes(refused, 2)[0], NEED_ALL.values(), strict=True):
-        assert re.match(expected, message)
+    run_tiny(tmp_path / "base", GATED, "training.epochs=1")
+    for message, expected in zip(distributed.run_processes(refused, 2, tmp_path / "base")[0], REFUSED, strict=True):
+        assert message.startswith(expected)
         assert message.endswith("training.parallel=ddp.")
+
+
+def test_every_mode_is_trained_or_refused_here() -> None:
+    trained = {mode_of(words) for words in settings(Path()).values()}
+    assert trained | {mode_of(words) for words in REFUSED.values()} == set(MODES.names())
+
+
+def test_one_process_is_refused() -> None:
+    with pytest.raises(ConfigError, match="shares a network out over processes, and there is one; .*parallel=ddp"):
+        assemble(load_config(TINY, [GATED, "training.parallel=fsdp"]))
