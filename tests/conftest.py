@@ -53,6 +53,10 @@ AMPLIFIED = {  # rounding every layer in fp32 moves these by more; the stored or
 }
 
 
+# Bounds as messages print them.
+ROUNDED = {"1.5708": math.pi / 2, "-3.14159": -math.pi, "2.14748e+09": 2**31}
+
+
 @pytest.fixture
 def gpu() -> Iterator[torch.device]:
     """Where tests marked ``cuda`` compute, in whole fp32: convolutions would round to TF32 by default."""
@@ -125,6 +129,30 @@ def host_waits(monkeypatch: pytest.MonkeyPatch) -> HostWaits:
 def one_thread() -> None:
     """More get into the way of the other workers, and a program that was tested before may have set another number."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def edges() -> Callable[[str, bool], tuple[list[float], list[float]]]:
+    """Of a range such as ``(0, 1]``, and whether of whole numbers: those at its ends, and the nearest outside."""
+    return _edges
+
+
+def _edges(span: str, whole: bool) -> tuple[list[float], list[float]]:
+    allowed, refused = [], []
+    low, high = span[1:-1].split(", ")
+    for bracket, end, outward in ((span[0], low, -1), (span[-1], high, 1)):
+        bound = ROUNDED.get(end, float(end))
+        if math.isinf(bound) and (whole or bracket in "[]"):
+            continue
+        if bracket in "[]":
+            allowed.append(bound)
+            refused.append(bound + outward if whole else math.nextafter(bound, outward * math.inf))
+        else:
+            refused.append(bound)
+            allowed.append(bound - outward if whole else bound - outward * 1e-9)
+    if whole:
+        return [int(value) for value in allowed], [int(value) for value in refused]
+    return [value for value in allowed if math.isfinite(value)], [*refused, math.nan]
 
 
 def pytest_report_header() -> str:

@@ -115,6 +115,25 @@ def test_a_tar_must_have_its_end(tmp_path: Path) -> None:
     assert len(list(open_files(path).names())) == 9
 
 
+@pytest.mark.parametrize(
+    ("form", "checksum"),
+    [(b"%011o\0", b"%06o\0 "), (b"%11o ", b"%6o \0"), (b"%o\0", b"%07o\0"), (b"%11o\0", b" %o \0"), (None, b"%07o\0")],
+)
+def test_numbers_as_every_program_writes_them(form: bytes | None, checksum: bytes, tmp_path: Path) -> None:
+    """Octal with zeros or blanks in front, and NULs or blanks behind; in binary where the first bit is set."""
+    path = tar_of(tmp_path / "a.tar", form=tarfile.USTAR_FORMAT)
+    whole = bytearray(path.read_bytes())
+    for at in range(0, len(whole), 512):
+        if whole[at + 257 : at + 262] == b"ustar":
+            size = int(whole[at + 124 : at + 135], 8)
+            field = b"\x80" + size.to_bytes(11, "big") if form is None else (form % size).ljust(12, b"\0")
+            whole[at + 124 : at + 136], whole[at + 148 : at + 156] = field, b" " * 8
+            whole[at + 148 : at + 156] = (checksum % sum(whole[at : at + 512])).ljust(8, b"\0")
+    path.write_bytes(whole)
+    files = open_files(path)
+    assert {name: files.read(name) for name in files.names()} == FILES
+
+
 def test_joined_archives_are_refused(tmp_path: Path) -> None:
     one = tar_of(tmp_path / "a.tar").read_bytes()
     (tmp_path / "b.tar").write_bytes(one + one)

@@ -9,7 +9,11 @@ import pytest
 from facelab.catalogue import resolve
 from facelab.cli.show import REGISTRIES, registry_of
 from facelab.errors import ConfigError
+from facelab.head.base import HEADS
+from facelab.head.classifier import CLASSIFIERS
 from facelab.registry import ALL_REGISTRIES, Registry
+from facelab.training_mode.distillation.loss import DISTILLATIONS
+from facelab.training_mode.triplet.objective import OBJECTIVES
 
 
 class Thing:
@@ -49,6 +53,12 @@ def test_what_the_program_supplies_is_not_offered_as_an_option(things: Registry[
     assert not other.options("Needy")
     with pytest.raises(ConfigError, match=r"thing 'Needy' has no option 'rot'\. Options: none\.$"):
         other.build("Needy", {"rot": 1}, root="a")
+
+
+@pytest.mark.parametrize("registry", [HEADS, CLASSIFIERS, OBJECTIVES, DISTILLATIONS], ids=lambda one: one.kind)
+def test_what_follows_from_data_and_network_is_not_offered(registry: Registry[Any]) -> None:
+    offered = {option for name in registry.names() for option in registry.options(name)}
+    assert offered.isdisjoint({"num_classes", "feat_dim", "head", "student", "teacher", "rows"})
 
 
 def test_an_old_name_works_unlisted_and_is_said_once(

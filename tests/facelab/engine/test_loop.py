@@ -2,6 +2,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from facelab import distributed
 from facelab.engine.loop import Callback, MetricWindow, Progress, StepOutput, StopSignal, restore_rng, rng_state, train
 from facelab.engine.optimization import Optimization, OptimizerConfig, parameter_groups
+from facelab.engine.precision import Precision
 from facelab.engine.schedules import ScheduleConfig
 from facelab.errors import CheckpointError, DivergenceError
 
@@ -75,7 +77,7 @@ class Recorder(Callback):
         self.events.append("end")
 
 
-def optimization(mode: Regression, accumulate: int = 1) -> Optimization:
+def optimization(mode: Regression, accumulate: int = 1, **options: Any) -> Optimization:
     config = OptimizerConfig(lr=0.05, momentum=0.9, weight_decay=0.0)
     return Optimization(
         parameter_groups([mode.network], config),
@@ -84,6 +86,7 @@ def optimization(mode: Regression, accumulate: int = 1) -> Optimization:
         total_updates=UPDATES * EPOCHS,
         updates_per_epoch=UPDATES,
         accumulate=accumulate,
+        **options,
     )
 
 
@@ -123,6 +126,29 @@ def test_processes_exchange_gradients_in_the_last_pass_of_each_update(accumulate
     mode = Listener()
     train(mode, Rows(accumulate), optimization(mode, accumulate), [], progress=Progress(UPDATES, EPOCHS, 8))
     assert mode.heard == ([True] * (accumulate - 1) + [False]) * UPDATES * EPOCHS
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_the_forward_pass_computes_in_the_runs_precision(precision: Precision) -> None:
+    computed: set[torch.dtype] = set()
+
+    class Single(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = self.network.float()
+
+        def step(self, batch: Tensor) -> StepOutput:
+            found = self.network(batch.float())
+            computed.add(found.dtype)
+            return StepOutput(found.float().square().mean(), {})
+
+    mode = Single()
+    optim = optimization(mode, precision=precision)
+    train(mode, Rows(), optim, [], progress=Progress(UPDATES, 1, 8))
+    assert computed == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert {parameter.grad.dtype for parameter in mode.network.parameters() if parameter.grad is not None} <= {
+        torch.float32
+    }
 
 
 def test_training_goes_on_from_any_update() -> None:

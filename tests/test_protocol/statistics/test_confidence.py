@@ -14,6 +14,7 @@ from facelab.test_protocol.report.comparison import compare
 from facelab.test_protocol.report.metric_text import conditions, format_metric
 from facelab.test_protocol.report.table_files import as_csv, as_markdown
 from facelab.test_protocol.statistics.confidence import with_intervals
+from facelab.test_protocol.statistics.metric_draws import metric_draws
 
 
 def verification(known: bool = True) -> Report:
@@ -51,6 +52,15 @@ def identification(score: np.ndarray | None = None) -> Report:
 
 def intervals(of: Report) -> dict[str, tuple[float, float] | None]:
     return {metric.name: metric.interval for metric in of.metrics}
+
+
+@pytest.mark.parametrize("draws", [1, 7])
+def test_there_are_as_many_draws_as_are_asked_for(draws: int) -> None:
+    for report, names in ((verification(), ["accuracy", "AUC", "EER"]), (identification(), ["single rank-1"])):
+        found = metric_draws(report, names, draws, seed=0)
+        assert {name: len(one) for name, one in found.items()} == dict.fromkeys(names, draws)
+        more = metric_draws(report, names, draws + 20, seed=0)
+        assert any(len(set(one.tolist())) > 1 for one in more.values())
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -67,11 +67,13 @@ def test_it_draws_images_of_one_person_together(name: str) -> None:
 
 
 @every_objective
-def test_equal_images_and_batches_without_pairs_have_finite_gradients(name: str) -> None:
+def test_equal_images_and_batches_without_pairs_have_finite_losses_and_gradients(name: str) -> None:
     objective = build(name).double()
     for moved, label in ((torch.ones(4, DIM), torch.tensor([0, 0, 1, 1])), (embeddings()[:4], torch.arange(4))):
         given = moved.double().requires_grad_()
-        objective(given, label).backward()
+        loss = objective(given, label)
+        loss.backward()
+        assert bool(loss.isfinite())
         assert given.grad is not None
         assert bool(given.grad.isfinite().all())
 
@@ -127,6 +129,10 @@ def test_centers_move_by_the_rule_of_the_paper() -> None:
     torch.testing.assert_close(center.centers.weight, torch.tensor([[1 / 6, 1 / 6], [0.0, -0.25]]))
     center.centers.after_update()
     torch.testing.assert_close(center.centers.weight[1], torch.tensor([0.0, -0.25]))
+    loss = center(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+    assert float(loss) == pytest.approx(((5 / 6) ** 2 + (1 / 6) ** 2) / 2), "from where the center is by now"
+    center.centers.after_update()
+    torch.testing.assert_close(center.centers.weight[0], torch.tensor([1 / 6 + 5 / 24, 1 / 6 - 1 / 24]))
 
 
 def test_the_queue_counts_for_pairs_with_a_bad_image_alone() -> None:

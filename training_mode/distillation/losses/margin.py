@@ -1,5 +1,6 @@
 """Margin-aligned distillation: how sure the teacher is of an image decides how much the student must be."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -61,7 +62,7 @@ class MarginDistillation(DistillationLoss):
         super().__init__()
         self.smallest = in_range("MarginDistillation smallest", smallest, 0.0, check_angle("largest", largest))
         self.largest = check_angle("MarginDistillation largest", largest)
-        self.head_scale = scale
+        self.head_scale = in_range("MarginDistillation scale", scale, 0.0, math.inf, low_open=True, high_open=True)
         if student.embedding != teacher.embedding:
             raise ConfigError(
                 f"MarginDistillation compares the student's embeddings of {student.embedding} numbers with class rows "
