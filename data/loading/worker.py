@@ -70,6 +70,7 @@ def number_of(message: bytes) -> int:
 def main(argument: str) -> None:
     """Run until standard input ends, a process that reads does, or a signal says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it comes to all processes; the first one ends the rest
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it, as daemons do, is not told how a child has ended
     cv2.setNumThreads(1)
     plan = Plan(**json.loads(argument))
     slots = SharedSlots(plan.memory, plan.slots, plan.batch_size)

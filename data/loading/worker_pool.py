@@ -72,6 +72,8 @@ class WorkerPool:
     def _run(self, slots: int, batch_size: int, workers: int, size: int) -> None:
         """Run the program that forks itself into the processes."""
         with ExitStack() as own, ExitStack() as passed:
+            for _ in range(3):  # numbers of closed standard streams, which the program would take for its own
+                passed.callback(os.close, os.open(os.devnull, os.O_RDONLY))
             handle = shared_memory()
             passed.callback(os.close, handle)
             tasks, self._tasks = _pipe(passed, own)

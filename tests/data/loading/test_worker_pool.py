@@ -362,6 +362,35 @@ def test_nothing_outlives_a_program(
         assert said == ""
 
 
+BARE = """
+    import os, signal
+    import numpy as np
+    from sent_sources import Numbered
+    from facelab.data.loading.batch_reader import BatchReader, Task
+    from facelab.data.loading.worker_pool import WorkerPool
+    from facelab.errors import DataError
+
+    os.close(0)
+    os.close(2)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    pool = WorkerPool(BatchReader(Numbered(deadly=(50,))), workers=1, ahead=1, batch_size=10)
+    try:
+        for batch in pool.batches(range(10), lambda step: Task(np.arange(10) + 10 * step, 0, 10 * step)):
+            print(batch.index[0], flush=True)
+    except DataError as error:
+        print(error)
+"""
+
+
+def test_a_daemon_without_standard_streams_that_leaves_its_children_to_the_system(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(textwrap.dedent(BARE))
+    environment = module_environment() | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], env=environment, stdout=subprocess.PIPE, text=True)
+    *firsts, said = done.stdout.splitlines()
+    assert firsts == ["0", "10", "20", "30", "40"]
+    assert said.startswith("a process that reads images was ended by signal 9, perhaps")
+
+
 def test_a_program_that_ends_while_processes_start_leaves_no_word_of_them() -> None:
     handle, (read_end, write_end) = shared_memory(), os.pipe()
     os.close(read_end)
