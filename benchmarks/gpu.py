@@ -43,7 +43,7 @@ from facelab.engine.precision import Precision
 from facelab.head.class_precision import ClassPrecision
 
 MS1MV2, MILLION = 93_431, 1_000_000  # people of a usual training set, and of the largest ones by order of magnitude
-IMAGES = 8_192  # of the loader: two batches of 256 for each of 16 workers
+IMAGES = 8_192  # of the loader, in an epoch without end
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.out is not None and not given.out.resolve().parent.is_dir():
         parser.error(f"--out is '{given.out}', but there is no folder '{given.out.resolve().parent}'")
     bench = Bench(torch.device(given.device), given.tiny)
-    with DrawnSources(32 if given.tiny else IMAGES) as sources:
+    with DrawnSources(8 if given.tiny else IMAGES) as sources:
         rows = [row for row in all_rows(bench, sources) if any(word in row.what for word in given.only)]
         if not rows:
             parser.error(f"--only is {' '.join(given.only)}, but no row has such a name")

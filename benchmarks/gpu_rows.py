@@ -6,17 +6,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from gpu_bench import Bench, Peak, median_seconds
 from gpu_table import ROOT, Figures
 from machine import cores
-from numpy.typing import NDArray
 from patterns import write_images
 from plain_step import PlainStep
 from torch import nn
@@ -25,10 +24,9 @@ from facelab.backbone.base import Backbone
 from facelab.backbone.layers.activation import PReLU
 from facelab.backbone.layers.fused_norm import NormBlock, fuse_norms
 from facelab.catalogue import build
-from facelab.data.base import Batch, Labels, Sampler, Source
-from facelab.data.loading.keyed_random import permute
+from facelab.data.base import Batch, Source
 from facelab.data.loading.loader import Loader
-from facelab.data.loading.samplers import Shuffle
+from facelab.data.loading.reading_speed import Endless
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import write_packed
 from facelab.data.sources.resized import Resized
@@ -141,7 +139,7 @@ def training_from_files(
     images, settings = Resized(source(), *network.input_spec.size), DataSettings(source="ImageFolder")
     loader = Loader(
         images,
-        Endless(images.labels),
+        Endless(len(images)),
         batch_size=batch_size,
         workers=settings.workers,
         reader="processes",
@@ -149,28 +147,23 @@ def training_from_files(
         pin_memory=bench.device.type == "cuda",
     )
     feed = DeviceFeed(loader, Augment(settings.augment, seed=0), accumulate=1, device=bench.device)
-    # Once through the images, so that nothing is read from the disk, and what was read ahead meanwhile is used up.
-    warm_up = len(images) // batch_size
     with kernels(tf32=True, cudnn_benchmark=True), closing(loader), closing(feed.batches(0, 0)) as batches:
         ideal = median_seconds(lambda: update(on_device), bench)
-        seconds = median_seconds(lambda: update(next(batches)), bench, warm_up=warm_up)
+        seconds = _seconds_of_a_batch(batches, len(images) // batch_size, update, bench)
     return _rate(seconds, batch_size) | {"of images on the device": ideal / seconds} | _diverged(optim)
 
 
-class Endless(Sampler):
-    """Few images again and again in one epoch: the pause between two would count where they have but a few steps."""
+def _seconds_of_a_batch(batches: Iterator[Batch], once: int, work: Callable[[Batch], object], bench: Bench) -> float:
+    """Seconds of a batch and the work on it, by passes of ``once`` batches; the first one comes from the disk.
 
-    def __init__(self, labels: Labels) -> None:
-        self._images = len(labels)
+    Not batch by batch: where readers are what is waited for, some come together, and the next ones late.
+    """
 
-    def __len__(self) -> int:
-        """Rows in one epoch, more than a row of the table takes."""
-        return 1 << 40
+    def one_pass() -> None:
+        for batch in islice(batches, once):
+            work(batch)
 
-    def rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Index of the image in rows ``start`` to ``stop``, (stop - start,); each pass has an order of its own."""
-        turn, position = np.divmod(np.arange(start, stop), self._images)
-        return permute(position, self._images, epoch, turn)
+    return median_seconds(one_pass, bench, warm_up=1, blocks=3) / once
 
 
 def _batch_on_device(bench: Bench, network: Backbone, batch_size: int, classes: int) -> Batch:
@@ -323,22 +316,17 @@ class DrawnSources:
 
 
 def loading(bench: Bench, source: Callable[[], Source], batch_size: int, workers: int, reader: Reader) -> Figures:
-    """Epochs of the loader, each batch on the device as a training step gets it."""
+    """Batches of the loader, each on the device as a training step gets it."""
     images = source()
-    pinned = bench.device.type == "cuda"
     loader = Loader(
         images,
-        Shuffle(images.labels),
+        Endless(len(images)),
         batch_size=batch_size,
         workers=workers,
         reader=reader,
         prefetch=workers,
-        pin_memory=pinned,
+        pin_memory=bench.device.type == "cuda",
     )
-
-    def epoch() -> None:
-        for batch in loader.batches(0):
-            batch.to(bench.device)
-
-    with closing(loader):
-        return _rate(median_seconds(epoch, bench, warm_up=1, blocks=3) / loader.steps_per_epoch, batch_size)
+    with closing(loader), closing(loader.batches(0)) as batches:
+        once = len(images) // batch_size
+        return _rate(_seconds_of_a_batch(batches, once, lambda batch: batch.to(bench.device), bench), batch_size)

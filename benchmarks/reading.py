@@ -41,7 +41,7 @@ from facelab.data.base import Source
 from facelab.data.formats.conversion import encoder
 from facelab.data.formats.record_writer import write_recordio
 from facelab.data.loading.loader import Loader
-from facelab.data.loading.reading_speed import READERS, Some, busy_lock, one_core
+from facelab.data.loading.reading_speed import READERS, Endless, busy_lock, one_core
 from facelab.data.loading.reading_speed import rate as loader_rate
 from facelab.data.loading.samplers import Shuffle
 from facelab.data.sources.image_folder import ImageFolder
@@ -160,16 +160,14 @@ def rates_of(
     source: Source, batch_size: int, workers: list[int], seconds: float, rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Images a second, and by second of processor time, of each round by arm; processes start once."""
+    order = Endless(len(source))
     loaders = {
-        (reader, number): Loader(
-            source, Some(len(source)), batch_size=batch_size, workers=number, prefetch=number, reader=reader
-        )
+        (reader, number): Loader(source, order, batch_size=batch_size, workers=number, prefetch=number, reader=reader)
         for reader in READERS
         for number in workers
     }
     for loader in loaders.values():
-        for _ in loader.batches(0):  # processes start, and look for holes in the JPEGs
-            pass
+        loader_rate(loader, order.once, 10 * seconds)  # processes start, and look for holes in the JPEGs
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
         found.setdefault("one core", []).append(with_processor(partial(one_core, source, batch_size, seconds)))
@@ -177,7 +175,7 @@ def rates_of(
             for (reader, number), loader in loaders.items():
                 with busy_lock(is_busy):
                     arm = f"{number} {reader}{', busy loop' if is_busy else ''}"
-                    found.setdefault(arm, []).append(with_processor(partial(loader_rate, loader, seconds)))
+                    found.setdefault(arm, []).append(with_processor(partial(loader_rate, loader, 0, seconds)))
     for loader in loaders.values():
         loader.close()
     return found

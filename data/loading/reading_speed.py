@@ -41,30 +41,38 @@ class Speed:
     share: float
 
 
-class Some(Sampler):
-    """Up to 8,192 images, spread over the source, in an order that is new in each epoch.
+class Endless(Sampler):
+    """Up to 8,192 images, spread over the source, again and again in one epoch, in an order that is new in each pass.
+
+    Between two epochs readers stand still until the last batch is there. Of the thousands of batches that training
+    reads in one that is nothing; of the few that these images make, much, and the more of it the more readers.
 
     Args:
         images: Number of images of the source.
+
+    Attributes:
+        once: Number of different images.
     """
 
     def __init__(self, images: int) -> None:
         self._index = np.unique(np.linspace(0, images - 1, min(images, IMAGES)).astype(np.int64))
+        self.once = len(self._index)
 
     def __len__(self) -> int:
-        """Rows in one epoch."""
-        return len(self._index)
+        """Rows in one epoch, more than anybody reads."""
+        return 1 << 40
 
     def rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
         """Index of the image in rows ``start`` to ``stop`` of an epoch, (stop - start,)."""
-        return self._index[permute(np.arange(*checked_rows(start, stop, len(self))), len(self), epoch)]
+        turn, position = np.divmod(np.arange(*checked_rows(start, stop, len(self))), self.once)
+        return self._index[permute(position, self.once, epoch, turn)]
 
 
 def one_core(source: Source, batch_size: int, seconds: float) -> float:
     """Images a second that one thread reads which does nothing else, after a first pass over them."""
-    some = Some(len(source))
+    order = Endless(len(source))
     # So many that they are read twice in the time, but no more than there are.
-    batches = [some.rows(0, start, start + batch_size) for start in range(0, len(some) - batch_size + 1, batch_size)]
+    batches = [order.rows(0, start, start + batch_size) for start in range(0, order.once - batch_size + 1, batch_size)]
     begin, done = time.perf_counter(), 0
     while done < len(batches) and time.perf_counter() - begin < seconds / 2:
         source.read_many(batches[done])
@@ -79,24 +87,24 @@ def one_core(source: Source, batch_size: int, seconds: float) -> float:
     return images / spent
 
 
-def rate(loader: Loader, seconds: float) -> float:
-    """Images a second of a loader, after a first epoch or as many seconds of it.
+def rate(loader: Loader, once: int, seconds: float) -> float:
+    """Images a second of a loader, in one epoch.
 
-    In that one processes start, and JPEGs are searched for holes.
+    Args:
+        loader: Gives batches of an `Endless` sampler.
+        once: Images that are read before the clock starts, or as many as come in ``seconds``: meanwhile processes
+            start, and JPEGs are searched for holes.
+        seconds: For these and for those that are counted.
     """
     with closing(loader.batches(0)) as batches:
-        begin = time.perf_counter()
-        for _ in batches:
-            if time.perf_counter() - begin > seconds:
-                break
-    images, begin, spent = 0, time.perf_counter(), 0.0
-    for epoch in count(1):
-        with closing(loader.batches(epoch)) as batches:
-            for batch in batches:
-                images, spent = images + batch.size, time.perf_counter() - begin
-                if spent > seconds:
-                    return images / spent
-    raise AssertionError("epochs have no end")
+        begin, images = time.perf_counter(), 0
+        while images < once and time.perf_counter() - begin < seconds:
+            images += next(batches).size
+        begin, images, spent = time.perf_counter(), 0, 0.0
+        while spent < seconds:
+            images += next(batches).size
+            spent = time.perf_counter() - begin
+    return images / spent
 
 
 @contextmanager
@@ -127,20 +135,21 @@ def speeds(source: Source, workers: Iterable[int], batch_size: int, seconds: flo
         source: What to read.
         workers: Numbers of threads, and of processes, to try.
         batch_size: Images of a batch.
-        seconds: For each, after its first epoch.
+        seconds: For each, after a first pass.
         is_busy: Whether a thread beside holds Python's lock, as a training loop does.
 
     Raises:
         ConfigError: If the source cannot be sent to processes.
         DataError: If an image cannot be read.
     """
-    size = min(batch_size, len(Some(len(source))))
+    order = Endless(len(source))
+    size = min(batch_size, order.once)
     alone = one_core(source, size, seconds)
     for number in workers:
         for reader in READERS:
-            loader = Loader(source, Some(len(source)), batch_size=size, workers=number, reader=reader)
+            loader = Loader(source, order, batch_size=size, workers=number, reader=reader)
             with busy_lock(is_busy), closing(loader):
-                found = rate(loader, seconds)
+                found = rate(loader, order.once, seconds)
             yield Speed(reader, number, found, found / alone)
 
 

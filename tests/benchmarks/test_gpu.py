@@ -183,14 +183,6 @@ def test_some_rows_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[3/3] extraction vit_s bf16" in capsys.readouterr().out
 
 
-def test_an_epoch_of_few_images_that_never_ends() -> None:
-    endless = importlib.import_module("gpu_rows").Endless(torch.zeros(6).numpy())
-    passes = [endless.rows(0, start, start + 6).tolist() for start in (0, 6, 600)]
-    assert all(sorted(one) == [0, 1, 2, 3, 4, 5] for one in passes)
-    assert passes[0] != passes[1]
-    assert [*endless.rows(0, 4, 6), *endless.rows(0, 6, 9)] == endless.rows(0, 4, 9).tolist()
-
-
 def test_what_pytest_counted() -> None:
     counts = importlib.import_module("gpu_rows").counts
     assert counts("...\n2 passed, 1 skipped, 80 deselected in 1.2s\n", 0) == {"passed": 2.0, "skipped": 1.0}

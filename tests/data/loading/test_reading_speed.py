@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 
 from facelab.data.loading import reading_speed
-from facelab.data.loading.reading_speed import Some, Speed, busy_lock, one_core, recommended, speeds
+from facelab.data.loading.reading_speed import Endless, Speed, busy_lock, one_core, recommended, speeds
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.errors import CorruptImage
 
 
-def test_images_are_spread_over_the_source_and_each_is_read_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sorted(Some(5).rows(3, 0, 5)) == [0, 1, 2, 3, 4]
+def test_images_are_spread_over_the_source_and_each_is_read_once_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = [Endless(5).rows(3, 5 * turn, 5 * turn + 5).tolist() for turn in range(4)]
+    assert all(sorted(one) == [0, 1, 2, 3, 4] for one in passes)
+    assert len(set(map(tuple, passes))) > 1
     monkeypatch.setattr(reading_speed, "IMAGES", 4)
-    few = Some(301)
-    assert sorted(few.rows(0, 0, 4)) == [0, 100, 200, 300]
-    assert np.concatenate([few.rows(1, 0, 2), few.rows(1, 2, 4)]).tolist() == few.rows(1, 0, 4).tolist()
+    few = Endless(301)
+    assert sorted(few.rows(0, 0, few.once)) == [0, 100, 200, 300]
+    assert np.concatenate([few.rows(1, 0, 3), few.rows(1, 3, 9)]).tolist() == few.rows(1, 0, 9).tolist()
 
 
 def test_the_fewest_workers_are_recommended_that_read_nearly_as_fast_as_the_fastest() -> None:
