@@ -1,12 +1,41 @@
-"""OpenCV without its log, which says on stderr what an exception says anyway."""
+"""OpenCV without its log, which says on stderr what an exception says anyway, or names no image."""
 
+import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 import cv2
 
 _set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+
+
+class _Stderr:
+    """The ``stderr`` of C, to which libjpeg inside of OpenCV writes; Python's own is another, and stays as it is."""
+
+    def __init__(self) -> None:
+        self._where: Any = None
+        try:
+            libc = ctypes.CDLL(None)
+            self._where = ctypes.c_void_p.in_dll(libc, "stderr")
+            open_file = libc.fopen
+            open_file.restype = ctypes.c_void_p
+            self._nowhere = open_file(os.devnull.encode(), b"w")
+        except (OSError, TypeError, ValueError, AttributeError):  # of a system whose C library has no such name
+            self._where = None
+        self._usual = None if self._where is None else self._where.value
+
+    def leave_out(self) -> None:
+        """Let C write nowhere."""
+        if self._where is not None and self._nowhere:
+            self._where.value = self._nowhere
+
+    def restore(self) -> None:
+        """Let C write where it did."""
+        if self._where is not None:
+            self._where.value = self._usual
 
 
 class _Quiet:
@@ -16,12 +45,14 @@ class _Quiet:
         self._lock = Lock()
         self._inside = 0
         self._before = 0
+        self._stderr = _Stderr()
 
     def enter(self) -> None:
         """The first one turns the log off."""
         with self._lock:
             if not self._inside:
                 self._before = _set_level(0)
+                self._stderr.leave_out()
             self._inside += 1
 
     def leave(self) -> None:
@@ -29,6 +60,7 @@ class _Quiet:
         with self._lock:
             self._inside -= 1
             if not self._inside:
+                self._stderr.restore()
                 _set_level(self._before)
 
 

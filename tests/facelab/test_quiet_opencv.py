@@ -1,9 +1,13 @@
 """OpenCV's log is off while any thread asks for it, and as before afterwards."""
 
+import ctypes
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import cv2
+import numpy as np
+import pytest
 
 from facelab.quiet_opencv import quiet_opencv
 
@@ -30,3 +34,19 @@ def test_it_is_off_in_whatever_order_threads_enter_and_leave() -> None:
         assert pool.submit(first).result() == 0
     assert before > 0
     assert get_level() == before
+
+
+def test_libjpeg_writes_nothing_and_others_do(capfd: pytest.CaptureFixture[str]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    data = bytes(cv2.imencode(".jpg", picture)[1])
+    damaged = np.frombuffer(data[:-2] + bytes(range(1, 40)) + data[-2:], np.uint8)  # libjpeg warns, and decodes it
+    libc = ctypes.CDLL(None)
+    with quiet_opencv():
+        assert cv2.imdecode(damaged, cv2.IMREAD_COLOR) is not None
+        print("Python's", file=sys.stderr)
+    libc.perror(b"C's")
+    assert "extraneous" not in (found := capfd.readouterr().err)
+    assert "C's" in found
+    assert "Python's" in found
+    cv2.imdecode(damaged, cv2.IMREAD_COLOR)
+    assert "extraneous bytes" in capfd.readouterr().err
