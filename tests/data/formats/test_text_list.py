@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from facelab.data.formats.text_list import is_header, one_form, separator_of, split_fields, text_lines, with_slashes
+from facelab.data.formats.text_list import (
+    is_header,
+    name_below,
+    one_form,
+    separator_of,
+    split_fields,
+    text_lines,
+    with_slashes,
+)
 from facelab.errors import DataError
 
 
@@ -64,3 +72,17 @@ def test_names() -> None:
 )
 def test_a_line_of_titles(titles: list[str], found: bool) -> None:
     assert is_header(titles, (frozenset({"path"}), frozenset({"person_id"}))) is found
+
+
+@pytest.mark.parametrize("name", ["a/1.png", "a\\1.png", "./a//1.png", "a/./1.png"])
+def test_names_below_a_folder_have_one_form(name: str) -> None:
+    assert name_below(name, "here") == "a/1.png"
+
+
+@pytest.mark.parametrize("name", ["", ".", "/a/1.png", "../1.png", "a/../../1.png", "..\\1.png", "a/1\0.png"])
+def test_names_outside_of_a_folder_are_refused(name: str) -> None:
+    with pytest.raises(
+        DataError,
+        match="^here: '.*' is not a path below the folder of the images",
+    ):
+        name_below(name, "here")

@@ -47,7 +47,8 @@ class Server:
         always: What goes wrong with all others.
         asked: Path and range of each request.
         headers: Headers of each request.
-        etag: The version of all files.
+        etag: The version of all files; empty if the server says none.
+        modified: The time of all files; empty if the server says none.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +57,7 @@ class Server:
         self.always = ""
         self.asked: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
-        self.etag = '"1"'
+        self.etag, self.modified = '"1"', ""
         handler = type("Handler", (_Handler,), {"told": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -112,7 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
             said = f"bytes {first + 1}-{first + len(part)}/{total}"
         if fault == "huge":
             said = f"bytes {first}-{first + len(part) - 1}/{10**17}"
-        headers = {"Content-Range": said, "ETag": self.told.etag, "Content-Length": str(len(part))}
+        marks = {"ETag": self.told.etag, "Last-Modified": self.told.modified}
+        headers = {"Content-Range": said, **{name: mark for name, mark in marks.items() if mark}}
+        headers["Content-Length"] = str(len(part))
         if fault == "more":
             part, headers["Content-Length"] = part + b"x" * 10, str(len(part) + 10)
         if fault == "announces":

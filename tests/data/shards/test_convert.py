@@ -12,9 +12,10 @@ from typer.testing import CliRunner, Result
 
 from facelab.cli.main import app
 from facelab.data.base import Source
-from facelab.data.formats.conversion import Stored
+from facelab.data.formats.conversion import Stored, stems
 from facelab.data.sources.open_source import open_source
 from facelab.data.sources.packed import Packed
+from facelab.data.sources.recordio import RecordIO
 from facelab.data.sources.webdataset import WebDataset
 from facelab.errors import ConfigError, DataError
 
@@ -100,6 +101,32 @@ def test_names_with_dots_are_one_sample_each(tmp_path: Path, png: Any, picture: 
     source = convert(tmp_path / "faces", "webdataset", tmp_path / "out")
     assert isinstance(source, WebDataset)
     assert [source.name(n).rpartition("/")[2] for n in range(3)] == ["a_1.png", "a_2.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ("p0/0.png", "p0/1.png", ["p0/0", "p0/1"]),
+        ("p0\\0.png", "p0/./1.jpeg", ["p0/0", "p0/1"]),
+        ("/disk/faces/p0/0.png", "../p0/1.png", ["p0/0", "p0/1"]),  # of what lies elsewhere the last two parts
+        ("p0/0.png", "p0/..", None),
+        ("p0/a.png", "P0/A.PNG", None),  # one file on some disks
+    ],
+)
+def test_names_of_records_are_kept_if_all_can_be(
+    first: str, second: str, kept: list[str] | None, made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(made("recordio"), tmp_path / "records")
+    path = tmp_path / "records" / "train.rec"
+    labels = RecordIO(path).labels.tolist()
+    names = [first, second, *(f"p{label}/{n}.png" for n, label in enumerate(labels[2:], 2))]
+    path.with_suffix(".lst").write_text("".join(f"{n}\t{labels[n]}\t{name}\n" for n, name in enumerate(names)))
+    numbered = [f"{label}/{n:08d}" for n, label in enumerate(labels)]
+    stem = stems(RecordIO(path))
+    assert [stem(n) for n in range(COUNT)][:2] == (numbered[:2] if kept is None else kept)
+    path.with_suffix(".lst").write_text("".join(f"{n}\t0\t{name}\n" for n, name in enumerate(names)))
+    stem = stems(RecordIO(path))
+    assert [stem(n) for n in range(COUNT)] == numbered, "the list of other records"
 
 
 def test_what_has_to_be_encoded_is_jpeg_unless_told(made: Callable[[str], Path], tmp_path: Path) -> None:

@@ -97,6 +97,24 @@ def test_another_size_or_version_is_another_file(server: Any, url: str) -> None:
         file.read(0, 10)
 
 
+@pytest.mark.parametrize(
+    ("etag", "modified", "version"), [('"1"', "Mon", '"1"'), ("", "Mon", "Mon"), ("", "", "unknown")]
+)
+def test_a_version_is_the_mark_or_else_the_time_or_unknown(
+    server: Any, url: str, etag: str, modified: str, version: str
+) -> None:
+    server.etag, server.modified = etag, modified
+    file = HttpFile(url, QUICK)
+    assert file.read(3, 4) == CONTENT[3:7]
+    server.modified = "Tue" if modified and etag else modified  # copies of one file may have different times
+    assert file.read(3, 4) == CONTENT[3:7]
+    (server.folder / "a.tar").write_bytes(CONTENT + b"more")
+    with pytest.raises(
+        DataError, match=re.escape(f"{len(CONTENT)} bytes, version {version} then, {len(CONTENT) + 4} ")
+    ):
+        file.read(3, 4)
+
+
 def test_a_server_that_is_gone_is_told(server: Any, url: str) -> None:
     file = HttpFile(url, QUICK)
     server.close()

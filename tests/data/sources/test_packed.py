@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facelab.data.base import SOURCES
+from facelab.data.base import SOURCES, Source
 from facelab.data.formats import writing
-from facelab.data.formats.conversion import write_image_folder
+from facelab.data.formats.conversion import encoder, write_image_folder
+from facelab.data.formats.record_writer import write_recordio
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.packed import Packed, write_packed
+from facelab.data.sources.recordio import RecordIO
 from facelab.data.sources.resized import Resized
 from facelab.errors import CorruptImage, DataError
 from facelab.quality.card import ScorerCard
@@ -166,6 +168,18 @@ def test_meta_is_checked(packed: Path, change: dict[str, object], reason: str) -
     (packed / "meta.json").write_text(json.dumps(meta | change))
     with pytest.raises(DataError, match=reason):
         Packed(packed)
+
+
+@pytest.mark.parametrize("name", ["images.u8", "a.rec"])
+def test_another_process_refuses_a_file_of_another_size(name: str, packed: Path, faces: Path) -> None:
+    write_recordio(packed / "a.rec", ImageFolder(faces), encoder(ImageFolder(faces)))
+    source: Source = Packed(packed) if name == "images.u8" else RecordIO(packed / "a.rec")
+    sent, size = pickle.dumps(source), (packed / name).stat().st_size
+    assert np.array_equal(pickle.loads(sent).read(1), source.read(1))
+    with (packed / name).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(DataError, match=rf"{name}: has {size + 4} bytes, but had {size} when it was first opened"):
+        pickle.loads(sent)
 
 
 def test_a_folder_of_something_else_is_refused(faces: Path, packed: Path) -> None:
