@@ -73,7 +73,7 @@ def cuda_tests() -> Figures:
     """
     if importlib.util.find_spec("pytest") is None:
         raise RowSkipped("not measured: pytest is not installed")
-    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if MARK in path.read_text("utf-8")]
+    files = sorted(set(_files_of_cuda_tests()))
     if not files:
         raise RowSkipped("not measured: the checkout has no tests")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", *files]
@@ -82,6 +82,14 @@ def cuda_tests() -> Figures:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TEST_SECONDS)
     return counts(f"{done.stderr}\n{done.stdout}", done.returncode)
+
+
+def _files_of_cuda_tests() -> Iterator[str]:
+    """Those that mark tests, and those below a conftest file that marks what its fixtures give."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        if MARK in path.read_text("utf-8"):
+            found = path.parent.rglob("test_*.py") if path.name == "conftest.py" else [path]
+            yield from map(str, found)
 
 
 def counts(said: str, code: int) -> Figures:

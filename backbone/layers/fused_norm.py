@@ -48,7 +48,8 @@ def fuse_norms(network: nn.Module, device: torch.device) -> None:
         device: Where it is trained.
 
     Raises:
-        ConfigError: If the device is no GPU, Triton or a C compiler is missing, or the network has no such block.
+        ConfigError: If the device is no GPU, Triton or a C compiler is missing, the network has no such block, or none
+            whose BatchNorm looks at the batch.
     """
     off = "training.fused_norm=false"
     if device.type != "cuda":
@@ -62,8 +63,21 @@ def fuse_norms(network: nn.Module, device: torch.device) -> None:
             "training.fused_norm is for the BatchNorms of IResNet and MobileFaceNet, and this network "
             f"({type(network).__name__}) has none of their blocks; set {off}."
         )
+    if not any(_looks_at_the_batch(network)):
+        raise ConfigError(
+            "training.fused_norm is for BatchNorms that look at the batch, and the adapter keeps all of this network "
+            f"as they are; set {off}."
+        )
     for block in blocks:
         block.fused_norm = True
+
+
+def _looks_at_the_batch(network: nn.Module) -> list[bool]:
+    """Of each BatchNorm over maps, whether it does in training."""
+    training = network.training
+    looks = [module.training for module in network.train().modules() if isinstance(module, nn.BatchNorm2d)]
+    network.train(training)
+    return looks
 
 
 def _can_be_fused(norm: nn.BatchNorm2d, x: Tensor) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from facelab.errors import ConfigError, first_line
 
@@ -62,7 +63,7 @@ class _Compiled:
             self._programs[key] = torch.compile(getattr(network, method), fullgraph=True, **OPTIONS[self.how])
         try:
             return self._programs[key](*inputs)
-        except TorchDynamoException as error:
+        except (TorchDynamoException, GuardOnDataDependentSymNode) as error:
             raise ConfigError(
                 f"training.compile={self.how} cannot make one graph of {type(network).__name__}: {first_line(error)}; "
                 "set training.compile=off."

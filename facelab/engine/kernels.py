@@ -21,8 +21,13 @@ def kernels(*, tf32: bool, cudnn_benchmark: bool) -> Iterator[None]:
     products, convolutions = torch.backends.cuda.matmul, cudnn.conv
     before = products.fp32_precision, convolutions.fp32_precision, cudnn.benchmark
     products.fp32_precision = convolutions.fp32_precision = "tf32" if tf32 else "ieee"
-    cudnn.benchmark = cudnn_benchmark and not torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark = cudnn_tries(cudnn_benchmark)
     try:
         yield
     finally:
         products.fp32_precision, convolutions.fp32_precision, cudnn.benchmark = before
+
+
+def cudnn_tries(wanted: bool) -> bool:
+    """Whether cuDNN tries its kernels: not where torch is told to be deterministic."""
+    return wanted and not torch.are_deterministic_algorithms_enabled()

@@ -140,7 +140,9 @@ def replicate_of(config: RunConfig, backbone: Backbone) -> Replicate:
         )
 
     def replica(network: N) -> Replica[N]:
-        if training.parallel == "ddp" or network is not backbone:
+        if network is not backbone:  # a loss that learns something, whose steps may follow from numbers: not compiled
+            return replicate(network, training.gradient_compression)
+        if training.parallel == "ddp":
             return replicate(network, training.gradient_compression, training.compile)
         from facelab.engine.sharded import Sharded  # takes seconds to import
 

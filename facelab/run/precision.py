@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from facelab.backbone.base import Backbone
+from facelab.engine.kernels import cudnn_tries
 from facelab.engine.precision import AmpBackend, Precision
 from facelab.run.settings import RunConfig
 
@@ -44,7 +45,7 @@ def describe_arithmetic(config: RunConfig, device: torch.device, asked: str) -> 
     words.append(f"precision {training.precision}{' (auto)' if asked == 'auto' else ''}")
     if device.type == "cuda":
         on = {True: "on", False: "off"}
-        words += [f"tf32 {on[training.tf32]}", f"cudnn_benchmark {on[training.cudnn_benchmark]}"]
+        words += [f"tf32 {on[training.tf32]}", f"cudnn_benchmark {on[cudnn_tries(training.cudnn_benchmark)]}"]
     words.append(f"compile {training.compile}")
     if training.cuda_graph:
         words.append("cuda_graph on")

@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 from facelab.backbone.base import BACKBONES, Backbone
+from facelab.backbone.layers import fused_norm
 from facelab.catalogue import build, entries, resolve
 from facelab.citation import Citation
 from facelab.errors import ConfigError
@@ -151,6 +152,20 @@ def _seeded(module: nn.Module, given: tuple[Any, ...], *, bf16: bool) -> torch.T
         output = module(*given)
     outputs = [output] if isinstance(output, torch.Tensor) else output
     return torch.cat([part.float().flatten() for part in outputs])
+
+
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_fused_norms_are_taken_or_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_norm, "require_compiler", lambda *_: None)
+    network = small(name)
+    if name in ("IResNet", "MobileFaceNet"):
+        fused_norm.fuse_norms(network, torch.device("cuda"))
+        assert any(getattr(module, "fused_norm", False) for module in network.modules())
+        return
+    with pytest.raises(
+        ConfigError, match=r"for the BatchNorms of IResNet and MobileFaceNet, and this network \(.*none"
+    ):
+        fused_norm.fuse_norms(network, torch.device("cuda"))
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())

@@ -200,7 +200,9 @@ def test_the_tests_that_need_cuda_are_found(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(rows.subprocess, "run", run)
     assert rows.cuda_tests() == {"passed": 2.0}
-    assert {"test_loader.py", "test_augment.py"} <= {Path(word).name for word in commands[0]}
+    assert {"test_loader.py", "test_augment.py", "test_graphs_of_modes.py", "test_fused_norm_edges.py"} <= {
+        Path(word).name for word in commands[0]
+    }
     monkeypatch.setattr(rows.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(rows.RowSkipped, match="pytest is not installed"):
         rows.cuda_tests()

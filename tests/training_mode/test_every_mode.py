@@ -14,8 +14,9 @@ from rich.console import Console
 
 import facelab
 from facelab.distributed import run_processes
+from facelab.engine import compilation
 from facelab.engine.loop import MetricWindow, plain_step
-from facelab.errors import CheckpointError
+from facelab.errors import CheckpointError, ConfigError
 from facelab.run.assembly import assemble
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
@@ -63,6 +64,10 @@ FULL: dict[str, list[str]] = {
 CHOOSES_BY_NUMBERS: dict[str, str] = {
     "class_pool": "the pool looks up whose rows it has",
     "triplet": "the number of pairs follows from the labels",
+}
+# Whose networks are another function in each pass.
+CHANGES: dict[str, str] = {
+    "occlusion": "makes one program of the network, but occlusion drops cells in the middle of it"
 }
 
 every_mode = pytest.mark.parametrize("name", MODES.names())
@@ -216,6 +221,30 @@ def test_a_step_looks_at_no_number(name: str, base: Path, host_waits: Any) -> No
             parts.mode.after_update()
             window.add({"loss": output.loss, **output.metrics, "norm": norm})
     assert bool(host_waits.lines) == (name in CHOOSES_BY_NUMBERS), host_waits.lines
+
+
+@pytest.mark.slow
+@every_mode
+def test_its_network_is_one_compiled_graph_or_refused(name: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(compilation, "OPTIONS", {"default": {"backend": backend}})
+    words = settings(name, base, *FULL.get(name, []))
+    if name in CHANGES:
+        with pytest.raises(ConfigError, match=CHANGES[name]):
+            assemble(load_config(TINY, [*words, "training.compile=default"]))
+        return
+    losses = []
+    for how in ("off", "default"):
+        parts = assemble(load_config(TINY, [*words, f"training.compile={how}"]))
+        output, _ = plain_step(parts.mode, parts.optim)(next(iter(parts.feed.batches(0, 0))))
+        losses.append(float(output.loss.detach()))
+    assert len(graphs) == 1
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @every_mode

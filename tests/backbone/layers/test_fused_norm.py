@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from facelab import distributed
+from facelab.adapter.base import ADAPTERS, AdaptedBackbone
 from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.layers.activation import PReLU
 from facelab.backbone.layers.fused_norm import NormBlock, fuse_norms, fused_norm
@@ -313,6 +314,9 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: name)
     with pytest.raises(ConfigError, match=r"and this network \(Linear\) has none of their blocks; set training.fused"):
         fuse_norms(nn.Linear(2, 2), gpu)
+    frozen = AdaptedBackbone(network_of("IResNet"), ADAPTERS.build("LoRA", {"rank": 2}), None)
+    with pytest.raises(ConfigError, match="that look at the batch, and the adapter keeps all of this network as they"):
+        fuse_norms(frozen, gpu)
 
 
 @pytest.mark.parametrize("name", SMALL)

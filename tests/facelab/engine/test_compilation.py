@@ -18,6 +18,7 @@ from facelab.engine.replica import replicate
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec
 from facelab.run.assembly import assemble
+from facelab.run.network import replicate_of
 from facelab.run.run import RunResult
 from facelab.run.settings import load_config
 
@@ -44,6 +45,14 @@ class Looking(Small):
 
     def features(self, image: Tensor) -> Features:
         return super().features(image * 2 if image.sum().item() > 0 else image)
+
+
+class Choosing(Small):
+    """A network whose shapes follow from numbers."""
+
+    def features(self, image: Tensor) -> Features:
+        chosen = image[image.mean(dim=(1, 2, 3)) > 0]
+        return super().features(torch.cat([image[1:], chosen[:1]]) if len(chosen) else image)
 
 
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -89,10 +98,23 @@ def test_each_method_is_one_graph_that_gives_the_same(monkeypatch: pytest.Monkey
     assert [name for name, _ in compiled.named_parameters()] == [name for name, _ in net.named_parameters()]
 
 
-def test_what_is_no_whole_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("network", [Looking, Choosing])
+def test_what_is_no_whole_graph_is_refused(network: type[Small], monkeypatch: pytest.MonkeyPatch) -> None:
     graphs(monkeypatch)
-    with pytest.raises(ConfigError, match=r"^training.compile=default cannot make one graph of Looking: .*compile=off"):
-        trained("default", Looking)
+    said = rf"^training.compile=default cannot make one graph of {network.__name__}: .*compile=off"
+    with pytest.raises(ConfigError, match=said):
+        trained("default", network)
+
+
+def test_the_network_alone_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what a loss learns beside it, such as a map to a teacher's channels."""
+    asked: list[str] = []
+    monkeypatch.setattr("facelab.run.network.replicate", lambda net, gradients, compile="off": asked.append(compile))
+    net = Small()
+    replicate = replicate_of(load_config(TINY, ["training.compile=default"]), net)
+    replicate(net)
+    replicate(nn.Linear(2, 2))
+    assert asked == ["default", "off"]
 
 
 def test_each_run_of_a_process_has_room_for_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:

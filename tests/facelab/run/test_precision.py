@@ -61,6 +61,8 @@ def test_the_line_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(TINY, ["training.precision=fp16", "training.cudnn_benchmark=false"])
     said = describe_arithmetic(config, GPU, "fp16")
     assert said == "NVIDIA H100, precision fp16, tf32 on, cudnn_benchmark off, compile off"
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert "cudnn_benchmark off" in describe_arithmetic(load_config(TINY, ["training.precision=fp16"]), GPU, "fp16")
 
 
 def test_apex_has_fp16_alone() -> None:
