@@ -175,7 +175,9 @@ def rates_of(
             for (reader, number), loader in loaders.items():
                 with busy_lock(is_busy):
                     arm = f"{number} {reader}{', busy loop' if is_busy else ''}"
-                    found.setdefault(arm, []).append(with_processor(partial(loader_rate, loader, 0, seconds)))
+                    # Before the clock starts, as many as all workers read at once: they come late, and together.
+                    ahead = 2 * number * batch_size
+                    found.setdefault(arm, []).append(with_processor(partial(loader_rate, loader, ahead, seconds)))
     for loader in loaders.values():
         loader.close()
     return found

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,17 @@ def descriptors() -> int:
 
 def children(pid: int) -> list[int]:
     """The process that watches, and those that read; a tester has others of its own."""
-    found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    words = {child: Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in found}
-    reading = [child for child in found if b"facelab.data.loading.worker" in words[child]]
+    found = list[int]()
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    reading = [child for child in found if b"facelab.data.loading.worker" in command_of(child)]
     return reading + [one for child in reading for one in children(child)]
+
+
+def command_of(pid: int) -> bytes:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def gone(pids: list[int], within: float = 10.0) -> bool:
@@ -172,7 +180,7 @@ def test_of_a_process_that_is_killed_behind_a_slow_step_it_is_said_how(numbered:
     source = numbered(deadly=(50,))
     batches = by_processes(source, sampler=Sequential(source.labels), workers=1, prefetch=1).batches(0)
     kept = next(batches)
-    assert gone(children(os.getpid()))
+    assert gone(children(os.getpid()), within=60.0)
     with pytest.raises(DataError, match=r"^a process that reads images was ended by signal 9, perhaps"):
         list(batches)
     assert kept.index[0] == 0
