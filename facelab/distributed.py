@@ -35,7 +35,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from facelab.errors import ConfigError, FacelabError
+from facelab.errors import ConfigError, FacelabError, first_line
 
 T = TypeVar("T")
 
@@ -55,6 +55,7 @@ def initialise(timeout: timedelta = timedelta(minutes=30)) -> None:
 
     Raises:
         ConfigError: If the environment is incomplete, or this machine has fewer GPUs than processes.
+        FacelabError: If the processes cannot reach each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
@@ -62,7 +63,21 @@ def initialise(timeout: timedelta = timedelta(minutes=30)) -> None:
     if missing:
         raise ConfigError(f"WORLD_SIZE is set but {missing[0]} is not; start several processes through torchrun.")
     _end_with_launcher()
-    dist.init_process_group(_backend(), timeout=timeout)
+    try:
+        dist.init_process_group(_backend(), timeout=timeout)
+    except RuntimeError as error:
+        if not _is_of_network(error):
+            raise
+        raise FacelabError(
+            f"process {os.environ['RANK']} does not reach the others of its group, or one of them has ended "
+            f"({first_line(error)}); where the address is not that of a machine, name the network interface between "
+            "them in GLOO_SOCKET_IFNAME."
+        ) from None
+
+
+def _is_of_network(error: RuntimeError) -> bool:
+    """Whether another process does not answer; gloo says so in a plain RuntimeError that names its own source file."""
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
 
 
 def _end_with_launcher() -> None:
@@ -113,8 +128,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # gloo reports a lost process as a plain RuntimeError that names its own source file.
-        if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo/" in str(error)):
+        if world_size() == 1 or not _is_of_network(error):
             raise
         raise FacelabError("another process has ended, so this one ends too.") from None
     finally:

@@ -134,6 +134,21 @@ def test_a_process_that_is_left_alone_says_so() -> None:
     assert distributed.run_processes(lose_another, 2) == ["another process has ended, so this one ends too.", "left"]
 
 
+def test_a_group_that_does_not_come_together_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed with [third_party/gloo/gloo/pair.cc:152] refused\nmore")
+
+    group = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in group.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_end_with_launcher", lambda: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", fail)
+    with pytest.raises(
+        FacelabError, match=r"process 1 does not reach .*pair.cc:152\] refused\); .* GLOO_SOCKET_IFNAME"
+    ):
+        distributed.initialise()
+
+
 def test_other_errors_are_left_as_they_are() -> None:
     with pytest.raises(RuntimeError, match="gloo/ of one process"), distributed.joined():
         raise RuntimeError("gloo/ of one process")

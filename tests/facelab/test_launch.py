@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import facelab
+from facelab.launch import interface_of, own_address
 
 LAUNCH = (sys.executable, "-m", "facelab.launch", "--standalone", "--nproc-per-node", "2")
 
@@ -59,6 +61,32 @@ def test_options_of_the_program_are_not_taken_for_those_of_torchrun(tmp_path: Pa
     code, lines = launched(str(script), *words)
     assert code == 0
     assert lines.count(" ".join(words)) == 2
+
+
+def test_machines_that_do_not_meet_are_told_where_they_looked() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--rdzv-id", "facelab"]
+        words += ["--rdzv-conf", "is_host=0,read_timeout=1", "-m", "facelab", "train"]
+        done = subprocess.run([*LAUNCH[:3], *words], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith(f"error: the machines do not meet at {place} (")
+    assert lines[-1].endswith("give the address of machine 0 and a free port of it that all can reach.")
+    assert "Traceback" not in done.stderr
+
+
+def test_this_very_host_has_no_address_for_others() -> None:
+    assert own_address("127.0.0.1") is None
+    assert own_address("no such host.invalid") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at Linux's interfaces")
+def test_an_interface_is_found_by_its_address() -> None:
+    names = [name for _, name in socket.if_nameindex()]
+    assert interface_of("127.0.0.1") in names
+    assert interface_of("192.0.2.77") is None, "an address for documentation"
 
 
 RANK = """
