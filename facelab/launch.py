@@ -18,13 +18,17 @@ def main() -> None:
     That process has said why. torchrun would add a traceback of its own and a table; only a process that was killed,
     and so could not speak for itself, is reported here. A signal that asks this process to stop is passed on to the
     others, which write a checkpoint first; the exit code is 128 and its number then, as of a process of its own.
+
+    With ``--max-restarts`` processes are started again, but not after a mistake of the user, which would come again:
+    the process that has told it sends SIGUSR1, and this one ends with exit code 1. Other machines then end, too.
     """
     signal.signal(signal.SIGTERM, _stop)  # until torchrun listens itself
+    signal.signal(signal.SIGUSR1, lambda *_: sys.exit(1))
     os.environ["FACELAB_LAUNCHER"] = str(os.getpid())
     from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
 
     for name in [*logging.root.manager.loggerDict]:
         if name.startswith("torch.distributed.elastic"):  # each has a level of its own
@@ -47,6 +51,8 @@ def main() -> None:
         _stop(error.sigval)
     except KeyboardInterrupt:
         _stop(signal.SIGINT)
+    except RendezvousClosedError:
+        sys.exit("error: another machine has ended the run, and has said why.")
     except (RendezvousError, DistError) as error:
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         sys.exit(
@@ -57,7 +63,8 @@ def main() -> None:
         killed = [found for found in error.failures.items() if found[1].exitcode == -signal.SIGKILL]
         rank, failure = killed[0] if killed else error.get_first_failure()  # others end because of it
         if failure.exitcode < 0:
-            sys.stderr.write(f"error: process {rank} was killed by {failure.signal_name()}.\n")
+            spent = ", and no restart is left" if options.max_restarts else ""
+            sys.stderr.write(f"error: process {rank} was killed by {failure.signal_name()}{spent}.\n")
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -49,7 +50,7 @@ def main() -> None:
     try:
         app()
     except FacelabError as error:
-        _fail(str(error))
+        _fail(str(error), again=type(error) is not FacelabError)
     except OSError as error:  # what no command expects: a full disk, a name of 5,000 letters, a folder without rights
         _fail(f"'{error.filename}': {error.strerror}." if error.filename else f"{error.strerror or error}.")
     except (MemoryError, RuntimeError) as error:
@@ -60,7 +61,8 @@ def main() -> None:
         sys.exit(130)  # as shells say it: 128 and the number of the signal
 
 
-def _fail(sentence: str) -> NoReturn:
+def _fail(sentence: str, again: bool = False) -> NoReturn:
+    """End with a sentence; ``again`` says that the same would come if torchrun started this process once more."""
     where = f" (process {os.environ.get('RANK', '?')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     if len(sentence) > LONGEST:
         sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
@@ -68,4 +70,7 @@ def _fail(sentence: str) -> NoReturn:
         ("error", "bold red"), f"{where}: {printable(sentence)}"
     )  # in one piece: other processes write too
     Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(message)
+    launcher = int(os.environ.get("FACELAB_LAUNCHER", "0"))
+    if again and launcher == os.getppid() and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")):
+        os.kill(launcher, signal.SIGUSR1)  # see `facelab.launch`
     sys.exit(1)

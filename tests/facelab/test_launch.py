@@ -24,12 +24,13 @@ def launched(*command: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.strip().splitlines()
 
 
-def test_a_mistake_of_the_user_ends_with_its_sentence() -> None:
-    code, lines = launched("-m", "facelab", "train", "head=Arcface")
+def test_a_mistake_of_the_user_ends_with_its_sentence_and_is_not_made_again(tmp_path: Path) -> None:
+    code, lines = launched("--max-restarts", "3", "-m", "facelab", "train", "head=Arcface", "--run", str(tmp_path))
     assert code == 1
     assert "ArcFace" in lines[-1]
     assert lines[-1].startswith("error")
     assert not any("Traceback" in line for line in lines)
+    assert sum(line.startswith("error") for line in lines) <= 2, "each of the two processes said it once"
 
 
 def test_a_process_that_is_killed_is_reported(tmp_path: Path) -> None:
@@ -40,9 +41,9 @@ def test_a_process_that_is_killed_is_reported(tmp_path: Path) -> None:
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "time.sleep(60)\n"
     )
-    code, lines = launched(str(script))
+    code, lines = launched("--max-restarts", "1", str(script))
     assert code == 128 + 9
-    assert lines[-1] == "error: process 1 was killed by SIGKILL."
+    assert lines[-1] == "error: process 1 was killed by SIGKILL, and no restart is left."
 
 
 def test_without_a_failure_nothing_is_added(tmp_path: Path) -> None:
