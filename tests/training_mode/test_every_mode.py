@@ -121,6 +121,8 @@ def test_everything_that_it_trains_gets_a_finite_gradient(name: str, base: Path)
     assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in trained)
     assert output.loss.shape == ()
     assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+    own = [*modules, *(part for part in vars(parts.mode).values() if isinstance(part, torch.nn.Module))]
+    assert not any(buffer.requires_grad for part in own for buffer in part.buffers()), "steps would hang together"
 
 
 @every_mode

@@ -34,7 +34,7 @@ class MeanGate(nn.Module):
     @torch.no_grad()
     def update(self, gate: Tensor) -> None:
         """Follow the gates of this process's images, (B, N)."""
-        own = gate.detach().float().mean(dim=0)
+        own = gate.float().mean(dim=0)
         self.mean.lerp_(distributed.all_reduce_sum(own) / distributed.world_size(), 1.0 - DECAY)
 
     def forward(self, noise: Tensor) -> Tensor:

@@ -134,6 +134,10 @@ def test_fingerprint_follows_list_and_files(faces: Path) -> None:
     first = ImageList(faces, written(faces, LINES)).fingerprint()
     assert first == ImageList(faces, written(faces, LINES)).fingerprint()
     assert first != ImageList(faces, written(faces, LINES + "p2/0.png 2\n")).fingerprint()
+    names = LINES.replace("p1/0", "p1/x").replace("p1/1", "p1/0").replace("p1/x", "p1/1")
+    labels = LINES.replace("2.png 2", "2.png 1").replace("1.png 1", "1.png 2")
+    for exchanged in (names, labels):  # as long as before
+        assert first != ImageList(faces, written(faces, exchanged)).fingerprint()
     written(faces, LINES)
     (faces / "p0" / "0.png").write_bytes(b"other")
     assert first != ImageList(faces, faces / "train.txt").fingerprint()

@@ -50,9 +50,15 @@ def test_scale_survives_a_checkpoint() -> None:
     first.advance(torch.tensor(False))
     second = ScaledArithmetic("fp16", CPU, growth_interval=2)
     second.load_state_dict(first.state_dict())
-    for arithmetic in (first, second):
+    state = first.state_dict()
+    third = ScaledArithmetic("fp16", CPU, growth_interval=2)
+    third.load_state_dict(state)
+    for arithmetic in (first, second, third):
         arithmetic.advance(torch.tensor(False))
-    assert first.scale.item() == second.scale.item() == 2.0**16
+    assert first.scale.item() == second.scale.item() == third.scale.item() == 2.0**16
+    assert (state["scale"].item(), state["streak"].item()) == (2.0**15, 1), (
+        "neither who gave it nor who took it moves it"
+    )
 
 
 @pytest.mark.cuda

@@ -11,6 +11,7 @@ from facelab.engine.optimizers import guarded_step
 from facelab.head import fused_product
 from facelab.head.base import HEADS
 from facelab.head.classifier import LARGEST_WHOLE, UpdateRule
+from facelab.head.rows.chunk_optimizer import ChunkOptimizer
 from facelab.head.rows.full_softmax import FullSoftmax
 
 BATCH, DIM, CLASSES = 8, 16, 61  # so many numbers that every chunk ends where a vector of the processor does
@@ -105,6 +106,15 @@ def test_rows_and_state_are_those_of_the_whole_gradient(name: str, head: str, op
 def test_passes_of_several_sizes_and_losses_that_read_the_rows_add_up(options: dict[str, Any]) -> None:
     whole, chunks = (trained(gradient, "CosFace", RULES["sgd"], **options)[0] for gradient in ("whole", "chunks"))
     torch.testing.assert_close(chunks.weight, whole.weight, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("gradient", ["whole", "chunks"])
+def test_only_chunks_spare_a_gradient_as_large_as_the_rows(gradient: Any) -> None:
+    model = FullSoftmax(CLASSES, DIM, build(HEADS, "CosFace"), gradient=gradient)
+    own = model.optimizer(RULES["sgd"])
+    assert isinstance(own, ChunkOptimizer) is (gradient == "chunks")
+    model(torch.randn(BATCH, DIM), torch.arange(BATCH)).loss.backward()
+    assert (model.weight.grad is None) is (gradient == "chunks")
 
 
 def test_an_optimiser_of_somebody_else_finds_a_whole_gradient() -> None:

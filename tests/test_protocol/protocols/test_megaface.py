@@ -163,6 +163,10 @@ def test_mistakes_name_the_images(make: Make) -> None:
 def test_refusals(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fars are"):
         make(fars=[2.0])
+    with pytest.raises(ConfigError, match="rules is 'exactly'. Did you mean 'exact'"):
+        make(rules="exactly")
+    with pytest.raises(ConfigError, match="fusion is 'add'"):
+        make(fusion="add")
     (tmp_path / "strangers" / "1" / "x" / "0.jpg").unlink()
     with pytest.raises(DataError, match=r"1 of 3 images are missing, the first is '1/x/0.jpg'"):
         make()
