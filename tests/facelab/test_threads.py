@@ -17,6 +17,14 @@ def test_zero_is_one_for_each_core_that_the_processes_share(monkeypatch: pytest.
     assert thread_count(0) == 1
 
 
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 5, 9}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    assert cores() == 64
+
+
 @pytest.mark.parametrize(
     ("machine", "processes", "auto"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (96, 1, 16), (96, 8, 11)]
 )

@@ -93,6 +93,7 @@ def test_a_dictionary_lies_before_the_data(write: Any) -> None:
         ({4: [{1: [*CHUNKS[:2], column(14, 7, 7)], 3: 3}]}, None),
         ({4: [{1: [*CHUNKS[:2], column(14, 1 << 40, 7)], 3: 3}]}, "1,099,511,627,776 bytes from 14 on, which lie"),
         ({4: [{1: [*CHUNKS[:2], column(-1, 1, 7)], 3: 3}]}, "which lie outside of it"),
+        ({4: [{1: [*CHUNKS[:2], column(14, -1, 7)], 3: 3}]}, "which lie outside of it"),
         ({4: [{1: [*CHUNKS[:2], column(14, 1, -7)], 3: 3}]}, "which lie outside of it"),
         ({4: [{1: [*CHUNKS[:2], {1: b"other", 3: CHUNKS[2][3]}], 3: 3}]}, "lies in another file, or is encrypted"),
         ({4: [{1: [*CHUNKS[:2], {2: 0}], 3: 3}]}, "lies in another file, or is encrypted"),
@@ -105,6 +106,16 @@ def test_what_cannot_be_is_refused(tree: Fields, reason: str | None, write: Any)
         return
     with pytest.raises(ValueError, match=reason):
         read_layout(file)
+
+
+def test_a_column_ends_before_the_last_eight_bytes(write: Any) -> None:
+    def last(size: int) -> Fields:
+        return SOUND | {4: [{1: [*CHUNKS[:2], column(14, size, 7)], 3: 3}]}
+
+    room = write(last(100)).size - 8 - 14
+    assert read_layout(write(last(room))).chunks[0][2].size == room
+    with pytest.raises(ValueError, match=f"has {room + 1} bytes from 14 on, which lie outside"):
+        read_layout(write(last(room + 1)))
 
 
 def test_two_columns_of_one_name_are_none(write: Any) -> None:
