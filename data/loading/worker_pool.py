@@ -118,7 +118,7 @@ class WorkerPool:
         Raises:
             DataError: If a process has ended, or a fork asks for the batches of the process that it comes from.
         """
-        remaining, waiting = iter(steps), deque[int | BaseException]()
+        remaining, waiting = iter(steps), deque[int | Exception]()
         try:
             waiting.extend(self._submit(task_of, step) for step in islice(remaining, self._most))
             while waiting:
@@ -130,11 +130,12 @@ class WorkerPool:
         finally:
             self._withdraw({one for one in waiting if isinstance(one, int)})
 
-    def _submit(self, task_of: Callable[[int], Task], step: int) -> int | BaseException:
+    def _submit(self, task_of: Callable[[int], Task], step: int) -> int | Exception:
         """The place that a batch will be read into, or what its sampler raised."""
+        self._require_owner()
         try:
             task = task_of(step)
-        except BaseException as error:  # noqa: BLE001 (it is raised where the batch is wanted)
+        except Exception as error:  # noqa: BLE001 (it is raised where the batch is wanted; an interrupt at once)
             return error
         slot = self._free.pop()
         self._slots.put_task(slot, task)
@@ -142,8 +143,9 @@ class WorkerPool:
             os.write(self._tasks, record(slot))
         return slot
 
-    def _take(self, slot: int | BaseException) -> ReadBatch:
-        if isinstance(slot, BaseException):
+    def _take(self, slot: int | Exception) -> ReadBatch:
+        self._require_owner()
+        if isinstance(slot, Exception):
             raise slot
         while slot not in self._ready:
             self._ready.add(self._next_number())
@@ -166,10 +168,6 @@ class WorkerPool:
         Raises:
             DataError: If a process has ended.
         """
-        if os.getpid() != self._owner:  # what one of them takes, the other would wait for without end
-            raise DataError(
-                "this process is a fork of the one that began to read this epoch; let it begin to read of its own."
-            )
         while not self._poll.poll(1000):
             if self._process.poll() is not None:  # of the rest, nobody would see whether one ends
                 raise self._death(self._process.wait())
@@ -180,6 +178,13 @@ class WorkerPool:
         if number < READY:
             raise self._death(number - DEATH)
         return number
+
+    def _require_owner(self) -> None:
+        """Refuse a fork of the process whose pool it is: what one of them takes, the other would wait for in vain."""
+        if os.getpid() != self._owner:
+            raise DataError(
+                "this process is a fork of the one that began to read this epoch; let it begin to read one of its own."
+            )
 
     def _death(self, status: int) -> DataError:
         """End the other processes, and say why."""

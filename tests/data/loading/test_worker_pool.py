@@ -143,6 +143,8 @@ def test_errors_come_at_their_batch_as_they_were_raised(numbered: Callable[..., 
         def rows(self, epoch: int, start: int, stop: int) -> Any:
             if epoch == 1 and start == 20:
                 raise ConfigError("no rows there.")
+            if epoch == 2 and start == 40:
+                raise KeyboardInterrupt
             return super().rows(epoch, start, stop)
 
     loader = by_processes(source, sampler=Fails(source.labels))
@@ -159,6 +161,8 @@ def test_errors_come_at_their_batch_as_they_were_raised(numbered: Callable[..., 
     assert next(batches).index[0] == 0
     with pytest.raises(ConfigError, match=r"^no rows there\.$"):
         next(batches)
+    with pytest.raises(KeyboardInterrupt):  # of the user, who waits for no batch
+        next(loader.batches(2))
     assert next(loader.batches(0)).size == 20, "the processes go on after all that"
 
 
@@ -418,10 +422,11 @@ def test_a_process_that_reads_starts_without_torch() -> None:
 
 
 @pytest.mark.slow
-def test_neither_descriptors_nor_memory_grow(numbered: Callable[..., Source]) -> None:
+@pytest.mark.parametrize("reader", ["threads", "processes"])
+def test_neither_descriptors_nor_memory_grow(reader: str, numbered: Callable[..., Source]) -> None:
     """20,000 batches in 40 epochs, of which every second one is left early."""
     source = numbered(2000)
-    loader = by_processes(source, batch_size=2, prefetch=8)
+    loader = by_processes(source, batch_size=2, prefetch=8, reader=reader)
 
     def resident() -> int:
         pids = [os.getpid(), *children(os.getpid())]

@@ -143,10 +143,11 @@ def test_batches_are_the_same_with_any_workers_after_a_restart_and_of_two_proces
     assert [left + right for (left, _), (right, _) in halves] == [rows for rows, _ in expected]
 
 
-def test_a_server_that_is_lost_stops_the_run_and_skips_nothing(shards: str, server: Any) -> None:
+@pytest.mark.parametrize("reader", ["threads", "processes"])
+def test_a_server_that_is_lost_stops_the_run_and_skips_nothing(reader: Reader, shards: str, server: Any) -> None:
     away = remote(server)
     sampler = SAMPLERS.build("Sequential", {}, labels=away.labels, seed=0)
-    loader = Loader(away, sampler, batch_size=20, workers=2, on_corrupt="skip")
+    loader = Loader(away, sampler, batch_size=20, workers=2, reader=reader, on_corrupt="skip")
     server.always = "cut"
     with pytest.raises(
         DataError, match=r"train-0000\.tar: bytes \d+ to \d+ cannot be read: 4 tries in .* s ended with"
