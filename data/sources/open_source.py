@@ -47,6 +47,8 @@ def open_source(given: str | Path, root: Path | None = None, progress: OnProgres
     """
     path = Path(given)
     text = str(given).strip()
+    if not text:  # which a path would take for the folder where the user stands
+        raise ConfigError(f"the source is empty; a source is {KINDS}.")
     # A file or folder that is there counts before a source of that name.
     is_spec = text.startswith("{") or (text in SOURCES and not path.exists())
     if root is not None and (is_spec or path.is_dir() or path.suffix.lower() == ".rec" or is_archive(path)):

@@ -16,7 +16,7 @@ from facelab.engine.cuda_graph import StepGraph
 from facelab.engine.kernels import kernels
 from facelab.engine.loop import Callback, Progress, StopSignal, train
 from facelab.engine.optimization import Optimization
-from facelab.errors import CheckpointError, ConfigError
+from facelab.errors import CheckpointError, ConfigError, first_line
 from facelab.outside.yaml import read_yaml
 from facelab.plugins import import_plugins
 from facelab.progress_bar import counted_bars
@@ -37,6 +37,9 @@ from facelab.training_mode.base import TrainingMode
 from facelab.weights.checkpoint import CheckpointStore
 from facelab.weights.snapshot import TRAINING, Snapshot
 from facelab.weights.tensor_files import read_tree
+
+UNUSABLE = LookupError, TypeError, ValueError, AttributeError, RuntimeError
+"""What a state that is none trips over."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,7 @@ def _run(
         log.followers = tuple(added.by_name.values())
     if found:
         check_training_set(parts.training_set, found, allow_changes=allow_changes, say=console.print)
-        restore(parts, found)
-        added.restore(found)
+        _go_on_from(found, parts, added)
         if distributed.is_main():
             console.print(f"resumed '{folder}' at update {parts.progress.update} of {parts.progress.total}")
     if distributed.is_main():
@@ -125,6 +127,21 @@ def _run(
     evaluation = _train(parts, protocols, scores, store, console, log, added)
     _report_corrupt(parts, folder, console)
     return RunResult(folder, parts.progress, tuple(evaluation.reports))
+
+
+def _go_on_from(checkpoint: Path, parts: Parts, added: NamedCallbacks) -> None:
+    """`restore` the run and its callbacks; a state that nothing can go on from is told in a sentence.
+
+    Its hashes are right, so it was written so: by hand, or by somebody else.
+    """
+    try:
+        restore(parts, checkpoint)
+        added.restore(checkpoint)
+    except UNUSABLE as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(
+            f"no run can go on from the state in the checkpoint '{checkpoint}' ({reason})."
+        ) from error
 
 
 def _require_unbegun(folder: Path, config: RunConfig) -> None:

@@ -159,6 +159,8 @@ def test_what_is_no_source_is_refused(faces: Path, tmp_path: Path) -> None:
         DataError, match=r"nowhere: there is no such file or folder; a source is a folder or an archive"
     ):
         open_source(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="the source is empty; a source is a folder"):
+        open_source("")
     with pytest.raises(ConfigError, match="no list of images; a root is only needed for one"):
         open_source(faces, faces)
     with pytest.raises(ConfigError, match="the source '{ImageFolder: \\[}', line 1: "):

@@ -17,6 +17,7 @@ from facelab.run.run_folder import claimed
 from facelab.run.settings import load_config
 from facelab.run.tracking import write_settings
 from facelab.weights.checkpoint import CheckpointStore
+from facelab.weights.manifest import read_manifest, write_manifest
 from facelab.weights.snapshot import read_model, read_rows
 from facelab.weights.tensor_files import read_tree
 
@@ -211,6 +212,15 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_can_be_chosen(tmp_path
     again = state_of(run)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert len(losses(run)) == 4
+    # As somebody would write a state who wants to be believed: its hashes are right.
+    first = run / "checkpoints" / "step-00000004"
+    for key, value in {"mode": [], "optimization": 7, "window": "none"}.items():
+        torch.save(read_tree(first / "training.pt") | {key: value}, first / "training.pt")
+        manifest = read_manifest(first)
+        (first / "manifest.json").unlink()
+        write_manifest(first, manifest["update"], manifest["score"])
+        with pytest.raises(CheckpointError, match=r"no run can go on from the state in the checkpoint '.*0004' \("):
+            run_tiny(run, *settings, resume=True, checkpoint="step-4")
 
 
 def test_a_checkpoint_that_is_not_there_is_no_new_run(tmp_path: Path, run_tiny: Run) -> None:
