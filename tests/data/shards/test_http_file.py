@@ -193,9 +193,3 @@ def test_many_threads_read_at_once(url: str) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-
-
-def test_patience_must_make_sense() -> None:
-    for name, value in (("attempts", 0), ("timeout", 0.0), ("pause", -1.0)):
-        with pytest.raises(ConfigError, match=name):
-            Patience(**{name: value})
