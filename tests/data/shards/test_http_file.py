@@ -11,7 +11,7 @@ import pytest
 from facelab.data.shards import http_file
 from facelab.data.shards.http_file import HttpFile
 from facelab.data.shards.patience import Patience
-from facelab.errors import ConfigError, DataError
+from facelab.errors import DataError
 
 CONTENT = bytes(range(256)) * 40
 QUICK = Patience(attempts=3, timeout=5.0, pause=0.001)
