@@ -13,6 +13,8 @@ from facelab.backbone.base import BACKBONES, Backbone
 from facelab.backbone.layers import fused_norm
 from facelab.catalogue import build, entries, resolve
 from facelab.citation import Citation
+from facelab.engine import compilation
+from facelab.engine.replica import replicate
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec
 
@@ -152,6 +154,33 @@ def _seeded(module: nn.Module, given: tuple[Any, ...], *, bf16: bool) -> torch.T
         output = module(*given)
     outputs = [output] if isinstance(output, torch.Tensor) else output
     return torch.cat([part.float().flatten() for part in outputs])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES.names())
+def test_training_is_one_compiled_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's tracing alone, in fp32 without dropout."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(compilation, "OPTIONS", {"default": {"backend": backend}})
+    found = []
+    for how in ("off", "default"):
+        network = small(name).train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout | nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        torch.manual_seed(0)
+        embedding = replicate(network, compile=how)(images(network))  # type: ignore[arg-type]
+        embedding.square().sum().backward()
+        found.append([embedding.detach(), *(one.grad for one in network.parameters() if one.grad is not None)])
+    assert len(graphs) == 1
+    whole = float(torch.stack([one.norm() for one in found[0]]).norm())
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).norm()) <= 1e-3 * float(one.norm()) + 1e-4 * whole
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
