@@ -25,6 +25,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)  # until torchrun listens itself
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(1))
     os.environ["FACELAB_LAUNCHER"] = str(os.getpid())
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else the stack of each message that did not arrive
     from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -56,8 +57,8 @@ def main() -> None:
     except (RendezvousError, DistError) as error:
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         sys.exit(
-            f"error: the machines do not meet at {meeting_point} ({reason}); start the same command on all of them, "
-            "each with its NODE_RANK, and give the address of machine 0 and a free port of it that all can reach."
+            f"error: the machines do not meet at {meeting_point}, or no longer ({reason}); start the same command on "
+            "all of them, each with its NODE_RANK, and give the address of machine 0 and a free port that all reach."
         )
     except ChildFailedError as error:
         killed = [found for found in error.failures.items() if found[1].exitcode == -signal.SIGKILL]
