@@ -90,11 +90,15 @@ def _kept(path: Path, file: RangedFile) -> TarIndex | None:
 
 
 def _beside(address: str, file: RangedFile, patience: Patience) -> TarIndex | None:
-    """The index that lies beside a shard, as `facelab data convert` writes it; None if there is none."""
+    """The index that lies beside a shard, as `facelab data convert` writes it; None if there is none of this shard."""
     if is_remote(address):
         if "?" in address:
             return None  # a signature is for one file
     elif not Path(address + BESIDE).is_file():
+        return None
+    elif Path(address + BESIDE).stat().st_mtime_ns < Path(address).stat().st_mtime_ns:
+        # The shard was written anew, perhaps with other labels in the same places.
+        logging.getLogger(__name__).warning(f"{address}{BESIDE}: is older than its shard; it is made anew.")
         return None
     try:
         kept = open_ranged(address + BESIDE, patience)

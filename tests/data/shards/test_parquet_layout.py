@@ -90,6 +90,7 @@ def test_a_dictionary_lies_before_the_data(write: Any) -> None:
         ({2: [[0], [1]]}, "lacks what each has"),
         ({4: [{1: CHUNKS[:2], 3: 3}]}, "a row group has other columns than the file"),
         ({4: [{1: CHUNKS}]}, "lacks what each has"),
+        ({4: [{1: CHUNKS, 3: True}]}, "lacks what each has"),  # no number
         ({4: [{1: [*CHUNKS[:2], column(14, 7, 7)], 3: 3}]}, None),
         ({4: [{1: [*CHUNKS[:2], column(14, 1 << 40, 7)], 3: 3}]}, "1,099,511,627,776 bytes from 14 on, which lie"),
         ({4: [{1: [*CHUNKS[:2], column(-1, 1, 7)], 3: 3}]}, "which lie outside of it"),

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -100,8 +101,41 @@ def test_an_index_beside_a_shard_saves_reading_it(shards: str, server: Any, cach
     away = remote(server)
     assert away.fingerprint() == local.fingerprint()
     assert sum(part.startswith("bytes=0-") and path.endswith(".tar") for path, part in server.asked) == SHARDS
-    (server.folder / "train-0001.tar.index").write_bytes(b"hello")
-    assert remote(server).fingerprint() == local.fingerprint()
+    for other in (b"hello", b"", bytes(1 << 24)):
+        for kept in cache.glob("*.npz"):
+            kept.unlink()
+        (server.folder / "train-0001.tar.index").write_bytes(other)
+        assert remote(server).fingerprint() == local.fingerprint()
+    (server.folder / "train-0001.tar.index").write_bytes((server.folder / "train-0000.tar.index").read_bytes())
+    for kept in cache.glob("*.npz"):
+        kept.unlink()
+    with pytest.raises(DataError, match="train-0001"):  # an image is read with its name
+        remote(server).encoded(EACH)
+    server.asked.clear()
+    signed = WebDataset(f"{server.url}/train-{{0000..0002}}.tar?signature=7", attempts=1, timeout=5.0)
+    assert signed.fingerprint() == local.fingerprint()
+    assert not any("index" in path for path, _ in server.asked), "a signature is for one file"
+
+
+def test_an_index_that_is_older_than_its_shard_is_not_taken(
+    shards: str, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    local = WebDataset(shards)
+    (file, index), *_ = local.shards
+    shard, beside = Path(file.name), Path(f"{file.name}.index")
+    beside.write_bytes(index.packed())
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as tar:
+        place = tar.getmember("p/0003.cls").offset_data
+    content[place : place + 1] = b"6"  # a label that is corrected, in its place
+    shard.write_bytes(content)
+    for age, label in ((1, 6), (0, 3)):
+        for kept in cache.glob("*.npz"):
+            kept.unlink()
+        now = shard.stat().st_mtime_ns
+        os.utime(beside, ns=(now, now - age))
+        assert WebDataset(shards).labels[:4].tolist() == [0, 1, 2, label]
+    assert caplog.messages == [f"{beside}: is older than its shard; it is made anew."]
 
 
 def test_neighbours_are_read_together_and_others_alone(

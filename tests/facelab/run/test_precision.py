@@ -65,6 +65,24 @@ def test_the_line_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cudnn_benchmark off" in describe_arithmetic(load_config(TINY, ["training.precision=fp16"]), GPU, "fp16")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "CPU, precision fp32, compile off"),
+        (["training.compile=max"], "CPU, precision fp32, compile max"),
+        (["training.cuda_graph=true"], "CPU, precision fp32, compile off, cuda_graph on"),
+        (["training.fused_norm=true"], "CPU, precision fp32, compile off, fused_norm on"),
+        (
+            ["training.cuda_graph=true", "training.fused_norm=true", "training.precision=bf16"],
+            "CPU, precision bf16, compile off, cuda_graph on, fused_norm on",
+        ),
+    ],
+)
+def test_the_line_says_what_is_on(words: list[str], said: str) -> None:
+    config = load_config(TINY, words)
+    assert describe_arithmetic(config, CPU, config.training.precision) == said
+
+
 def test_apex_has_fp16_alone() -> None:
     config = load_config(TINY, ["training.precision=auto", "training.amp=apex"])
     assert precision.settle_precision(config, CONVOLUTIONS, CPU).training.precision == "fp16"  # type: ignore[arg-type]
