@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from facelab.errors import DataError
-from facelab.weights.temporary import temporary_folder
+from facelab.weights.temporary import final_place, temporary_folder
 from facelab.weights.whole_file import refuse_existing
 
 
@@ -47,9 +47,10 @@ def _reported(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        place = final_place(target)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"{target}: cannot be written ({error.strerror or error}).") from None
-        raise DataError(f"{target}: the disk is full; nothing was written.") from None
+            raise DataError(f"{place}: cannot be written ({error.strerror or error}).") from None
+        raise DataError(f"{place}: the disk is full; nothing was written.") from None
 
 
 def require_space(target: Path, size: int) -> None:

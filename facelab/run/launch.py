@@ -17,6 +17,7 @@ from facelab.run.settings import (
     STUDY_KEYS,
     VARIANTS,
     RunConfig,
+    file_and_changes,
     find_config,
     load_tree,
     make_config,
@@ -89,11 +90,11 @@ def _settings(config: str | None, overrides: Sequence[str], resumed: Path | None
     if config is None and resumed is not None and resumed.is_dir():
         path = resumed / (STUDY if (resumed / STUDY).is_file() else CONFIG)
         tree = read_yaml(path) if path.name == STUDY else saved_settings(resumed)
-        return merge(tree, parse_overrides(overrides), SPEC_PATHS), f"'{path}'"
+        return merge(tree, parse_overrides(overrides), SPEC_PATHS), file_and_changes(path, overrides)
     if config is None and resumed is not None:
         raise ConfigError(f"there is no run '{resumed}' to go on with; to begin one there, name its configuration too.")
     name = config or DEFAULT_CONFIG
-    return load_tree(name, overrides), f"'{find_config(name)}'"
+    return load_tree(name, overrides), file_and_changes(find_config(name), overrides)
 
 
 def _refuse_plugins_of(runs: Iterable[RunConfig], where: str, overrides: Sequence[str]) -> None:

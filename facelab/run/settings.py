@@ -33,6 +33,7 @@ RUN_SPECS = (
     "evaluation.protocols.*",
 )
 SPEC_PATHS = (*RUN_SPECS, *(f"{front}.{path}" for front in ("base", "variants.*") for path in RUN_SPECS))
+LONGEST = 200  # letters of the changes that a message shows
 """Settings that name one registered thing, so that another name replaces the old one with all its options."""
 
 VARIANTS, COLUMNS = STUDY_KEYS = ("variants", "columns")
@@ -345,7 +346,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     tree = load_tree(name, overrides)
     if isinstance(tree.get(VARIANTS), dict):
         raise ConfigError(f"'{name}' is a study of several runs ({', '.join(tree[VARIANTS])}), but one is needed here.")
-    return make_config(tree, f"'{find_config(name)}'")
+    return make_config(tree, file_and_changes(find_config(name), overrides))
 
 
 def load_tree(name: str, overrides: Sequence[str] = ()) -> Tree:
@@ -360,6 +361,12 @@ def load_tree(name: str, overrides: Sequence[str] = ()) -> Tree:
     """
     tree = read_config(find_config(name), SPEC_PATHS, shipped_configs())
     return merge(tree, parse_overrides(overrides), SPEC_PATHS)
+
+
+def file_and_changes(path: Path, overrides: Sequence[str]) -> str:
+    """A file of settings and what the user changes in it, as messages begin."""
+    changes = " ".join(overrides)
+    return f"'{path}'" + (f" with {changes[:LONGEST]}{'…' if len(changes) > LONGEST else ''}" if changes else "")
 
 
 def make_config(tree: dict[str, Any], where: str) -> RunConfig:

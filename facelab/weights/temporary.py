@@ -20,6 +20,11 @@ def temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.{HOST}-{os.getpid()}.part")
 
 
+def final_place(path: Path) -> Path:
+    """Where a file will lie that is being written below temporary names."""
+    return Path(*(part[1:].rsplit(".", 2)[0] if NAME.fullmatch(part) else part for part in path.parts))
+
+
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
     """A new folder beside ``target``, which is gone after the block unless it was renamed.

@@ -353,3 +353,10 @@ def test_the_published_recipe_of_adaface() -> None:
         "low_resolution": {"probability": 0.2, "resolution": [22, 111], "recipe": "interpolation"},
         "colour_jitter": {"probability": 0.2, **jitter},
     }
+
+
+def test_messages_name_the_file_and_what_was_changed_in_it() -> None:
+    with pytest.raises(ConfigError, match=r"train\.yaml' with seed=1 training\.epoch=2: unknown key 'training\.epoch'"):
+        load_config("conventional", ["seed=1", "training.epoch=2"])
+    with pytest.raises(ConfigError, match=r"train\.yaml' with name=x{195}…: "):
+        load_config("conventional", [f"name={'x' * 500}", "bogus=2"])
