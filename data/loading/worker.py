@@ -81,7 +81,7 @@ def main(argument: str) -> None:
         _tell(plan, 0)
         return
     gc.freeze()  # else the first collection in each fork copies the source's objects
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # by way of `finally`
     workers = set[int]()
     try:
         for _ in range(plan.workers):

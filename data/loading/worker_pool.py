@@ -64,9 +64,9 @@ class WorkerPool:
             raise NoProcessesError(f"{error.strerror}; {needs}") from None
         self._poll = select.poll()
         self._poll.register(self._results, select.POLLIN)
-        self._free = list(range(slots))
-        self._lent: set[int] = set()
-        self._ready: set[int] = set()
+        self._free = list(range(slots))  # places that a task may be put into
+        self._ready: set[int] = set()  # places with a result that is not wanted yet
+        self._lent: set[int] = set()  # places whose pixels the consumer has
         self._send(content)
 
     def _run(self, slots: int, batch_size: int, workers: int, size: int) -> None:

@@ -172,11 +172,13 @@ def test_a_process_that_is_killed_is_told_of_and_replaced(numbered: Callable[...
     with pytest.raises(DataError, match=r"^a process that reads images was ended by signal 9, perhaps for lack of mem"):
         list(loader.batches(0))
     assert [batch.index[0].item() for batch in loader.batches(0, 3)] == [60, 80]
-    watching = pool_of(loader)._process.pid
-    os.kill(watching, signal.SIGKILL)
-    assert gone([watching])
-    with pytest.raises(DataError, match="was ended by signal 9"):
-        list(loader.batches(0, 3))
+    for sent, how in ((signal.SIGKILL, "was ended by signal 9"), (signal.SIGTERM, "ended with status 143")):
+        watching = pool_of(loader)._process.pid
+        os.kill(watching, sent)
+        assert gone([watching])
+        with pytest.raises(DataError, match=how):
+            list(loader.batches(0, 3))
+        assert len(list(loader.batches(0, 3))) == 2
 
 
 def test_of_a_process_that_is_killed_behind_a_slow_step_it_is_said_how(numbered: Callable[..., Source]) -> None:
