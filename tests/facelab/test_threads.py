@@ -23,6 +23,8 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPat
     assert cores() == 3
     monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
     assert cores() == 64
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert cores() == 1
 
 
 @pytest.mark.parametrize(

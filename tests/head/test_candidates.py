@@ -1,5 +1,7 @@
 """Which classes count against whom, by hand: four of a process's six, of which one is nobody's target here."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,11 +10,13 @@ from facelab.head.candidates import Candidates, Nearest, WholeProduct, entry
 ROWS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.6, 0.8]])
 COLUMN, OWNED = torch.tensor([1, 3, 0]), torch.tensor([True, True, False])  # the third's class is elsewhere
 OLDER = torch.tensor([[False, False, True, False], [False, False, False, False], [False, True, False, False]])
+BIAS = torch.tensor([0.1, 0.2, 0.3, 0.4])
 COSINE = torch.tensor([[0.1, 0.2, 0.9, 0.3], [0.5, 0.6, -0.2, 0.8], [0.4, 0.7, 0.0, 0.1]])
 
 
 def candidates(weight: Tensor | None = None, excluded: Tensor | None = None) -> Candidates:
-    return Candidates(ROWS, COLUMN, OWNED, weight=weight, excluded=excluded, taken=torch.tensor([0, 2, 3, 5]))
+    beside: dict[str, Any] = {"bias": BIAS, "class_parameters": {"margin": 2 * BIAS}}
+    return Candidates(ROWS, COLUMN, OWNED, weight=weight, excluded=excluded, taken=torch.tensor([0, 2, 3, 5]), **beside)
 
 
 def test_negatives_are_neither_the_target_nor_who_is_excluded() -> None:
@@ -37,6 +41,10 @@ def test_some_of_them_and_chunks_of_them_are_the_same_classes() -> None:
     some = whole.take(torch.tensor([1, 3]), ROWS[[1, 3]], weight=torch.tensor([2.0, 4.0]))
     assert some.negatives().equal(whole.negatives()[:, [1, 3]])
     assert some.taken is not None
+    assert some.bias is not None
+    assert some.bias.equal(BIAS[[1, 3]])
+    assert some.class_parameters["margin"].equal(2 * BIAS[[1, 3]])
+    assert some.at_target(BIAS[[1, 3]]).tolist() == whole.at_target(BIAS).tolist()
     assert some.taken.tolist() == [2, 5]
     assert some.of_taken(torch.arange(6)).tolist() == [2, 5]
     for size in (1, 3, 4, 9):
@@ -45,6 +53,7 @@ def test_some_of_them_and_chunks_of_them_are_the_same_classes() -> None:
         chunks = [parts[number] for number in range(len(parts))]
         assert torch.cat([part.negatives() for part in chunks], dim=1).equal(whole.negatives())
         assert torch.cat([part.rows for part in chunks]).equal(ROWS)
+        assert torch.cat([part.bias for part in chunks if part.bias is not None]).equal(BIAS)
         own = [entry(COSINE[:, n * size :], part.column) * part.owned for n, part in enumerate(chunks)]
         assert torch.stack(own).sum(dim=0).equal(WholeProduct(COSINE, whole).target())
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facelab.data.shards.address import expand, shown
+from facelab.data.shards.address import expand, is_pattern, shown
 from facelab.errors import ConfigError, DataError
 
 
@@ -13,6 +13,14 @@ def test_braces_count_and_choose() -> None:
     assert expand("x://{a,b}-{1..2}.tar", ".tar") == [f"x://{c}-{n}.tar" for c in "ab" for n in (1, 2)]
     assert expand(["x://b", "x://a"], ".tar") == ["x://b", "x://a"]
     assert expand("x://{odd}.tar", ".tar") == ["x://{odd}.tar"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("a-*.tar", True), ("a-{0..3}.tar", True), ("s3://b/a.tar", True), ("a.tar", False), ("C:/a.tar", False)],
+)
+def test_what_names_several_files_or_lies_elsewhere(text: str, found: bool) -> None:
+    assert is_pattern(text) is found
 
 
 def test_a_folder_and_a_star_are_files_in_order(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def failing(times: int, *reasons: str, wait: float = 0.0) -> Callable[[float], f
         number = next(tries, None)
         if number is None:
             return deadline
-        raise FailedError(reasons[number % len(reasons)], wait)
+        reason = reasons[number % len(reasons)]
+        raise FailedError(reason, wait) if wait else FailedError(reason)
 
     return read
 

@@ -36,6 +36,10 @@ def test_the_runs_used_last_stay_within_the_bytes() -> None:
     get(9, size=500)
     assert reads == [1, 2, 3, 2, 9, 1, 9]
     assert pickle.loads(pickle.dumps(cache)).get(1, lambda: b"anew") == b"anew"
+    reads.clear()
+    for number in (20, 21, 20, 21, 22, 21, 22, 20):
+        get(number, size=50)  # two fill it
+    assert reads == [20, 21, 22, 20]
 
 
 def test_threads_that_want_one_run_read_it_once_and_hear_of_one_failure() -> None:

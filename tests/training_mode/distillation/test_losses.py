@@ -131,6 +131,20 @@ def test_refusals(name: str, options: dict[str, Any], teacher: Shapes, sentence:
         DISTILLATIONS.build(name, options, student=SHAPES, teacher=teacher, rows=torch.ones(7, 9), num_classes=CLASSES)
 
 
+def test_relations_by_hand_whatever_the_scale_and_the_place() -> None:
+    triangle = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
+    for scale, place in ((1.0, 0.0), (0.01, 5.0), (100.0, -3.0)):
+        moved = scale * triangle + place
+        expected = torch.tensor([[0.0, 3.0, 4.0], [3.0, 0.0, 5.0], [4.0, 5.0, 0.0]], dtype=torch.float64) / 4.0
+        torch.testing.assert_close(distances(moved, moved), expected)
+        torch.testing.assert_close(distances(moved[1:2], moved), expected[1:2])
+        found = angles(moved, moved)
+        assert found.shape == (3, 3, 3)
+        corners = [float(found[at, one, other]) for at, one, other in ((0, 1, 2), (1, 0, 2), (2, 0, 1))]
+        assert corners == pytest.approx([0.0, 0.6, 0.8])
+        assert not found[[0, 1, 2], [0, 1, 2]].any(), "there is no angle to itself"
+
+
 @pytest.mark.parametrize("name", ["Angular", "Cosine"])
 def test_a_projection_reaches_another_length(name: str) -> None:
     loss = DISTILLATIONS.build(name, {"projection": True}, student=SHAPES, teacher=Shapes(9))
