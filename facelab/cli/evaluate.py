@@ -85,7 +85,10 @@ def evaluate_command(
     ] = 1000,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the report; below the first model by default.", callback=writable("folder")),
+        typer.Option(
+            help="Folder for the report; below the first model by default, or beside its file.",
+            callback=writable("folder"),
+        ),
     ] = None,
 ) -> None:
     """Test models on protocols; prints one table and writes the report."""
@@ -102,7 +105,7 @@ def evaluate_command(
         console = Console(soft_wrap=True, markup=False, highlight=False, quiet=not distributed.is_main())
         where = "cpu" if (device, backend) == ("auto", "onnxruntime") else device
         models = open_models(names, checkpoint, backbone, weights, where)
-        folder = out or (Path(names[0]) / "test" if names else Path("runs") / f"test-{models[0].name}")
+        folder = out or _report_folder(names, models)
         distributed.together(lambda: require_writable(folder, "folder") if distributed.is_main() else None)
         if backend == "onnxruntime":
             models = computed_by_onnxruntime(models)
@@ -114,6 +117,14 @@ def evaluate_command(
         written = write_evaluation(folder, models, reports, console, bootstrap=bootstrap, draws=draws)
         for what, path in written.items():
             console.print(f"{what:>10}  {path}")
+
+
+def _report_folder(names: Sequence[str], models: Sequence["FaceModel"]) -> Path:
+    """Where a report goes unless it is told: below the first model, beside its file, or among the runs."""
+    if not names:
+        return Path("runs") / f"test-{models[0].name}"
+    first = Path(names[0])
+    return first.with_name(f"{first.stem}-test") if first.is_file() else first / "test"
 
 
 def computed_by_onnxruntime(models: Sequence["FaceModel"]) -> list["FaceModel"]:

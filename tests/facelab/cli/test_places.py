@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from facelab.cli.evaluate import _report_folder
 from facelab.cli.main import app
 
 COMMANDS = {
@@ -60,3 +61,10 @@ def test_a_folder_is_no_place_for_a_file(command: str, tmp_path: Path) -> None:
 def test_what_is_there_is_refused_before_the_work(command: str, tmp_path: Path) -> None:
     found = CliRunner().invoke(app, command.format(out=tmp_path).split())
     assert "exists already; remove it or choose another name" in str(found.exception)
+
+
+def test_a_report_lies_below_the_first_model_or_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "model.onnx").write_bytes(b"")
+    assert _report_folder([str(tmp_path / "run"), "other"], []) == tmp_path / "run" / "test"
+    assert _report_folder([str(tmp_path / "model.onnx")], []) == tmp_path / "model-test"
