@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facelab.head.candidates import Candidates, Nearest, WholeProduct, entry
+from facelab.head.candidates import Candidates, Nearest, WholeProduct, cosines, entry
 
 ROWS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.6, 0.8]])
 COLUMN, OWNED = torch.tensor([1, 3, 0]), torch.tensor([True, True, False])  # the third's class is elsewhere
@@ -59,8 +59,18 @@ def test_some_of_them_and_chunks_of_them_are_the_same_classes() -> None:
 
 
 def test_the_nearest_that_counts() -> None:
+    seen = Nearest()
+    WholeProduct(COSINE.clone().requires_grad_(), candidates()).over_chunks(seen)
+    assert not seen.seen.requires_grad
     for size in (1, 3, 4):
         nearest, parts = Nearest(), candidates(excluded=OLDER).parts(size)
         for number, cosine in enumerate(COSINE.split(size, dim=1)):
             nearest(cosine, parts[number])
         torch.testing.assert_close(nearest.seen, torch.tensor([[0.3, 0.8, 0.4], [0.2, 0.8, -torch.inf]]))
+
+
+def test_the_cosine_to_several_centres_is_that_to_the_nearest() -> None:
+    features = torch.tensor([[2.0, 0.0], [3.0, 4.0]])
+    torch.testing.assert_close(cosines(features, ROWS), torch.tensor([[1.0, 0, -1.0, 0.6], [0.6, 0.8, -0.6, 1.0]]))
+    centres = torch.stack([ROWS[:2], ROWS[2:]], dim=1)  # (2 classes, 2 centres, 2)
+    torch.testing.assert_close(cosines(features, centres), torch.tensor([[1.0, 0.6], [0.6, 1.0]]))

@@ -72,8 +72,9 @@ def test_batches_of_whole_updates_from_any_update_on(accumulate: int, update: in
 
 
 def test_scores_are_those_of_the_images_as_they_are_then() -> None:
-    plain, _, _ = feed()
+    plain, _, augment = feed()
     assert all(batch.quality is not None and not batch.quality.any() for batch in plain.batches(0, 0))
+    assert {told[-2:] for told in augment.told} == {("same", False)}, "unless a mode asks for more"
     scored, _, _ = feed(scorer=brightness())
     found = [batch.quality.tolist() for batch in scored.batches(0, 0) if batch.quality is not None]
     assert found == [[100.0 + step] * 2 for step in range(6)]

@@ -77,6 +77,14 @@ def test_operators_and_kernels_come_by_their_own_time() -> None:
     assert operator_shares(averages, on_device=True) == [Share("add_kernel", 4, 0.0, 10.0)]
 
 
+def test_shares_are_of_the_whole_that_is_named() -> None:
+    shares, whole = [Share("a", 2, 1000.0, 0.0), Share("b", 2, 3000.0, 0.0)], Share("step", 0, 8000.0, 0.0)
+    of_rows, of_whole = profile_table("x", shares, 1).splitlines(), profile_table("x", shares, 1, whole).splitlines()
+    assert [line.split()[-1] for line in of_rows[1:]] == ["25.0", "75.0"]
+    assert [line.split()[-1] for line in of_whole[1:]] == ["12.5", "37.5"]
+    assert profile_table("x", [Share("a", 0, 0.0, 0.0)], 1).splitlines()[1].split() == ["a", "0.00", "0.0"]
+
+
 def test_the_table_is_aligned_and_of_one_step() -> None:
     shares = [Share("forward", 4, 6000.0, 0.0), Share("rest", 0, 2000.0, 0.0)]
     assert profile_table("a step", shares, 2).splitlines() == [
