@@ -154,6 +154,13 @@ def test_every_kind_of_source_is_recognised(faces: Path, tmp_path: Path) -> None
         assert source.read(len(source) - 1).shape == (12, 10, 3)
 
 
+@pytest.mark.parametrize(
+    "spec", ["{ImageFolder: {root: %s}}", "  {ImageFolder: {root: %s}}\n", "\n{ImageFolder: {root: '%s'}} "]
+)
+def test_blanks_around_the_words_of_a_source_mean_nothing(spec: str, faces: Path) -> None:
+    assert open_source(spec % faces).fingerprint() == ImageFolder(faces).fingerprint()
+
+
 def test_what_is_no_source_is_refused(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"nowhere: there is no such file or folder; a source is a folder or an archive"
