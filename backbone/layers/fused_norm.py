@@ -33,8 +33,7 @@ class NormBlock(nn.Module):
             residual: As ``x``.
         """
         slope = act.weight if isinstance(act, PReLU) else None
-        known = act is None or isinstance(act, PReLU | nn.Identity)
-        if self.fused_norm and known and isinstance(norm, nn.BatchNorm2d) and _can_be_fused(norm, x):
+        if self.fused_norm and isinstance(norm, nn.BatchNorm2d) and _can_be_fused(norm, act, x):
             return _batch_norm(x, norm, slope, residual)
         output: Tensor = norm(x) if act is None else act(norm(x))
         return output if residual is None else output.add_(residual)  # no backward pass needs the sum's first operand
@@ -80,10 +79,13 @@ def _looks_at_the_batch(network: nn.Module) -> list[bool]:
     return looks
 
 
-def _can_be_fused(norm: nn.BatchNorm2d, x: Tensor) -> bool:
+def _can_be_fused(norm: nn.BatchNorm2d, act: nn.Module | None, x: Tensor) -> bool:
     """Whether a BatchNorm normalises by the batch, as the kernels do; else it is a scale and a shift, or refuses."""
     usual = norm.training and norm.affine and norm.momentum is not None
-    return usual and x.dtype in PRECISIONS and x.numel() > x.shape[1]
+    known = act is None or isinstance(act, PReLU | nn.Identity)
+    # Who hung a hook on a layer waits for its call.
+    hooked = any(one._forward_hooks or one._forward_pre_hooks for one in (norm, act) if one is not None)
+    return usual and known and not hooked and x.dtype in PRECISIONS and x.numel() > x.shape[1]
 
 
 def _batch_norm(x: Tensor, norm: nn.BatchNorm2d, slope: Tensor | None, residual: Tensor | None) -> Tensor:

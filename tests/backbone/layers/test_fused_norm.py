@@ -279,14 +279,22 @@ def calls_of(norm: nn.Module) -> list[int]:
         lambda norm: norm.register_parameter("weight", None) or setattr(norm, "affine", False),
     ],
 )
-def test_what_the_kernels_do_not_know_takes_the_plain_path(change: Any) -> None:
+def test_what_the_kernels_do_not_know_takes_the_plain_path(change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facelab.backbone.layers.fused_norm._batch_norm", None)
     block, norm, _ = block_of(4, torch.device("cpu"), slope=False)
     change(norm)
-    calls = calls_of(norm)
     x = torch.randn(2, 4, 3, 3, dtype=norm.bias.dtype)
-    block.normed(x, norm, nn.ReLU())
-    block.normed(x, norm)
-    assert len(calls) == 2
+    twin = copy.deepcopy(norm)
+    assert torch.equal(block.normed(x, norm, nn.ReLU()), twin(x).relu())
+    assert torch.equal(block.normed(x, norm), twin(x))
+
+
+def test_layers_with_hooks_are_called() -> None:
+    for hooked in ("norm", "act"):
+        block, norm, act = block_of(4, torch.device("cpu"), slope=True)
+        calls = calls_of({"norm": norm, "act": act}[hooked])  # type: ignore[arg-type]
+        block.normed(torch.randn(2, 4, 3, 3), norm, act)
+        assert calls == [1]
 
 
 def test_the_plain_path_is_the_layers_in_turn() -> None:
