@@ -1,8 +1,11 @@
 """Modes with a gallery network: which settings they refuse, and with what reason."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from facelab.errors import ConfigError
 from facelab.run.assembly import assemble
@@ -48,3 +51,25 @@ def test_a_pool_learns_from_pairs_of_one_person_alone_too() -> None:
     parts = assemble(load_config(TINY, ["mode=class_pool", POOL, PAIRS]))
     output = parts.mode.step(next(iter(parts.feed.batches(0, 0))))
     assert float(output.metrics["in_pool"]) == 1.0
+
+
+@pytest.mark.parametrize("words", [["mode=semi_siamese", QUEUE.replace("8", "16")], ["mode=class_pool", POOL]])
+def test_the_gallery_network_is_given_what_the_probe_is(words: list[str]) -> None:
+    parts = assemble(load_config(TINY, [*words, PAIRS]))
+    batch = next(iter(parts.feed.batches(0, 0)))
+    batch = replace(batch, quality=torch.rand(batch.size))
+    given: dict[str, tuple[Tensor, ...]] = {}
+    for name, network in parts.mode.networks().items():
+
+        def note(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> tuple[Tensor, ...]:
+            given[name] = inputs
+            return inputs[:1]  # this network has no use for scores
+
+        network.register_forward_pre_hook(note)
+        network.needs_quality = True  # type: ignore[assignment]
+    parts.mode.step(batch)
+    assert given.keys() == {"network", "gallery"}
+    for probe, gallery in zip(given["network"], given["gallery"], strict=True):
+        assert probe.equal(gallery)
+    assert batch.quality is not None
+    assert given["gallery"][1].equal(batch.quality)

@@ -16,7 +16,6 @@ from facelab.engine.shadow import Shadow
 from facelab.errors import ConfigError, in_range
 from facelab.head.classifier import Classifier
 from facelab.head.rows.prototype_queue import PrototypeQueue
-from facelab.inputs import normalise
 from facelab.training_mode.base import MODES, Supplies, TrainingMode
 
 
@@ -74,8 +73,7 @@ class SemiSiamese(TrainingMode):
 
     @torch.no_grad()
     def _gallery_features(self, batch: Batch) -> Tensor:
-        quality = (batch.quality,) if batch.quality is not None and self.network.needs_quality else ()
-        features: Tensor = self.gallery.network(normalise(batch.image, self.network.input_spec), *quality)
+        features: Tensor = self.gallery.network(*self.inputs(batch))
         return features
 
     def after_update(self) -> None:
