@@ -1,6 +1,8 @@
 """Parquet: row groups from this disk and from a web server, and files that are others than they should be."""
 
 import pickle
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,21 @@ def test_images_and_labels_are_those_of_the_columns(write: Write, images: list[b
     assert pickle.loads(pickle.dumps(source)).encoded(33) == images[33]
     for given in (path, path.parent, path.parent / "*.parquet"):
         assert open_source(given).fingerprint() == source.fingerprint()
+
+
+def test_several_files_are_one_source_and_a_refusal_of_their_labels_says_of_what(
+    write: Write, images: list[bytes]
+) -> None:
+    path = write(image=published(images), label=LABELS)
+    shutil.copy(path, path.with_name("b.parquet"))
+    both = Parquet(str(path.parent))
+    assert both.labels.tolist() == LABELS * 2
+    assert (both.name(COUNT - 1), both.name(COUNT)) == (f"a.parquet row {COUNT - 1}", "b.parquet row 0")
+    assert both.encoded(COUNT + 5) == images[5]
+    write(image=published(images), label=[0, 7] * (COUNT // 2))
+    for given, where in ((path, re.escape(str(path))), (path.parent, "2 Parquet files")):
+        with pytest.raises(DataError, match=rf"^{where}: .*class [1-9] has no image"):
+            Parquet(str(given))
 
 
 def test_other_columns_are_named(write: Write, images: list[bytes]) -> None:
