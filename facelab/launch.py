@@ -6,7 +6,6 @@ import signal
 import socket
 import struct
 import sys
-from types import FrameType
 from typing import NoReturn
 
 SIOCGIFADDR = 0x8915  # of <linux/sockios.h>: which IPv4 address an interface has
@@ -22,7 +21,10 @@ def main() -> None:
     With ``--max-restarts`` processes are started again, but not after a mistake of the user, which would come again:
     the process that has told it sends SIGUSR1, and this one ends with exit code 1. Other machines then end, too.
     """
-    signal.signal(signal.SIGTERM, _stop)  # until torchrun listens itself
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until torchrun listens itself: while it waits for machine 0 it calls no handler of Python's for minutes.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, lambda *_: sys.exit(1))
     os.environ["FACELAB_LAUNCHER"] = str(os.getpid())
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else the stack of each message that did not arrive
@@ -97,7 +99,7 @@ def interface_of(address: str) -> str | None:
     return None
 
 
-def _stop(number: int, _frame: FrameType | None = None) -> NoReturn:
+def _stop(number: int) -> NoReturn:
     sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
     sys.exit(128 + number)
 

@@ -78,6 +78,21 @@ def test_machines_that_do_not_meet_are_told_where_they_looked() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
+def test_a_machine_that_waits_for_the_first_one_can_be_stopped(number: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        words = ["--nnodes", "2", "--node-rank", "1", "--master-addr", "127.0.0.1"]
+        words += ["--master-port", str(taken.getsockname()[1]), "-m", "facelab", "train"]
+        listening = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+        launcher = subprocess.Popen([*LAUNCH[:3], *words], stderr=subprocess.DEVNULL, preexec_fn=listening)
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for long
+            launcher.wait(timeout=25)
+        launcher.send_signal(number)
+        assert launcher.wait(timeout=10) == -number
+
+
 def test_this_very_host_has_no_address_for_others() -> None:
     assert own_address("127.0.0.1") is None
     assert own_address("no such host.invalid") is None
