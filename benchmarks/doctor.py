@@ -24,7 +24,7 @@ from rich.console import Console
 from facelab.data.detection.base import DETECTORS
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.doctor.crop_points import CropPoints
-from facelab.doctor.examination import Looks, examine
+from facelab.doctor.examination import ExaminationOptions, examine
 from facelab.doctor.findings import KINDS, Diagnosis, Finding
 from facelab.iqa.base import SCORERS, PixelScorer
 from facelab.model.face_model import load_backbone, pick_device
@@ -33,7 +33,7 @@ PAIRS = ("duplicate", "duplicate elsewhere")
 SHOWN = 40  # of each kind, by name
 
 
-def looks_at(shared: Path, cache: Path, device: str, detector: bool) -> Looks:
+def examination_options(shared: Path, cache: Path, device: str, detector: bool) -> ExaminationOptions:
     """With what the doctor looks: EdgeFace-XXS, Sharpness and YuNet."""
     where = pick_device(device)
     scorer = SCORERS.build("Sharpness", {})
@@ -41,7 +41,7 @@ def looks_at(shared: Path, cache: Path, device: str, detector: bool) -> Looks:
         raise TypeError("Sharpness does not score pixels")
     network = load_backbone("EdgeFace-XXS", shared / "data" / "weights" / "edgeface_xxs.safetensors", device=device)
     points = CropPoints(DETECTORS.build("yunet", {})) if detector else None
-    return Looks(scorer=scorer, find_points=points, network=network.network, device=where, cache=cache)
+    return ExaminationOptions(scorer=scorer, find_points=points, network=network.network, device=where, cache=cache)
 
 
 def found_of(finding: Finding, diagnosis: Diagnosis) -> set[frozenset[str]]:
@@ -82,11 +82,11 @@ def run(name: str, half: str, seed: int, share: float, shared: Path, out: Path, 
     if not (folder / "truth.json").is_file():
         write(plant(source, first if half == "first" else second, name, share, seed), folder)
     truth = json.loads((folder / "truth.json").read_text())
-    looks = looks_at(shared, out / "cache", device, detector=name in ("nothing", "pixels"))
+    options = examination_options(shared, out / "cache", device, detector=name in ("nothing", "pixels"))
     if (folder / "test.tar").is_file():
-        looks = Looks(**{**vars(looks), "against": {"test": ImageFolder(folder / "test.tar")}})
+        options = ExaminationOptions(**{**vars(options), "against": {"test": ImageFolder(folder / "test.tar")}})
     start = time.perf_counter()
-    diagnosis = examine(ImageFolder(folder / "train.tar"), looks)
+    diagnosis = examine(ImageFolder(folder / "train.tar"), options)
     figures = {
         "group": name,
         "half": half,
@@ -104,7 +104,8 @@ def run(name: str, half: str, seed: int, share: float, shared: Path, out: Path, 
 def whole(shared: Path, out: Path, device: str) -> None:
     """What is found in all of LFW."""
     diagnosis = examine(
-        ImageFolder(shared / "data" / "faces" / "lfw112.tar"), looks_at(shared, out / "cache", device, detector=True)
+        ImageFolder(shared / "data" / "faces" / "lfw112.tar"),
+        examination_options(shared, out / "cache", device, detector=True),
     )
     write_figures(out / "whole.json", {"facts": dict(diagnosis.facts), "kinds": measured(diagnosis, {})})
 

@@ -4,9 +4,10 @@
 is a matter of the classifier. Every process holds some of the classes; a chunk is some of those. Once a step, in this
 order:
 
-1. `MarginHead.prepare` with the cosines to the targets: on every process alike; buffers move here and in `settle` only.
+1. `MarginHead.prepare` with the cosines to the targets: on every process alike; buffers move here and
+   in `use_statistics` only.
 2. `MarginHead.statistics`, if the head overrides it: sums over negatives, added over chunks and processes; then
-   `MarginHead.settle` with these sums, once and on every process alike: here buffers that depend on them move.
+   `MarginHead.use_statistics` with these sums, once and on every process alike: here buffers that depend on them move.
 3. `MarginHead.positive` once, and `MarginHead.negatives` chunk by chunk: pure functions of their arguments.
 4. `MarginHead.regularizer`.
 """
@@ -174,7 +175,7 @@ class MarginHead(nn.Module):
         """
         return {}
 
-    def settle(self, terms: Terms) -> Terms:
+    def use_statistics(self, terms: Terms) -> Terms:
         """What follows from ``terms.statistics``, for heads that have them: the same terms with values added."""
         return terms
 

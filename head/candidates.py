@@ -84,9 +84,9 @@ class Candidates:
         """Of something for each class of this process, (C_own, ...), that of the candidates, (C, ...)."""
         return values if self.taken is None else values[self.taken]
 
-    def parts(self, size: int) -> "Parts":
+    def parts(self, size: int) -> "CandidateChunks":
         """The same in consecutive chunks of at most ``size`` classes, without gradients and class parameters."""
-        return Parts(self, size)
+        return CandidateChunks(self, size)
 
     def silence_(self, logits: Tensor) -> Tensor:
         """Overwrite logits, (B, C), where a class is no negative, with the least number: its exponential is 0."""
@@ -98,7 +98,7 @@ class Candidates:
         return logits if self.excluded is None else logits.masked_fill_(self.excluded, nothing)
 
 
-class Parts:
+class CandidateChunks:
     """Consecutive chunks of candidates.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facelab.head.base import MarginHead, Terms
-from facelab.head.candidates import Candidates, Nearest, Parts
+from facelab.head.candidates import CandidateChunks, Candidates, Nearest
 from facelab.head.class_precision import ClassPrecision, factor, factors_in, multiply
 from facelab.head.reductions import REDUCTIONS, Reduction
 
@@ -74,7 +74,7 @@ class Walk:
     compiled: bool = False
     inverse: Tensor | None = None
     known: int = 0
-    parts: Parts | None = None
+    parts: CandidateChunks | None = None
     buffers: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     @property
@@ -121,7 +121,7 @@ class Walk:
             self.buffers[key] = self.candidates.rows.new_empty((size, len(batch)), requires_grad=False)
         return self.buffers[key][:classes]
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> CandidateChunks:
         if self.parts is None or self.parts.size != self.size:
             self.parts = self.candidates.parts(self.size)
         return self.parts

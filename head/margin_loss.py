@@ -184,7 +184,7 @@ class MarginLoss:
 
         product.over_chunks(add)
         summed = {name: distributed.all_reduce_sum(value) for name, value in sums.items()}
-        return self.head.settle(replace(terms, statistics=summed))
+        return self.head.use_statistics(replace(terms, statistics=summed))
 
     @torch.no_grad()
     def _metrics(self, parts: LossParts, candidates: Candidates, regularizer: Tensor) -> dict[str, Tensor]:

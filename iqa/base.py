@@ -9,7 +9,7 @@ from torch import Tensor
 from facelab.citation import Citation
 from facelab.errors import DataError
 from facelab.iqa.image_set import score_images
-from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.iqa.scored_set import ReadableImages, ScoredSet, ScoringOptions
 from facelab.progress import OnProgress
 from facelab.quality.card import ScorerCard
 from facelab.registry import Registry
@@ -26,7 +26,9 @@ class Scorer(ABC):
     card: ScorerCard
 
     @abstractmethod
-    def score_set(self, images: ReadableImages, work: Work, progress: OnProgress | None = None) -> ScoredSet:
+    def score_set(
+        self, images: ReadableImages, options: ScoringOptions, progress: OnProgress | None = None
+    ) -> ScoredSet:
         """The scores of all images of a set.
 
         Raises:
@@ -88,9 +90,11 @@ class PixelScorer(Scorer):
     def measure(self, pixels: Tensor) -> Tensor:
         """The scores, (B,), of checked pixels; called without gradients."""
 
-    def score_set(self, images: ReadableImages, work: Work, progress: OnProgress | None = None) -> ScoredSet:
+    def score_set(
+        self, images: ReadableImages, options: ScoringOptions, progress: OnProgress | None = None
+    ) -> ScoredSet:
         """Read and score all images of a set, of whatever sizes, in several threads."""
-        return score_images(self, images, work, progress)
+        return score_images(self, images, options, progress)
 
     def _check(self, pixels: Tensor) -> None:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:

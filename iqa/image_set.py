@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from facelab.errors import CorruptImage, DataError
-from facelab.iqa.work import ReadableImages, ScoredSet, ScoresBatches, Work
+from facelab.iqa.scored_set import ReadableImages, ScoredSet, ScoresBatches, ScoringOptions
 from facelab.progress import OnProgress
 from facelab.threads import thread_count
 
 
 def score_images(
-    scorer: ScoresBatches, images: ReadableImages, work: Work, progress: OnProgress | None = None
+    scorer: ScoresBatches, images: ReadableImages, options: ScoringOptions, progress: OnProgress | None = None
 ) -> ScoredSet:
     """Score all images of a set.
 
     Args:
         scorer: Its ``score`` is called from several threads, unless it is ``sequential``.
         images: What to score; sizes may differ.
-        work: Device, batch size and threads.
+        options: Device, batch size and threads.
         progress: Called with (done, all) after each batch.
 
     Raises:
@@ -32,12 +32,13 @@ def score_images(
     """
     values, failed = np.full(len(images), np.nan, np.float32), []
     batches = [
-        range(start, min(start + work.batch_size, len(images))) for start in range(0, len(images), work.batch_size)
+        range(start, min(start + options.batch_size, len(images)))
+        for start in range(0, len(images), options.batch_size)
     ]
     turn = Lock() if scorer.sequential else nullcontext()
-    with _threads(work.workers) as pool:
+    with _threads(options.workers) as pool:
         for rows, (scores, unread) in zip(
-            batches, pool.map(partial(_batch, scorer, images, work, turn), batches), strict=True
+            batches, pool.map(partial(_batch, scorer, images, options, turn), batches), strict=True
         ):
             values[rows.start : rows.stop] = scores
             failed += unread
@@ -59,7 +60,11 @@ def _threads(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _batch(
-    scorer: ScoresBatches, images: ReadableImages, work: Work, turn: AbstractContextManager[object], rows: range
+    scorer: ScoresBatches,
+    images: ReadableImages,
+    options: ScoringOptions,
+    turn: AbstractContextManager[object],
+    rows: range,
 ) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
     """Scores of some rows, NaN where one could not be read, and which those are."""
     scores, failed = np.full(len(rows), np.nan, np.float32), []
@@ -76,7 +81,7 @@ def _batch(
         batch = torch.from_numpy(np.stack([pixels for _, pixels in group])).permute(0, 3, 1, 2)
         try:
             with turn:
-                scores[places] = scorer.score(batch.to(work.device)).cpu().numpy()
+                scores[places] = scorer.score(batch.to(options.device)).cpu().numpy()
         except DataError as error:
             raise DataError(f"among {len(group)} images from '{images.name(rows[places[0]])}' on: {error}") from None
     return scores, failed

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from facelab import distributed
 from facelab.iqa.base import PixelScorer, Scorer
-from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.iqa.scored_set import ReadableImages, ScoredSet, ScoringOptions
 from facelab.progress import OnProgress
 from facelab.quality.table import revision_of
 
@@ -45,7 +45,7 @@ class Share:
 
 
 def score_in_shares(
-    scorer: Scorer, images: ReadableImages, work: Work, progress: OnProgress | None = None
+    scorer: Scorer, images: ReadableImages, options: ScoringOptions, progress: OnProgress | None = None
 ) -> ScoredSet:
     """Score all images of a set, each in one process. Every process of a distributed run must call this.
 
@@ -54,7 +54,7 @@ def score_in_shares(
     Args:
         scorer: Equal in all processes.
         images: What to score.
-        work: Device, batch size and threads of this process.
+        options: Device, batch size and threads of this process.
         progress: Told of this process's images.
 
     Returns:
@@ -70,7 +70,7 @@ def score_in_shares(
     def score_share() -> None:
         if isinstance(scorer, PixelScorer) or distributed.is_main():
             share = images if processes == 1 else Share(images, range(start, stop))
-            done.append(scorer.score_set(share, work, progress))
+            done.append(scorer.score_set(share, options, progress))
 
     # If one process fails, all of them stop here and do not wait for scores that never come.
     distributed.together(score_share)

@@ -10,7 +10,7 @@ import numpy as np
 from facelab.csv_cells import from_cell
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, Scorer
-from facelab.iqa.work import ReadableImages, ScoredSet, Work
+from facelab.iqa.scored_set import ReadableImages, ScoredSet, ScoringOptions
 from facelab.outside.file import opened_text
 from facelab.progress import OnProgress
 from facelab.quality.card import ScorerCard
@@ -64,7 +64,9 @@ class Table(Scorer):
         """Names of the images that have a place in the file."""
         return frozenset(self._scores if self._table is None else self._table.names())
 
-    def score_set(self, images: ReadableImages, work: Work, progress: OnProgress | None = None) -> ScoredSet:
+    def score_set(
+        self, images: ReadableImages, options: ScoringOptions, progress: OnProgress | None = None
+    ) -> ScoredSet:
         """The scores that the file has for the images; no image is read.
 
         Raises:

@@ -57,7 +57,7 @@ def score_command(
     """
     from facelab import distributed
     from facelab.cli.scores import build_scorer, score_set, sets_to_score
-    from facelab.iqa.work import Work
+    from facelab.iqa.scored_set import ScoringOptions
     from facelab.model.face_model import pick_device
 
     with distributed.joined():
@@ -65,7 +65,7 @@ def score_command(
         where = pick_device(device)
         judge = build_scorer(scorer, option or [], model, backbone, weights, where)
         for images, table in sets_to_score(words, scorer, root, size, out, console):
-            score_set(images, judge, table, Work(where, batch_size, workers), console)
+            score_set(images, judge, table, ScoringOptions(where, batch_size, workers), console)
 
 
 @iqa_app.command("plot")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from facelab.data.base import ImageSet
     from facelab.iqa.base import Scorer
-    from facelab.iqa.work import ScoredSet, Work
+    from facelab.iqa.scored_set import ScoredSet, ScoringOptions
 
 SHOWN = 10  # unreadable images that are printed
 NETWORK = "network"  # the argument of scorers that look through a recognition network
@@ -109,7 +109,7 @@ class _Checked:
         return read_checked(self._images, index)
 
 
-def score_set(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", console: Console) -> None:
+def score_set(images: "ImageSet", scorer: "Scorer", table: Path, options: "ScoringOptions", console: Console) -> None:
     """Score a set into its table, unless these scores are there already."""
     from facelab.iqa.base import PixelScorer
     from facelab.iqa.shares import score_in_shares
@@ -123,9 +123,9 @@ def score_set(images: "ImageSet", scorer: "Scorer", table: Path, work: "Work", c
     with counted_bars(console) as show:
         checked, progress = _Checked(images), lambda done, total: show(scorer.card.name, done, total)
         if isinstance(scorer, PixelScorer):
-            _, scored = score_once(scorer, checked, work, progress)
+            _, scored = score_once(scorer, checked, options, progress)
         else:
-            scored = score_in_shares(scorer, checked, work, progress)
+            scored = score_in_shares(scorer, checked, options, progress)
     distributed.together(lambda: _report(images, scorer.card, table, scored) if distributed.is_main() else None)
 
 

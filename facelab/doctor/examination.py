@@ -27,9 +27,10 @@ from facelab.doctor.pixel_checks import (
     find_swapped_colours,
     find_unreadable,
 )
-from facelab.doctor.survey import FindPoints, OnStage, Survey, survey
+from facelab.doctor.survey import FindPoints, Survey, survey
 from facelab.errors import ConfigError
 from facelab.iqa.base import PixelScorer
+from facelab.progress import OnStage
 from facelab.test_protocol.extraction.embed import embed
 
 Floats = NDArray[np.float32]
@@ -41,7 +42,7 @@ be: it knows pictures that were cut out again with a shift of 2 pixels, a turn o
 
 
 @dataclass(frozen=True)
-class Looks:
+class ExaminationOptions:
     """With what, and how, a set is examined.
 
     Attributes:
@@ -79,12 +80,12 @@ class Looks:
             )
 
 
-def examine(source: Source, looks: Looks, on_stage: OnStage = lambda *_: None) -> Diagnosis:
+def examine(source: Source, options: ExaminationOptions, on_stage: OnStage = lambda *_: None) -> Diagnosis:
     """Everything that is wrong with a set.
 
     Args:
         source: The set.
-        looks: With what.
+        options: With what.
         on_stage: Called with what is being done, how much is done, and of how much.
 
     Raises:
@@ -93,32 +94,32 @@ def examine(source: Source, looks: Looks, on_stage: OnStage = lambda *_: None) -
     """
     seen = survey(
         source,
-        looks.scorer,
-        looks.find_points,
-        workers=looks.workers,
-        seed=looks.seed,
+        options.scorer,
+        options.find_points,
+        workers=options.workers,
+        seed=options.seed,
         progress=lambda done, total: on_stage("looking at images", done, total),
     )
     pixels = [find_unreadable(seen), find_other_sizes(seen), find_swapped_colours(seen), *find_misaligned(seen)]
-    if looks.scorer is not None:
-        pixels += find_low_quality(seen, looks.scorer.card)
+    if options.scorer is not None:
+        pixels += find_low_quality(seen, options.scorer.card)
     spoilt = np.zeros(len(source), bool)
     for finding in pixels:
         spoilt[finding.suspects] |= KINDS[finding.kind].left_out
-    by_model = None if looks.network is None else _embedded(source, looks.network, spoilt, looks, on_stage)
-    findings = [*pixels, *_duplicates(source, seen, looks, by_model)]
+    by_model = None if options.network is None else _embedded(source, options.network, spoilt, options, on_stage)
+    findings = [*pixels, *_duplicates(source, seen, options, by_model)]
     if by_model is not None:
         findings += by_model.label_errors()
-        findings += by_model.overlaps(looks, on_stage)
+        findings += by_model.overlaps(options, on_stage)
     order = list(KINDS)
     findings.append(find_singles(source))
     return Diagnosis(
         source,
         tuple(sorted(findings, key=lambda finding: order.index(finding.kind))),
         _facts(source, seen, by_model),
-        _notes(looks, by_model),
+        _notes(options, by_model),
         seen.quality,
-        None if looks.scorer is None else looks.scorer.card,
+        None if options.scorer is None else options.scorer.card,
     )
 
 
@@ -147,14 +148,14 @@ class _ByModel:
             return []
         return [self.in_source(finding) for finding in find_label_errors(self.identities, self.scale)]
 
-    def overlaps(self, looks: Looks, on_stage: OnStage) -> list[Finding]:
+    def overlaps(self, options: ExaminationOptions, on_stage: OnStage) -> list[Finding]:
         """People of test sets."""
-        if self.scale is None or not self.tells or looks.network is None:
+        if self.scale is None or not self.tells or options.network is None:
             return []
         found = []
-        for name, images in looks.against.items():
-            vectors, rows = _vectors(images, looks.network, looks, f"embedding {name}", on_stage)
-            overlap = find_overlap(self.identities, self.scale, (name, images), vectors, rows, looks.device)
+        for name, images in options.against.items():
+            vectors, rows = _vectors(images, options.network, options, f"embedding {name}", on_stage)
+            overlap = find_overlap(self.identities, self.scale, (name, images), vectors, rows, options.device)
             found.append(self.in_source(overlap))
         return found
 
@@ -168,27 +169,29 @@ class _ByModel:
 
 
 def _embedded(
-    source: Source, network: nn.Module, spoilt: NDArray[np.bool_], looks: Looks, on_stage: OnStage
+    source: Source, network: nn.Module, spoilt: NDArray[np.bool_], options: ExaminationOptions, on_stage: OnStage
 ) -> _ByModel:
     """What a model makes of a set; images that are ``spoilt``, (N,), are no witnesses of their labels."""
-    vectors, rows = _vectors(source, network, looks, "embedding", on_stage)
+    vectors, rows = _vectors(source, network, options, "embedding", on_stage)
     _, labels = np.unique(source.labels[rows], return_inverse=True)
-    near = nearest(vectors, None, NEIGHBOURS, looks.device, lambda done, total: on_stage("comparing", done, total))
+    near = nearest(vectors, None, NEIGHBOURS, options.device, lambda done, total: on_stage("comparing", done, total))
     identities = Identities(vectors, labels, near, ~spoilt[rows])
-    return _ByModel(rows, identities, measure_scale(identities, looks.seed))
+    return _ByModel(rows, identities, measure_scale(identities, options.seed))
 
 
-def _vectors(images: ImageSet, network: nn.Module, looks: Looks, stage: str, on_stage: OnStage) -> tuple[Floats, Rows]:
+def _vectors(
+    images: ImageSet, network: nn.Module, options: ExaminationOptions, stage: str, on_stage: OnStage
+) -> tuple[Floats, Rows]:
     """Embeddings of unit length of the images that can be read, and which those are."""
     embedded = embed(
         network,
         images,
-        device=looks.device,
-        batch_size=looks.batch_size,
+        device=options.device,
+        batch_size=options.batch_size,
         resize=True,
         any_photo=True,
-        workers=looks.workers,
-        cache=looks.cache,
+        workers=options.workers,
+        cache=options.cache,
         on_corrupt="skip",
         progress=lambda done, total: on_stage(stage, done, total),
     )
@@ -202,12 +205,12 @@ def _vectors(images: ImageSet, network: nn.Module, looks: Looks, stage: str, on_
     return vectors[rows], rows
 
 
-def _duplicates(source: Source, seen: Survey, looks: Looks, by_model: _ByModel | None) -> list[Finding]:
+def _duplicates(source: Source, seen: Survey, options: ExaminationOptions, by_model: _ByModel | None) -> list[Finding]:
     readable = np.flatnonzero(seen.readable)
-    left, right, _ = near_pairs(seen.hash[readable], looks.most_bits, looks.seed)
+    left, right, _ = near_pairs(seen.hash[readable], options.most_bits, options.seed)
     pairs = readable[left], readable[right]
     worth = np.zeros(len(source), np.float32) if seen.quality is None else np.nan_to_num(seen.quality, nan=-np.inf)
-    if looks.scorer is not None and not looks.scorer.card.higher_is_better:
+    if options.scorer is not None and not options.scorer.card.higher_is_better:
         worth = -worth
     if by_model is None or not by_model.tells or by_model.scale is None:
         return find_duplicates(seen.hash, source.labels, pairs, worth)
@@ -249,11 +252,11 @@ def _facts(source: Source, seen: Survey, by_model: _ByModel | None) -> dict[str,
     return facts
 
 
-def _notes(looks: Looks, by_model: _ByModel | None) -> tuple[str, ...]:
+def _notes(options: ExaminationOptions, by_model: _ByModel | None) -> tuple[str, ...]:
     notes = []
-    if looks.find_points is None:
-        notes.append(f"Alignment was not checked: {looks.why_no_points}")
-    if looks.scorer is None:
+    if options.find_points is None:
+        notes.append(f"Alignment was not checked: {options.why_no_points}")
+    if options.scorer is None:
         notes.append("Quality was not scored.")
     if by_model is None:
         notes.append("Labels were not checked, nor overlap with test sets: that takes a model.")

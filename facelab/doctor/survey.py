@@ -1,6 +1,5 @@
 """One look at every image: whether it can be read, its size, colour, hash, quality and landmarks."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -164,7 +163,3 @@ def warmth(images: Pixels) -> NDArray[np.float32]:
     )
     red, green, blue = images[:, down, across].mean(axis=(1, 2), dtype=np.float32).T
     return np.asarray((red - blue) / np.maximum(red + green + blue, 1.0), np.float32)
-
-
-OnStage = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done, and of how much."""

@@ -245,7 +245,7 @@ class Optimization:
         # One number tells of all gradients: a norm is not finite if any of them is not.
         bad_gradient = ~torch.isfinite(norm)
         self.arithmetic.advance(bad_gradient)
-        self.watch.close(bad_loss, *self.arithmetic.signs(bad_gradient))
+        self.watch.close(bad_loss, *self.arithmetic.failures(bad_gradient))
         skip = (bad_gradient | self.watch.tripped).float()
         for optimizer in self.optimizers:
             guarded_step(optimizer, skip, scale)

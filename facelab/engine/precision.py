@@ -47,7 +47,7 @@ class Arithmetic:
     def advance(self, overflow: Tensor) -> None:
         """Learn whether the gradients of an update overflowed, () bool."""
 
-    def signs(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
+    def failures(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
         """Whether the gradients of an update are broken, and whether the loss scale is used up, () bool each."""
         return overflow, torch.zeros_like(overflow)
 
@@ -106,7 +106,7 @@ class ScaledArithmetic(Arithmetic):
         self.scale.copy_(torch.where(overflow, self.scale * 0.5, torch.where(grown, doubled, self.scale)))
         self.streak.masked_fill_(grown, 0)
 
-    def signs(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
+    def failures(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
         """An overflow is normal while the scale, now and then, is too high; it is not when the scale is below 1."""
         return torch.zeros_like(overflow), self.scale < self.LOWEST
 
@@ -157,7 +157,7 @@ class ApexArithmetic(Arithmetic):
         with self.apex.scale_loss(loss, self.optimizers, delay_unscale=not last) as scaled:
             scaled.backward()
 
-    def signs(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
+    def failures(self, overflow: Tensor) -> tuple[Tensor, Tensor]:
         """Overflows are apex's to handle; it lowers its scale."""
         return torch.zeros_like(overflow), torch.zeros_like(overflow)
 

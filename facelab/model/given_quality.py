@@ -13,8 +13,8 @@ from facelab.backbone.base import check_quality, check_scorer, takes_quality
 from facelab.data.formats.images import decode_file
 from facelab.errors import ConfigError, DataError
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer
+from facelab.iqa.scored_set import ScoringOptions
 from facelab.iqa.table import Table
-from facelab.iqa.work import Work
 from facelab.model.given_images import GivenImages
 from facelab.model.scoring import OpenNetwork, build_scorer
 from facelab.outside.yaml import parse_yaml
@@ -103,7 +103,7 @@ def _looked_up(scorer: Scorer, paths: Sequence[str] | None) -> NDArray[np.float3
     if paths is None:
         raise ConfigError("a quality table knows images by their paths; give arrays a score each, or a scorer.")
     files = _Files(paths, scorer.names() if isinstance(scorer, Table) else ())
-    values = scorer.score_set(files, Work()).values
+    values = scorer.score_set(files, ScoringOptions()).values
     QualityScores(values, scorer.card).require(files)
     return values
 

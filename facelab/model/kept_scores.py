@@ -10,8 +10,8 @@ from facelab import distributed
 from facelab.data.synthetic.cache import cache_folder
 from facelab.errors import DataError
 from facelab.iqa.base import PixelScorer
+from facelab.iqa.scored_set import ReadableImages, ScoredSet, ScoringOptions
 from facelab.iqa.shares import Share, score_in_shares
-from facelab.iqa.work import ReadableImages, ScoredSet, Work
 from facelab.progress import OnProgress
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import ScoreTable, revision_of, write_scores
@@ -30,7 +30,7 @@ def kept_table(card: ScorerCard, images: ReadableImages, more: str = "") -> Path
 
 
 def score_once(
-    scorer: PixelScorer, images: ReadableImages, work: Work, progress: OnProgress | None = None
+    scorer: PixelScorer, images: ReadableImages, options: ScoringOptions, progress: OnProgress | None = None
 ) -> tuple[Path, ScoredSet]:
     """The kept scores of a set; what lacks one is scored, be it everything or what could not be read before.
 
@@ -49,7 +49,7 @@ def score_once(
     if not len(rows):
         return path, ScoredSet(values)
     share = Share(images, rows.tolist()) if len(rows) < len(images) else images
-    found = score_in_shares(scorer, share, work, progress)
+    found = score_in_shares(scorer, share, options, progress)
     values[rows] = found.values
     distributed.together(lambda: write_scores(path, images, values, scorer.card) if distributed.is_main() else None)
     return path, ScoredSet(values, tuple((int(rows[place]), reason) for place, reason in found.failed))

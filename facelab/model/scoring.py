@@ -15,16 +15,15 @@ from facelab.data.base import ImageSet
 from facelab.data.sources.resized import ResizedImages
 from facelab.errors import ConfigError
 from facelab.iqa.base import SCORERS, PixelScorer, Scorer
+from facelab.iqa.scored_set import ScoringOptions
 from facelab.iqa.shares import score_in_shares
-from facelab.iqa.work import Work
 from facelab.model.kept_scores import kept_table, score_once
-from facelab.progress import OnProgress
+from facelab.progress import OnProgress, OnStage
 from facelab.quality.card import ScoreSource
 from facelab.quality.table import write_scores
 from facelab.test_protocol.base import Protocol
 from facelab.test_protocol.extraction.quality import check_names
 
-Show = Callable[[str, int, int], None]
 OpenNetwork = Callable[[], nn.Module]
 """Loads the trained network that a scorer asks, when one does."""
 
@@ -45,7 +44,7 @@ class Scoring:
 
     network: OpenNetwork | None
     device: torch.device
-    show: Show | None = None
+    show: OnStage | None = None
     size: tuple[int, int] | None = None
 
     def table(self, quality: ScoreSource, images: ImageSet, what: str) -> Path:
@@ -67,9 +66,9 @@ class Scoring:
         scorer = build_scorer(quality, self.network)
         seen = images if self.size is None else ResizedImages(images, *self.size)
         if isinstance(scorer, PixelScorer):
-            return score_once(scorer, seen, Work(self.device), self._progress(what))[0]
+            return score_once(scorer, seen, ScoringOptions(self.device), self._progress(what))[0]
         path = kept_table(scorer.card, seen, str(quality))  # looked up anew: files may change
-        found = score_in_shares(scorer, seen, Work(self.device), self._progress(what))
+        found = score_in_shares(scorer, seen, ScoringOptions(self.device), self._progress(what))
         distributed.together(
             lambda: write_scores(path, seen, found.values, scorer.card) if distributed.is_main() else None
         )

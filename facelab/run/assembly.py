@@ -25,16 +25,16 @@ from facelab.engine.optimizers import OptimizerConfig, is_rowwise
 from facelab.errors import CheckpointError, ConfigError
 from facelab.head.classifier import Classifier, UpdateRule
 from facelab.model.face_model import network_of, pick_device
-from facelab.model.scoring import Scoring, Show
+from facelab.model.scoring import Scoring
 from facelab.model.stored_model import scorer_of_card
 from facelab.plugins import import_plugins
-from facelab.progress import OnProgress
+from facelab.progress import OnProgress, OnStage
 from facelab.quality.card import require_scorer
 from facelab.quality.table import QualityScores, ScoreTable
 from facelab.run.device_feed import DeviceFeed
 from facelab.run.mode_checks import refuse_compiled_changes, refuse_missing_occluders, refuse_single_images
 from facelab.run.network import open_base, open_network, refuse_unread_scores, replicate_of
-from facelab.run.precision import settle_precision
+from facelab.run.precision import resolve_precision
 from facelab.run.settings import RunConfig
 from facelab.run.trained import class_rows_of, embed_source, load_network
 from facelab.run.training_set import KEY, describe
@@ -50,7 +50,7 @@ PREVIEW = 100  # batches that a mode may look through at the start
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunParts:
     """Everything that a run is made of.
 
     Attributes:
@@ -76,7 +76,7 @@ class Parts:
     training_set: dict[str, Any]
 
 
-def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = False) -> Parts:
+def assemble(config: RunConfig, show: OnStage | None = None, *, resumed: bool = False) -> RunParts:
     """Build a run that stands at its beginning.
 
     Args:
@@ -110,7 +110,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
         )
     network = open_network(config, base, device, scores)
     backbone, card = network.backbone, network.card
-    config = settle_precision(config, backbone, device)
+    config = resolve_precision(config, backbone, device)
     check_quality(backbone, given=config.data.quality is not None)
     supplies = Supplies(
         backbone,
@@ -141,7 +141,7 @@ def assemble(config: RunConfig, show: Show | None = None, *, resumed: bool = Fal
     start = Progress(updates_per_epoch, config.training.epochs, config.training.batch_size)
     online = scoring.online(config.data.quality) if config.data.online_quality and config.data.quality else None
     feed = DeviceFeed(loader, augment, config.training.accumulate, device, online, mode.view, mode.wants_occluded)
-    return Parts(config, device, source, feed, mode, optim, start, card, describe(source))
+    return RunParts(config, device, source, feed, mode, optim, start, card, describe(source))
 
 
 def open_source(config: RunConfig, progress: OnProgress | None = None) -> Source:
@@ -179,7 +179,7 @@ def open_loader(config: RunConfig, source: Source, device: torch.device, scores:
     )
 
 
-def scoring_of(config: RunConfig, device: torch.device, show: Show | None = None) -> Scoring:
+def scoring_of(config: RunConfig, device: torch.device, show: OnStage | None = None) -> Scoring:
     """How a run scores its test images; training images come in the size of the network already."""
     size = config.data.height_width if config.data.resize else None
     base = None if config.base is None else str(config.base)
@@ -248,7 +248,7 @@ def update_rule(config: OptimizerConfig) -> UpdateRule:
     return UpdateRule(lr=config.class_lr or config.lr, decay_biases=config.decay_norms_and_biases, **named)
 
 
-def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
+def take_snapshot(parts: RunParts, progress: Progress) -> Snapshot:
     """The state of a run as it stands, for a checkpoint.
 
     Raises:
@@ -280,7 +280,7 @@ def take_snapshot(parts: Parts, progress: Progress) -> Snapshot:
     )
 
 
-def restore(parts: Parts, checkpoint: Path) -> None:
+def restore(parts: RunParts, checkpoint: Path) -> None:
     """Bring a run that was just assembled to where a checkpoint stands, on any number of processes.
 
     Raises:
@@ -340,7 +340,7 @@ def _new_seed(seed: int, update: int, rank: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _refuse_other_base(parts: Parts, stored: Mapping[str, Any], checkpoint: Path) -> None:
+def _refuse_other_base(parts: RunParts, stored: Mapping[str, Any], checkpoint: Path) -> None:
     """A checkpoint holds no base, so the one of the settings must be the one that its adapters were trained on."""
     then, now = stored.get("base_hash"), parts.card.get("base_hash")
     if then != now:
@@ -350,7 +350,7 @@ def _refuse_other_base(parts: Parts, stored: Mapping[str, Any], checkpoint: Path
         )
 
 
-def _take_rows(parts: Parts, optimization: dict[str, Any]) -> dict[str, ClassRows]:
+def _take_rows(parts: RunParts, optimization: dict[str, Any]) -> dict[str, ClassRows]:
     """Class rows by owner, with their optimiser state, which is taken out of ``optimization``."""
     owners = parts.mode.row_owners()
     rows = {name: {key: one.detach() for key, one in owner.row_tensors().items()} for name, owner in owners.items()}

@@ -1,6 +1,6 @@
 """Several trained models on protocols, each with the quality scores that it needs: what ``facelab test`` runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.console import Console
 from facelab import distributed
 from facelab.model.face_model import FaceModel, network_of
 from facelab.model.scoring import Scoring
+from facelab.progress import OnStage
 from facelab.progress_bar import counted_bars
 from facelab.quality.card import ScoreSource
 from facelab.quality.table import QualityScores
@@ -23,7 +24,6 @@ from facelab.test_protocol.run import run_protocols
 from facelab.test_protocol.statistics.confidence import with_intervals
 
 Protocols = Sequence[tuple[str, Protocol]]
-Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,11 @@ def write_evaluation(
 
 
 def quality_scores(
-    model: FaceModel, protocols: Protocols, sources: Mapping[str, ScoreSource], options: EvaluationOptions, show: Show
+    model: FaceModel,
+    protocols: Protocols,
+    sources: Mapping[str, ScoreSource],
+    options: EvaluationOptions,
+    show: OnStage,
 ) -> dict[str, QualityScores]:
     """Quality scores of the protocols' images, by their names; none for those that need none.
 
@@ -123,5 +127,5 @@ def quality_scores(
     return open_scores(protocols, tables, model.network, complete=options.on_corrupt == "error")
 
 
-def _show(show: Show, model: str, protocol: str, done: int, total: int) -> None:
+def _show(show: OnStage, model: str, protocol: str, done: int, total: int) -> None:
     show(f"{model} on {protocol}", done, total)

@@ -23,7 +23,7 @@ def faster_precision(network: nn.Module, device: torch.device) -> Precision:
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
 
 
-def settle_precision(config: RunConfig, network: Backbone, device: torch.device) -> RunConfig:
+def resolve_precision(config: RunConfig, network: Backbone, device: torch.device) -> RunConfig:
     """The settings with a format in the place of ``auto``; checkpoints and the run's folder keep that."""
     training = config.training
     if training.precision != "auto":

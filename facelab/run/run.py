@@ -21,7 +21,7 @@ from facelab.outside.yaml import read_yaml
 from facelab.plugins import import_plugins
 from facelab.progress_bar import counted_bars
 from facelab.quality.table import QualityScores
-from facelab.run.assembly import Parts, assemble, restore, scoring_of, supplied_size, take_snapshot
+from facelab.run.assembly import RunParts, assemble, restore, scoring_of, supplied_size, take_snapshot
 from facelab.run.callbacks import Checkpointing, Evaluation, NamedCallbacks, check_callbacks
 from facelab.run.precision import describe_arithmetic
 from facelab.run.run_folder import claimed
@@ -129,7 +129,7 @@ def _run(
     return RunResult(folder, parts.progress, tuple(evaluation.reports))
 
 
-def _go_on_from(checkpoint: Path, parts: Parts, added: NamedCallbacks) -> None:
+def _go_on_from(checkpoint: Path, parts: RunParts, added: NamedCallbacks) -> None:
     """`restore` the run and its callbacks; a state that nothing can go on from is told in a sentence.
 
     Its hashes are right, so it was written so: by hand, or by somebody else.
@@ -163,7 +163,7 @@ def _leave_to_the_main_process(update: int, values: Mapping[str, float]) -> None
     """One process writes the log."""
 
 
-def _show_adapters(parts: Parts, console: Console) -> None:
+def _show_adapters(parts: RunParts, console: Console) -> None:
     """How much is trained, where something stays frozen."""
     for module in parts.mode.trained_modules():
         if isinstance(module, AdaptedBackbone):
@@ -171,7 +171,7 @@ def _show_adapters(parts: Parts, console: Console) -> None:
 
 
 def _train(
-    parts: Parts,
+    parts: RunParts,
     protocols: list[tuple[str, Protocol]],
     scores: dict[str, QualityScores],
     store: CheckpointStore,
@@ -313,7 +313,7 @@ def saved_settings(folder: Path) -> Tree:
     raise CheckpointError(f"'{folder}' is not a run: it has no {CONFIG}.")
 
 
-def _report_corrupt(parts: Parts, folder: Path, console: Console) -> None:
+def _report_corrupt(parts: RunParts, folder: Path, console: Console) -> None:
     corrupt = parts.feed.loader.corrupt
     if corrupt.count:
         path = folder / f"corrupt-{distributed.rank():05d}.jsonl"

@@ -27,7 +27,7 @@ from facelab.weights.snapshot import TRAINING
 from facelab.weights.tensor_files import read_tree
 
 if TYPE_CHECKING:
-    from facelab.model.scoring import Show
+    from facelab.progress import OnStage
 
 
 def load_network(of: Path | Spec, device: torch.device) -> Backbone:
@@ -105,7 +105,7 @@ def _read_caught_up(rows: Mapping[str, StoredRows], optimizers: Sequence[Mapping
 
 
 def embed_source(
-    network: Backbone, source: Source, folder: Path, config: RunConfig, show: "Show | None" = None
+    network: Backbone, source: Source, folder: Path, config: RunConfig, show: "OnStage | None" = None
 ) -> NDArray[np.float32]:
     """Embeddings of every image of ``source`` as it lies on disk, (N, D), kept like those of protocols.
 

@@ -57,7 +57,7 @@ class AdaCos(MarginHead):
         # The scale is at most 64, and exp(64) is 6e27: fp32 holds the sum of 5e10 of the largest terms.
         return {"sum": ((self.adaptive_scale * cosine).exp() * negative).sum()}
 
-    def settle(self, terms: Terms) -> Terms:
+    def use_statistics(self, terms: Terms) -> Terms:
         """Moves the scale, and adds it as ``scale``, ()."""
         if self.training:
             self.adaptive_scale.copy_(self._next_scale(terms))

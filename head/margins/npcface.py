@@ -71,7 +71,7 @@ class NPCFace(MarginHead):
         hard = (self._hard(cosine, terms) * negative).to(cosine.dtype)
         return {"sum": (cosine * hard).sum(dim=1), "count": hard.sum(dim=1)}
 
-    def settle(self, terms: Terms) -> Terms:
+    def use_statistics(self, terms: Terms) -> Terms:
         """Adds ``margin``: m_i of each sample, (B,)."""
         mean = terms.statistics["sum"] / terms.statistics["count"].clamp_min(1.0)
         return replace(terms, values={**terms.values, "margin": self.m0 + self.m1 * mean})

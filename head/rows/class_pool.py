@@ -13,7 +13,7 @@ from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS, ClassifierOutput
 from facelab.head.margin_loss import MarginLoss
-from facelab.head.rows.feature_rows import FeatureRows, Offer
+from facelab.head.rows.feature_rows import FeatureRows, GalleryFeatures
 from facelab.head.rows.slot_table import Placement, SlotTable
 
 NEAREST_SHARE, FEWEST_NEAREST, MOST_NEAREST = 0.0002, 3, 10
@@ -90,13 +90,13 @@ class ClassPool(FeatureRows):
         metrics = {name: (value + outputs[1].metrics[name]) / 2 for name, value in outputs[0].metrics.items()}
         return ClassifierOutput(outputs[0].loss + outputs[1].loss, {**metrics, "in_pool": in_pool})
 
-    def store(self, offer: Offer) -> None:
+    def store(self, offer: GalleryFeatures) -> None:
         """Those not seen for longest make room."""
         placement = self.table.place(offer.people)
         self._write(self.rows, offer, placement)
         self.table.commit(placement)
 
-    def _templates(self, offer: Offer, placement: Placement) -> tuple[Tensor, Tensor]:
+    def _templates(self, offer: GalleryFeatures, placement: Placement) -> tuple[Tensor, Tensor]:
         """Two templates of the owned slots as they will be when what was offered is in them, (S, D) each."""
         # Not in place: the offer may be one that is not kept.
         rows = self.rows.clone()
@@ -106,7 +106,7 @@ class ClassPool(FeatureRows):
         first = rows[:, 0]
         return first, first.index_copy(0, own, rows[own, 1])
 
-    def _write(self, rows: Tensor, offer: Offer, placement: Placement) -> None:
+    def _write(self, rows: Tensor, offer: GalleryFeatures, placement: Placement) -> None:
         here = self.owned(placement.to_slot)
         place = placement.to_slot[here] - self.shard.start
         rows[place, placement.to_row[here]] = offer.features[placement.image[here]]

@@ -19,7 +19,7 @@ MOST_SLOTS = 10**9  # so that their numbers fit into 32 bits
 
 
 @dataclass(frozen=True)
-class Offer:
+class GalleryFeatures:
     """What the samples of a forward pass are compared with beside the rows.
 
     Attributes:
@@ -131,8 +131,8 @@ class FeatureRows(SlotRows):
         self, num_classes: int, feat_dim: int, head: MarginHead, slots: int, seed: int = 0, rows_per_slot: int = 1
     ) -> None:
         super().__init__(num_classes, feat_dim, head, slots, seed, rows_per_slot)
-        self._offer: Offer | None = None
-        self._kept: list[Offer] = []
+        self._offer: GalleryFeatures | None = None
+        self._kept: list[GalleryFeatures] = []
 
     def offer(self, features: Tensor, people: Tensor, keep: bool = False) -> None:
         """Say what the next forward pass compares with.
@@ -148,12 +148,12 @@ class FeatureRows(SlotRows):
         """
         self.require_room(len(people) * distributed.world_size())
         gathered = distributed.gather_labels(normalize(features.detach().to(self.row_dtype)))
-        self._offer = Offer(gathered, distributed.gather_labels(people))
+        self._offer = GalleryFeatures(gathered, distributed.gather_labels(people))
         if keep:
             self._kept.append(self._offer)
 
     @property
-    def offered(self) -> Offer:
+    def offered(self) -> GalleryFeatures:
         """What this forward pass compares with.
 
         Raises:
@@ -176,5 +176,5 @@ class FeatureRows(SlotRows):
         self._offer = None
 
     @abstractmethod
-    def store(self, offer: Offer) -> None:
+    def store(self, offer: GalleryFeatures) -> None:
         """Put features into slots."""

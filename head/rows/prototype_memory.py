@@ -12,7 +12,7 @@ from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS
 from facelab.head.rows.class_features import class_means
-from facelab.head.rows.feature_rows import MOST_SLOTS, Offer, SlotRows
+from facelab.head.rows.feature_rows import MOST_SLOTS, GalleryFeatures, SlotRows
 from facelab.head.rows.slot_table import Placement, SlotTable
 
 
@@ -54,7 +54,7 @@ class PrototypeMemory(SlotRows):
         in_range("PrototypeMemory size", size, 1, MOST_SLOTS)
         super().__init__(num_classes, feat_dim, head, size, seed)
         self.table = SlotTable(num_classes, size)
-        self._made: list[Offer] = []  # in the passes since the last update
+        self._made: list[GalleryFeatures] = []  # in the passes since the last update
 
     def candidates(self, features: Tensor, labels: Tensor) -> Candidates:
         """The owned slots, as they will be with the prototypes of the batch.
@@ -79,7 +79,7 @@ class PrototypeMemory(SlotRows):
             self.table.commit(placement)
         self._made.clear()
 
-    def _prototypes(self, features: Tensor, labels: Tensor) -> Offer:
+    def _prototypes(self, features: Tensor, labels: Tensor) -> GalleryFeatures:
         """One of each person of the batch, the people ascending."""
         people, member = torch.unique(labels, return_inverse=True)
         self.require_room(len(people))
@@ -90,8 +90,10 @@ class PrototypeMemory(SlotRows):
             )
         means = class_means(normalize(features), labels)
         # Means of one person are equal, so it does not matter which is taken.
-        return Offer(normalize(means.new_zeros(len(people), means.shape[1]).index_copy(0, member, means)), people)
+        return GalleryFeatures(
+            normalize(means.new_zeros(len(people), means.shape[1]).index_copy(0, member, means)), people
+        )
 
-    def _write(self, rows: Tensor, made: Offer, placement: Placement) -> None:
+    def _write(self, rows: Tensor, made: GalleryFeatures, placement: Placement) -> None:
         here = self.owned(placement.slot)
         rows[placement.slot[here] - self.shard.start] = made.features[here]

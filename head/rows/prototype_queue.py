@@ -11,7 +11,7 @@ from facelab.errors import in_range
 from facelab.head.base import MarginHead
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS
-from facelab.head.rows.feature_rows import MOST_SLOTS, FeatureRows, Offer
+from facelab.head.rows.feature_rows import MOST_SLOTS, FeatureRows, GalleryFeatures
 from facelab.head.rows.stored_numbers import require_whole
 
 
@@ -82,7 +82,7 @@ class PrototypeQueue(FeatureRows):
         same &= ~torch.zeros_like(same).scatter(1, column.unsqueeze(1), owned.unsqueeze(1))
         return Candidates(rows, column, owned, excluded=same)
 
-    def store(self, offer: Offer) -> None:
+    def store(self, offer: GalleryFeatures) -> None:
         """The oldest make room."""
         slot = self._slots(offer)
         self.rows.copy_(self._rows_with(offer, slot))
@@ -94,11 +94,11 @@ class PrototypeQueue(FeatureRows):
         require_whole(state, prefix, ranges, "PrototypeQueue")
         super()._load_from_state_dict(state, prefix, *rest)
 
-    def _slots(self, offer: Offer) -> Tensor:
+    def _slots(self, offer: GalleryFeatures) -> Tensor:
         """Slot of each offered feature, (G,)."""
         return (self.next + torch.arange(len(offer.people), device=self.next.device)) % self.slots
 
-    def _rows_with(self, offer: Offer, slot: Tensor) -> Tensor:
+    def _rows_with(self, offer: GalleryFeatures, slot: Tensor) -> Tensor:
         """A copy of the owned rows with what was offered for them, (slots of this process, D)."""
         # What other processes own goes to a row behind: to leave it out, the host would wait for how much that is.
         place = torch.where(self.owned(slot), slot - self.shard.start, self.shard.size)

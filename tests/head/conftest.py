@@ -21,7 +21,7 @@ def logits_of() -> Callable[[MarginHead, Tensor, Tensor, Tensor, Mapping[str, Te
         target = cosine.gather(1, labels[:, None]).squeeze(1)
         terms = replace(head.prepare(target, features.norm(dim=1), labels), own=own)
         negative = torch.ones_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], False)
-        terms = head.settle(replace(terms, statistics=head.statistics(cosine, terms, negative)))
+        terms = head.use_statistics(replace(terms, statistics=head.statistics(cosine, terms, negative)))
         positive = head.positive(target, terms)
         return head.scale * head.negatives(cosine, terms).scatter(1, labels[:, None], positive[:, None])
 

@@ -35,7 +35,7 @@ def terms_of(head: MarginHead, targets: list[float] = TARGETS) -> Terms:
     terms = head.prepare(target, torch.ones_like(target), labels)
     cosine = others().detach()[: len(targets)]
     sums = head.statistics(cosine, terms, torch.ones_like(cosine, dtype=torch.bool))
-    return head.settle(replace(terms, statistics=sums))
+    return head.use_statistics(replace(terms, statistics=sums))
 
 
 def positive(head: MarginHead) -> list[float]:
@@ -72,7 +72,7 @@ def test_adacos_scale_stays_finite(cosine: float) -> None:
     for _ in range(50):
         terms = head.prepare(torch.full((2,), cosine), torch.ones(2), torch.zeros(2, dtype=torch.int64))
         sums = head.statistics(torch.full((2, 2), cosine), terms, torch.ones(2, 2, dtype=torch.bool))
-        head.settle(replace(terms, statistics=sums))
+        head.use_statistics(replace(terms, statistics=sums))
     assert 1.0 <= float(head.adaptive_scale) <= 64.0
 
 

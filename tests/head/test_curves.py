@@ -182,7 +182,7 @@ def settled(head: MarginHead, targets: list[float], norms: list[float]) -> tuple
     terms = head.prepare(target, torch.tensor(norms, dtype=torch.float64), torch.zeros(len(target), dtype=torch.int64))
     terms = replace(terms, own={"margin": torch.full_like(target, 0.33)})
     sums = head.statistics(cosine, terms, torch.ones_like(cosine, dtype=torch.bool))
-    return head.settle(replace(terms, statistics=sums)), cosine
+    return head.use_statistics(replace(terms, statistics=sums)), cosine
 
 
 @pytest.mark.parametrize(("name", "options", "own", "other"), CURVES)

@@ -201,7 +201,7 @@ class Recording(MarginHead):
     def statistics(self, cosine: Tensor, terms: Any, negative: Tensor) -> Mapping[str, Tensor]:
         return {"sum": (cosine.exp() * negative).sum(dim=1), "count": (1.0 * negative).sum(dim=1)}
 
-    def settle(self, terms: Any) -> Any:
+    def use_statistics(self, terms: Any) -> Any:
         self.seen = terms.statistics
         return terms
 

@@ -26,9 +26,9 @@ from facelab.iqa.effective_resolution import EffectiveResolution, ring_power
 from facelab.iqa.feature_norm import FeatureNorm
 from facelab.iqa.luma import luma
 from facelab.iqa.scene_statistics import FEATURES, _shape, contrast_normalised, halved
+from facelab.iqa.scored_set import ScoringOptions
 from facelab.iqa.sharpness import Sharpness, evenness, noise_variance
 from facelab.iqa.table import Table
-from facelab.iqa.work import Work
 from facelab.quality.card import ScorerCard
 from facelab.quality.table import write_scores
 
@@ -181,8 +181,8 @@ class Images:
 @pytest.mark.parametrize(("batch_size", "workers"), [(3, 2), (64, 1)])
 def test_a_set_is_scored_in_its_order_with_a_gap_where_it_cannot_be_read(batch_size: int, workers: int) -> None:
     images, seen, threads = Images(), [], torch.get_num_threads()
-    work = Work(batch_size=batch_size, workers=workers)
-    scored = Sharpness().score_set(images, work, lambda done, of: seen.append((done, of)))
+    options = ScoringOptions(batch_size=batch_size, workers=workers)
+    scored = Sharpness().score_set(images, options, lambda done, of: seen.append((done, of)))
     assert np.flatnonzero(np.isnan(scored.values)).tolist() == [4]
     assert scored.failed == ((4, "p/4.png: is not an image."),)
     assert seen[-1] == (11, 11)
@@ -194,7 +194,7 @@ def test_a_set_is_scored_in_its_order_with_a_gap_where_it_cannot_be_read(batch_s
 
 def test_a_refusal_within_a_set_names_the_images() -> None:
     with pytest.raises(DataError, match=r"among \d images from 'p/0\.png' on: the score 2 is outside"):
-        Broken(2.0).score_set(Images(), Work(batch_size=4, workers=1))
+        Broken(2.0).score_set(Images(), ScoringOptions(batch_size=4, workers=1))
 
 
 def test_brisque_of_two_support_vectors_by_hand(tmp_path: Path) -> None:
@@ -333,11 +333,11 @@ def test_table_of_ours_and_plain_table(tmp_path: Path) -> None:
     write_scores(tmp_path / "ours.csv", images, values, card)
     ours = Table(tmp_path / "ours.csv")
     assert ours.card == card
-    assert ours.score_set(images, Work()).values.tolist() == values.tolist()
+    assert ours.score_set(images, ScoringOptions()).values.tolist() == values.tolist()
     lines = [f"{images.name(row)},{row}" for row in reversed(range(11))]
     (tmp_path / "plain.csv").write_text("\n".join(["name,score", *lines]))
     plain = Table(tmp_path / "plain.csv", high=10.0, higher_is_better=False)
-    assert plain.score_set(images, Work()).values.tolist() == values.tolist()
+    assert plain.score_set(images, ScoringOptions()).values.tolist() == values.tolist()
     assert not plain.card.higher_is_better
 
 
@@ -352,7 +352,7 @@ def test_tables_that_do_not_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: the score 3 is outside of what was declared \(Table, 0 to 1"):
         Table(path, 0.0, 1.0, True)
     with pytest.raises(DataError, match=r"has no score for 10 of 11 images, the first is 'p/1\.png'"):
-        Table(path, higher_is_better=True).score_set(Images(), Work())
+        Table(path, higher_is_better=True).score_set(Images(), ScoringOptions())
     write_scores(path, Images(), np.zeros(11, np.float32), ScorerCard(name="Mine"))
     with pytest.raises(ConfigError, match="says itself what its scores mean"):
         Table(path, higher_is_better=True)

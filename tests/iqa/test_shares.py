@@ -13,10 +13,10 @@ from facelab import distributed
 from facelab.cli import main as cli
 from facelab.data.synthetic.source import SyntheticFaces
 from facelab.errors import CorruptImage, DataError
+from facelab.iqa.scored_set import ScoredSet, ScoringOptions
 from facelab.iqa.shares import score_in_shares
 from facelab.iqa.sharpness import Sharpness
 from facelab.iqa.table import Table
-from facelab.iqa.work import ScoredSet, Work
 from facelab.quality.table import ScoreTable, write_scores
 
 COUNT = 7  # so that the shares differ
@@ -49,7 +49,7 @@ class Recorded:
 def score(tiny: int | None = None) -> tuple[ScoredSet | str, list[int]]:
     images = Recorded(tiny)
     try:
-        return score_in_shares(Sharpness(), images, Work(batch_size=2, workers=1)), sorted(images.read_rows)
+        return score_in_shares(Sharpness(), images, ScoringOptions(batch_size=2, workers=1)), sorted(images.read_rows)
     except DataError as error:
         return str(error), sorted(images.read_rows)
 
@@ -73,7 +73,7 @@ def test_what_one_process_refuses_stops_all() -> None:
 
 
 def look_up(path: str) -> list[float]:
-    return score_in_shares(Table(Path(path)), Recorded(), Work()).values.tolist()
+    return score_in_shares(Table(Path(path)), Recorded(), ScoringOptions()).values.tolist()
 
 
 def test_a_table_is_looked_up_by_all(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from facelab.head.base import MarginHead
 from facelab.head.classifier import CLASSIFIERS, Classifier
 from facelab.head.rows.full_softmax import FullSoftmax
 from facelab.inputs import InputSpec
-from facelab.run.assembly import Parts, assemble, open_optimization, restore, take_snapshot
+from facelab.run.assembly import RunParts, assemble, open_optimization, restore, take_snapshot
 from facelab.run.settings import load_config
 from facelab.training_mode.base import Supplies, TrainingMode, check_parts
 from facelab.training_mode.conventional.mode import Conventional
@@ -49,13 +49,13 @@ class TwoOwners(Conventional):
         return {**super().row_owners(), "second": self.second}
 
 
-def parts_of_two_owners() -> Parts:
+def parts_of_two_owners() -> RunParts:
     parts = assemble(load_config(TINY))
     mode = TwoOwners(Supplies(small(), CLASSES["classifier"], "CosFace"))
     return replace(parts, mode=mode, optim=open_optimization(parts.config, mode, 4, parts.device))
 
 
-def rows_of(parts: Parts) -> dict[str, Tensor]:
+def rows_of(parts: RunParts) -> dict[str, Tensor]:
     """Rows of this process and their momenta, by owner."""
     moments = parts.optim.optimizers[0].state
     rows = {name: owner.row_tensors()["weight"] for name, owner in parts.mode.row_owners().items()}

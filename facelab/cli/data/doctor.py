@@ -85,7 +85,7 @@ def doctor_command(
     `facelab data subset SOURCE --list doctor/keep.txt` makes a training list of what stays.
     """
     from facelab.cli.evaluate import open_models
-    from facelab.doctor.examination import Looks, examine
+    from facelab.doctor.examination import ExaminationOptions, examine
     from facelab.doctor.findings import KINDS
     from facelab.doctor.written import PAGE, check_names, write_diagnosis
     from facelab.model.face_model import pick_device
@@ -105,7 +105,7 @@ def doctor_command(
     check_names(opened)
     tests = {name: opened_source(name, None, None) for name in against or ()}
     points, why_none = _point_finder(detector)
-    looks = Looks(
+    options = ExaminationOptions(
         scorer=judge,
         find_points=points,
         why_no_points=why_none,
@@ -118,7 +118,7 @@ def doctor_command(
         seed=seed,
     )
     with counted_bars(Console(stderr=True, markup=False, highlight=False)) as show:
-        diagnosis = examine(opened, looks, show)
+        diagnosis = examine(opened, options, show)
     write_diagnosis(out, source, diagnosis, kinds, shown)
     _print(diagnosis, kinds)
     typer.echo(f"The page is '{out / PAGE}'.")

@@ -13,7 +13,7 @@ from torch import nn
 from facelab.data.sources.image_folder import ImageFolder
 from facelab.data.sources.image_list import ImageList
 from facelab.data.sources.selection import read_entries, rows_of_list, write_list
-from facelab.doctor.examination import Looks, examine
+from facelab.doctor.examination import ExaminationOptions, examine
 from facelab.doctor.findings import KINDS, Diagnosis
 from facelab.doctor.page import render_page
 from facelab.doctor.written import check_names, write_diagnosis
@@ -55,7 +55,7 @@ def test_every_error_is_found_and_left_out_of_the_list(
 ) -> None:
     source, tested = ImageFolder(spoilt), ImageFolder(test_set)
     stages: list[str] = []
-    looks = Looks(network=network, against={"tested": tested}, workers=1)
+    looks = ExaminationOptions(network=network, against={"tested": tested}, workers=1)
     diagnosis = examine(source, looks, lambda stage, done, total: stages.append(stage))
     assert list(dict.fromkeys(stages)) == ["looking at images", "embedding", "comparing", "embedding tested"]
     errors = found(diagnosis)
@@ -81,7 +81,7 @@ def test_every_error_is_found_and_left_out_of_the_list(
 
 
 def test_without_a_model_the_notes_say_what_was_not_looked_for(spoilt: Path) -> None:
-    diagnosis = examine(ImageFolder(spoilt), Looks(workers=1))
+    diagnosis = examine(ImageFolder(spoilt), ExaminationOptions(workers=1))
     assert set(found(diagnosis)) == {"unreadable", "duplicate", "duplicate elsewhere"}
     assert found(diagnosis)["duplicate elsewhere"] == ["p3/0.png", "p4/copy.png"]
     assert [note.split(":")[0].split(",")[0] for note in diagnosis.notes] == [
@@ -92,13 +92,15 @@ def test_without_a_model_the_notes_say_what_was_not_looked_for(spoilt: Path) -> 
 def test_a_model_that_tells_nobody_apart_is_not_believed(folder: Path, network: nn.Module) -> None:
     source = ImageFolder(folder)
     source.labels = np.random.default_rng(0).permutation(source.labels)
-    diagnosis = examine(source, Looks(network=network, workers=1))
+    diagnosis = examine(source, ExaminationOptions(network=network, workers=1))
     assert "wrong label" not in {finding.kind for finding in diagnosis.findings}
     assert "the model does not tell these people apart" in diagnosis.notes[-2]
 
 
 def test_the_same_seed_finds_the_same(spoilt: Path, network: nn.Module) -> None:
-    first, second = (examine(ImageFolder(spoilt), Looks(network=network, workers=2, seed=3)) for _ in range(2))
+    first, second = (
+        examine(ImageFolder(spoilt), ExaminationOptions(network=network, workers=2, seed=3)) for _ in range(2)
+    )
     assert found(first) == found(second)
     assert first.facts == second.facts
 
@@ -123,7 +125,7 @@ def test_odd_sets_are_examined_to_the_end(
         cv2.imwrite(str(tmp_path / "set" / name), pixels)
     scorer = SCORERS.build("Sharpness", {})
     assert isinstance(scorer, PixelScorer)
-    looks = Looks(scorer, lambda images: np.full((len(images), 5, 2), np.nan), network=network, workers=1)
+    looks = ExaminationOptions(scorer, lambda images: np.full((len(images), 5, 2), np.nan), network=network, workers=1)
     diagnosis = examine(ImageFolder(tmp_path / "set"), looks)
     write_diagnosis(tmp_path / "doctor", "a set", diagnosis, LEFT_OUT, shown=2)
     assert not {"wrong label", "outlier"} & set(found(diagnosis))
@@ -132,18 +134,18 @@ def test_odd_sets_are_examined_to_the_end(
 def test_a_network_that_takes_quality_is_refused_before_the_work(network: nn.Module) -> None:
     network.needs_quality = True  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="StripReader takes a quality score of each image"):
-        Looks(network=network)
+        ExaminationOptions(network=network)
 
 
 def test_test_sets_need_a_model(folder: Path) -> None:
     with pytest.raises(ConfigError, match="give one \\(--model\\)"):
-        Looks(against={"tested": ImageFolder(folder)})
+        ExaminationOptions(against={"tested": ImageFolder(folder)})
 
 
 def test_the_page_escapes_names_and_embeds_so_many_images(spoilt: Path, network: nn.Module) -> None:
     hostile = spoilt / "<img src=x onerror=alert(1)>"
     (spoilt / "p6").rename(hostile)
-    diagnosis = examine(ImageFolder(spoilt), Looks(network=network, workers=1))
+    diagnosis = examine(ImageFolder(spoilt), ExaminationOptions(network=network, workers=1))
     page = render_page("<script>alert(1)</script>", diagnosis, LEFT_OUT, shown=9)
     assert "<script" not in page
     assert "<img src=x" not in page
@@ -165,7 +167,7 @@ def test_names_that_no_list_can_hold_are_refused_early(folder: Path) -> None:
 
 def test_names_that_are_no_text_survive(spoilt: Path, network: nn.Module, tmp_path: Path) -> None:
     (spoilt / "p6" / "w.png").rename(spoilt / "p6" / "w\udcff.png")
-    diagnosis = examine(ImageFolder(spoilt), Looks(network=network, workers=1))
+    diagnosis = examine(ImageFolder(spoilt), ExaminationOptions(network=network, workers=1))
     write_diagnosis(tmp_path / "doctor", "a set", diagnosis, frozenset(), shown=3)
     entries = read_entries(spoilt)
     assert len(rows_of_list(entries, tmp_path / "doctor" / "keep.txt")) == len(entries.names)

@@ -11,7 +11,7 @@ from facelab.engine.loop import plain_step
 from facelab.errors import ConfigError
 from facelab.head.base import HEADS
 from facelab.head.classifier import Classifier
-from facelab.run.assembly import Parts, assemble
+from facelab.run.assembly import RunParts, assemble
 from facelab.run.run import run_training, step_graph
 from facelab.run.settings import load_config
 
@@ -42,7 +42,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facelab.inputs._looked_up", lambda pixels, table: table[pixels.long()])
 
 
-def losses(parts: Parts, graph: bool) -> list[float]:
+def losses(parts: RunParts, graph: bool) -> list[float]:
     step = step_graph(parts.mode, parts.optim) if graph else plain_step(parts.mode, parts.optim)
     found = []
     for epoch in range(2):

@@ -85,7 +85,7 @@ def test_the_line_says_what_is_on(words: list[str], said: str) -> None:
 
 def test_apex_has_fp16_alone() -> None:
     config = load_config(TINY, ["training.precision=auto", "training.amp=apex"])
-    assert precision.settle_precision(config, CONVOLUTIONS, CPU).training.precision == "fp16"  # type: ignore[arg-type]
+    assert precision.resolve_precision(config, CONVOLUTIONS, CPU).training.precision == "fp16"  # type: ignore[arg-type]
 
 
 def test_another_word_is_refused() -> None:

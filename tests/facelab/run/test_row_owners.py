@@ -16,7 +16,7 @@ from facelab.head import fused_product
 from facelab.head.candidates import Candidates
 from facelab.head.classifier import CLASSIFIERS, UpdateRule
 from facelab.head.rows.full_softmax import FullSoftmax
-from facelab.run.assembly import Parts, assemble, restore
+from facelab.run.assembly import RunParts, assemble, restore
 from facelab.run.run import RunResult
 from facelab.run.settings import load_config
 from facelab.weights.checkpoint import CheckpointStore
@@ -89,7 +89,7 @@ def assert_same(left: Path, right: Path) -> None:
     assert [name for name, tensor in expected.items() if not tensor.equal(found[name])] == []
 
 
-def row_optimizer(parts: Parts) -> Optimizer:
+def row_optimizer(parts: RunParts) -> Optimizer:
     assert len(parts.optim.optimizers) == 2
     return parts.optim.optimizers[1]
 

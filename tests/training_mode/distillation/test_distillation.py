@@ -19,7 +19,7 @@ from facelab.errors import CheckpointError, ConfigError, DataError
 from facelab.head.rows.partial_fc import PartialFC
 from facelab.inputs import InputSpec, normalise
 from facelab.run import trained
-from facelab.run.assembly import Parts, assemble, restore
+from facelab.run.assembly import RunParts, assemble, restore
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
 from facelab.run.trained import embed_source
@@ -49,13 +49,13 @@ def settings(teacher: Path, *more: str) -> list[str]:
     return ["mode=distillation", f"mode.distillation.teacher={teacher}", *more]
 
 
-def assembled(teacher: Path, *more: str) -> tuple[Parts, Distillation]:
+def assembled(teacher: Path, *more: str) -> tuple[RunParts, Distillation]:
     parts = assemble(load_config(TINY, settings(teacher, *more)))
     assert isinstance(parts.mode, Distillation)
     return parts, parts.mode
 
 
-def first_step(parts: Parts) -> StepOutput:
+def first_step(parts: RunParts) -> StepOutput:
     return parts.mode.step(next(iter(parts.feed.batches(0, 0))))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facelab.data.base import Batch
 from facelab.errors import ConfigError
-from facelab.run.assembly import Parts, assemble
+from facelab.run.assembly import RunParts, assemble
 from facelab.run.run import RunResult
 from facelab.run.settings import load_config
 from facelab.training_mode.occlusion import Occlusion
@@ -27,7 +27,7 @@ def words(options: str, *more: str) -> list[str]:
     return [f"mode={{occlusion: {options}}}", HIDDEN, *more]
 
 
-def mode_and_batch(options: str, *more: str) -> tuple[Occlusion, Batch, Parts]:
+def mode_and_batch(options: str, *more: str) -> tuple[Occlusion, Batch, RunParts]:
     parts = assemble(load_config(TINY, words(options, *more)))
     assert isinstance(parts.mode, Occlusion)
     return parts.mode, next(iter(parts.feed.batches(0, 0))), parts

@@ -16,7 +16,7 @@ from facelab.catalogue import build
 from facelab.data.base import Batch
 from facelab.errors import ConfigError
 from facelab.inputs import InputSpec
-from facelab.run.assembly import Parts, assemble
+from facelab.run.assembly import RunParts, assemble
 from facelab.run.run import RunResult, run_training
 from facelab.run.settings import load_config
 from facelab.training_mode.transface import TransFace
@@ -35,7 +35,7 @@ def words(options: str, *more: str) -> list[str]:
     return [f"backbone={VIT}", f"mode={{transface: {options}}}", *more]
 
 
-def parts_of(options: str, *more: str) -> Parts:
+def parts_of(options: str, *more: str) -> RunParts:
     return assemble(load_config(TINY, words(options, *more)))
 
 

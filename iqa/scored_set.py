@@ -36,7 +36,7 @@ class ScoresBatches(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
+class ScoringOptions:
     """How a set is scored; no score depends on it but by rounding.
 
     Attributes:
