@@ -13,6 +13,8 @@ import pytest
 import facelab
 from facelab.launch import interface_of, own_address
 
+pytestmark = pytest.mark.walkthrough
+
 LAUNCH = (sys.executable, "-m", "facelab.launch", "--standalone", "--nproc-per-node", "2")
 
 

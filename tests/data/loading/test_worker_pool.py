@@ -72,14 +72,15 @@ def children(pid: int) -> list[int]:
     found = list[int]()
     with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
         found = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    reading = [child for child in found if b"facelab.data.loading.worker" in command_of(child)]
+    reading = [child for child in found if b"facelab.data.loading.worker" in words_of(child)]
     return reading + [one for child in reading for one in children(child)]
 
 
-def command_of(pid: int) -> bytes:
+def words_of(pid: int) -> list[bytes]:
+    """Those of its command; the process that a tester's others are forked from has names of modules in one of them."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return []
 
 
 def gone(pids: list[int], within: float = 10.0) -> bool:
