@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -17,19 +18,17 @@ class _Stderr:
 
     def __init__(self) -> None:
         self._where: Any = None
-        try:
-            libc = ctypes.CDLL(None)
-            self._where = ctypes.c_void_p.in_dll(libc, "stderr")
-            open_file = libc.fopen
-            open_file.restype = ctypes.c_void_p
-            self._nowhere = open_file(os.devnull.encode(), b"w")
-        except (OSError, TypeError, ValueError, AttributeError):  # of a system whose C library has no such name
-            self._where = None
+        if platform.libc_ver()[0] != "glibc":  # others have no such name, or keep it where nobody may write
+            return
+        libc = ctypes.CDLL(None)
+        libc.fopen.restype = ctypes.c_void_p
+        self._nowhere = libc.fopen(os.devnull.encode(), b"w")
+        self._where = ctypes.c_void_p.in_dll(libc, "stderr") if self._nowhere else None
         self._usual = None if self._where is None else self._where.value
 
     def leave_out(self) -> None:
         """Let C write nowhere."""
-        if self._where is not None and self._nowhere:
+        if self._where is not None:
             self._where.value = self._nowhere
 
     def restore(self) -> None:
